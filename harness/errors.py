@@ -1,0 +1,32 @@
+"""The few exceptions.
+
+HarnessError            no verdict can be given
+├── ScenarioError       the scenario file or a flag is wrong; the message names the field
+├── StackError          Kafka or the pipeline could not be started, or died; the message ends with its last log line
+├── RunError            a run directory is missing, incomplete or of another version; the message names the file
+└── Stalled             the run stopped making progress; the message says at what
+
+A wrong answer is data (an Anomaly), never an exception.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """No verdict can be given; the message is one sentence for a person."""
+
+
+class ScenarioError(HarnessError):
+    """The scenario or a flag is wrong: bad usage, exit code 2."""
+
+
+class StackError(HarnessError):
+    """Kafka or the pipeline could not be started, or died."""
+
+
+class RunError(HarnessError):
+    """A run directory cannot be read: missing, incomplete or of another version."""
+
+
+class Stalled(HarnessError):
+    """The run stopped making progress before its deadline."""

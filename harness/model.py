@@ -1,0 +1,98 @@
+"""The nouns of the harness, frozen. Verbs are functions elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input record as the broker acknowledged it: where it lies, and its bytes."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One result row as it was seen.
+
+    `key` holds the identity columns of the query and `values` its measures, both in the order of
+    `pipeline.schema`. Times are ISO 8601 in UTC with milliseconds, decimals are `Decimal`.
+    `where` is ``topic-partition@offset`` or ``file#row``; `at_s` the epoch second of its appearance
+    (LogAppendTime, or the time at which the sink's log named its file).
+    """
+
+    key: tuple[Any, ...]
+    values: tuple[Any, ...]
+    where: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """One way in which the output breaks the guarantee, with what was expected and what was seen."""
+
+    kind: str
+    query: str
+    key: tuple[Any, ...]
+    expected: str
+    observed: str
+    why: str
+
+
+class Verdict(Enum):
+    """What can be said of a run: right and fast enough, not, or not known."""
+
+    PASS = "pass"
+    UNKNOWN = "unknown"
+    FAIL = "fail"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 and 3; 2 is bad usage (measuring.md)."""
+        return {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}[self]
+
+    @classmethod
+    def worst(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Fail outranks unknown outranks pass; nothing judged is unknown."""
+        order = [cls.PASS, cls.UNKNOWN, cls.FAIL]
+        return max(verdicts, key=order.index, default=cls.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure held against its limit: `value` must stay below it, or above where `at_least`."""
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    verdict: Verdict
+    at_least: bool = False
+
+    @property
+    def headroom(self) -> float | None:
+        """The share of the limit that is left (0.6 = 60 % below a maximum, or above a minimum); negative is missed."""
+        if self.value is None:
+            return None
+        room = self.value - self.limit if self.at_least else self.limit - self.value
+        return room / self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to; `as_json` of harness.verdict gives the stable keys of measuring.md."""
+
+    verdict: Verdict
+    why: str
+    targets: tuple[Target, ...]
+    figures: Mapping[str, Any]
+    counts: Mapping[str, int]
+    anomalies: tuple[Anomaly, ...]
+    faults: tuple[Mapping[str, Any], ...] = ()
