@@ -1,0 +1,140 @@
+"""What happened: the run directory, and nothing that was concluded from it.
+
+    scenario.toml   as run, overrides in           manifest.json   versions, machine, command
+    history.jsonl   one line a happening, in order of time: phases, processes, samples, progress, commits
+    sent.parquet    one row an event: n, topic, partition, offset, due, sent, acknowledged, event time
+    outputs/        <query>.parquet, one row a result: values, where, at_s
+    checkpoints/    <query>/offsets/N and <query>/commits/N as the pipeline wrote them
+    logs/           of every process
+
+Format 1. Right of this directory everything is a pure function of these files.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import scenario as scenarios
+from harness.errors import RunError
+from harness.model import Row
+from harness.scenario import Scenario
+
+FORMAT = 1
+
+
+class Recorder:
+    """Appends happenings to history.jsonl, each with its time; safe to call from several threads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def write(self, kind: str, **what: Any) -> None:
+        """Write one happening of a kind, with the epoch second at which it was written."""
+        line = json.dumps({"t": round(time.time(), 4), "kind": kind, **what})
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+@contextmanager
+def recording(directory: Path) -> Iterator[Recorder]:
+    """Open a run directory's history for appending."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "history.jsonl").open("a", encoding="utf-8") as stream:
+        yield Recorder(stream)
+
+
+def write_rows(directory: Path, query: str, rows: list[Row]) -> None:
+    """Write the result rows of a query to outputs/<query>.parquet; keys and values as JSON text, exact."""
+    target = directory / "outputs" / f"{query}.parquet"
+    target.parent.mkdir(exist_ok=True)
+    table = pa.table(
+        {
+            "key": pa.array([encode(row.key) for row in rows], pa.string()),
+            "values": pa.array([encode(row.values) for row in rows], pa.string()),
+            "where": pa.array([row.where for row in rows], pa.string()),
+            "at_s": pa.array([row.at_s for row in rows], pa.float64()),
+        }
+    )
+    pq.write_table(table, target, compression="zstd")
+
+
+def encode(columns: tuple[Any, ...]) -> str:
+    """Columns as JSON text; decimals keep their digits, as strings with their scale."""
+    return msgspec.json.encode(columns).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory, read."""
+
+    directory: Path
+    scenario: Scenario
+    manifest: dict[str, Any]
+    events: tuple[dict[str, Any], ...]
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """The happenings of one kind, in order."""
+        return [event for event in self.events if event["kind"] == kind]
+
+    def phase(self, name: str) -> float | None:
+        """The epoch second at which a phase began, or None if the run never got there."""
+        return next((event["t"] for event in self.of_kind("phase") if event["phase"] == name), None)
+
+    def sent(self) -> dict[str, Any]:
+        """sent.parquet as numpy columns; topics as an object array."""
+        path = self.directory / "sent.parquet"
+        if not path.is_file():
+            raise RunError(f"{path}: missing: the run ended before its load did; run it again")
+        table = pq.read_table(path)
+        return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+    def rows(self, query: str) -> list[tuple[str, str, str, float]]:
+        """The result rows of a query as (key, values, where, at_s), key and values encoded."""
+        path = self.directory / "outputs" / f"{query}.parquet"
+        if not path.is_file():
+            raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
+        table = pq.read_table(path).to_pydict()
+        return list(zip(table["key"], table["values"], table["where"], table["at_s"], strict=True))
+
+
+def read(directory: Path) -> Run:
+    """Read a run directory. Raises RunError that names the file that is missing or damaged."""
+    manifest = _json(directory / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise RunError(f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it")
+    text = _text(directory / "scenario.toml")
+    lines = _text(directory / "history.jsonl").splitlines()
+    try:
+        events = tuple(msgspec.json.decode(line) for line in lines)
+    except msgspec.DecodeError as error:
+        raise RunError(f"{directory / 'history.jsonl'}: not JSON lines: {error}") from error
+    return Run(directory, scenarios.parse(tomllib.loads(text), str(directory / "scenario.toml")), manifest, events)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}: not a run directory, or an incomplete one") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = msgspec.json.decode(_text(path))
+    except msgspec.DecodeError as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
+    return content

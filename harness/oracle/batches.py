@@ -1,0 +1,55 @@
+"""What Spark's checkpoint says: which micro-batch read which records, at which watermark, committed when.
+
+`offsets/N` holds, per source, the exclusive end of batch N; it began where N-1 ended. `commits/N`
+exists once N is done, and its modification time is the moment at which its effect became durable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One committed micro-batch: exclusive end offsets by (topic, partition), the watermark it ran at, its commit."""
+
+    number: int
+    ends: dict[tuple[str, int], int]
+    watermark_ms: int
+    committed_s: float
+
+
+def read(checkpoint: Path, committed_s: dict[int, float]) -> list[Batch]:
+    """The committed batches of one query, in order.
+
+    `committed_s` gives the recorded time of each commit; without one the file's own time is taken.
+    Raises RunError where a batch is missing in the sequence or a file is damaged.
+    """
+    numbers = sorted(int(path.name) for path in (checkpoint / "commits").glob("[0-9]*"))
+    if numbers != list(range(len(numbers))):
+        missing = sorted(set(range(max(numbers, default=0))) - set(numbers))
+        raise RunError(f"{checkpoint / 'commits'}: batch {missing[0]} was not recorded; the run cannot be judged")
+    return [_batch(checkpoint, number, committed_s) for number in numbers]
+
+
+def _batch(checkpoint: Path, number: int, committed_s: dict[int, float]) -> Batch:
+    path = checkpoint / "offsets" / str(number)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        metadata: dict[str, Any] = json.loads(lines[1])
+        ends = {
+            (topic, int(partition)): int(end)
+            for line in lines[2:]
+            if line != "-"
+            for topic, partitions in json.loads(line).items()
+            for partition, end in partitions.items()
+        }
+    except (OSError, ValueError, IndexError) as error:
+        raise RunError(f"{path}: not an offset log of Spark: {error}") from error
+    committed = committed_s.get(number) or (checkpoint / "commits" / str(number)).stat().st_mtime
+    return Batch(number, ends, int(metadata["batchWatermarkMs"]), committed)

@@ -1,0 +1,202 @@
+"""What to do, as one page of TOML: the load, the data, the brokers, the pipeline and the limits.
+
+A scenario is frozen and complete: everything a run depends on stands in it, so the file written
+into the run directory does the same again. An error names file, field, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import ScenarioError
+from harness.workload import Workload
+
+
+def _number(default: float, *, low: float, high: float, doc: str) -> Any:
+    return field(default=default, metadata={"min": low, "max": high, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much, how long, and from which seed."""
+
+    eps: float = _number(5000, low=0.1, high=1_000_000, doc="events per second offered, open loop")
+    warm_up_s: float = _number(30, low=0, high=3600, doc="seconds of load before the measured part")
+    duration_s: float = _number(60, low=1, high=86_400, doc="seconds of the measured part")
+    seed: int = _number(7, low=0, high=2**63 - 1, doc="same seed, same bytes")
+
+    @property
+    def events(self) -> int:
+        """Number of events of the whole run, the two flush events not counted."""
+        return round(self.eps * (self.warm_up_s + self.duration_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kafka:
+    """Where the brokers come from and how topics are laid out."""
+
+    where: str = field(default="embedded", metadata={"doc": "embedded, or HOST:PORT of brokers that run already"})
+    nodes: int = _number(1, low=1, high=5, doc="embedded brokers")
+    partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The system under test: ours with a profile and flags, or any command line."""
+
+    profile: str = field(default="default", metadata={"choices": ("default", "specification")})
+    flags: tuple[str, ...] = ()
+    command: tuple[str, ...] = field(
+        default=(),
+        metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars}"},
+    )
+    cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
+    ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The targets' limits (measuring.md); a scenario may set stricter ones."""
+
+    latency_s: float = _number(10, low=0, high=1e6, doc="p99 of durable latency and of emission delay")
+    throughput_eps: float = _number(1000, low=0, high=1e9, doc="committed events per second, at least")
+    state_bytes: float = _number(1e9, low=0, high=1e15, doc="maximum of the state's memory")
+    cpu_share: float = _number(0.8, low=0, high=1e3, doc="CPU of the pipeline ÷ cores given to it")
+    success_share: float = _number(0.999, low=0, high=1, doc="right rows ÷ expected rows, above")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One run, described in full."""
+
+    name: str
+    about: str = ""
+    load: Load = field(default_factory=Load)
+    workload: Workload = field(default_factory=Workload)
+    kafka: Kafka = field(default_factory=Kafka)
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    limits: Limits = field(default_factory=Limits)
+
+
+def folder() -> Path:
+    """The folder of the scenarios that come with the harness: in the wheel, or beside the package in a clone."""
+    package = Path(__file__).parent
+    return next(path for path in (package / "scenarios", package.parent / "scenarios") if path.is_dir())
+
+
+def names() -> list[str]:
+    """The scenarios that come with the harness."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario by name or by path, with overrides such as ``load.eps=5000``.
+
+    Raises ScenarioError that names the file, the field, the value and what is allowed.
+    """
+    path = _locate(name_or_path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: not TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse(table | {"name": table.get("name", path.stem)}, source=str(path))
+
+
+def parse(table: Mapping[str, Any], source: str) -> Scenario:
+    """A scenario from a TOML table; `source` names it in errors."""
+    return typing.cast(Scenario, _build(Scenario, table, source, ""))
+
+
+def dump(scenario: Scenario) -> str:
+    """The scenario as TOML that `parse` reads back to an equal one."""
+    plain = msgspec.to_builtins(scenario)
+    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
+    for name, table in plain.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]"] + [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return msgspec.json.encode(value).decode()
+
+
+def _locate(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise ScenarioError(f"{path}: no such scenario file")
+        return path
+    known = names()
+    if name_or_path not in known:
+        raise ScenarioError(f"no scenario {name_or_path!r}{_nearest(name_or_path, known)}; there are: {', '.join(known)}")
+    return folder() / f"{name_or_path}.toml"
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise ScenarioError(f"--set {override}: expected FIELD=VALUE, such as load.eps=5000")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = name.split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ScenarioError(f"--set {override}: {part} is not a table")
+    table[last] = value
+
+
+def _build(cls: type[Any], table: Any, source: str, path: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise ScenarioError(f"{source}: {path or 'the file'} must be a table, not {table!r}")
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in table:
+        if name not in fields:
+            known = ", ".join(fields)
+            raise ScenarioError(f"{source}: unknown field {_join(path, name)}{_nearest(name, fields)}; allowed: {known}")
+    built = {name: _value(hints[name], fields[name], value, source, _join(path, name)) for name, value in table.items()}
+    return cls(**built)
+
+
+def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, source, path)
+    try:
+        converted = msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"{source}: {path} = {value!r}: {error}") from error
+    low, high = item.metadata.get("min"), item.metadata.get("max")
+    if (low is not None and converted < low) or (high is not None and not converted <= high):
+        raise ScenarioError(f"{source}: {path} = {value!r}: must lie between {low:g} and {high:g}")
+    choices = item.metadata.get("choices")
+    if choices and converted not in choices:
+        raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {', '.join(choices)}")
+    return converted
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
