@@ -1,0 +1,197 @@
+"""History → measurements: one function a figure, each defined in measuring.md.
+
+Pure: numpy over what the run directory holds. Percentiles come from all samples. The warm-up is cut
+by due time. Latencies are in ms, rates in events/s; a negative latency is kept, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.oracle.batches import Batch
+from pipeline.schema import (
+    CONVERSION_HORIZON_S,
+    QUERIES,
+    SESSION_GAP_S,
+    WATERMARK_DELAY_S,
+)
+
+Array = npt.NDArray[Any]
+PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p999": 99.9, "max": 100}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The measured part of a run, in epoch seconds."""
+
+    start_s: float
+    end_s: float
+
+    def holds(self, times_s: Array) -> Array:
+        """Which of the times lie inside, start included, end excluded."""
+        inside: Array = (times_s >= self.start_s) & (times_s < self.end_s)
+        return inside
+
+
+def percentiles(samples: Array) -> dict[str, float] | None:
+    """p50, p90, p99, p99.9 and max of all samples, rounded to microseconds; None of none."""
+    if not len(samples):
+        return None
+    values = np.percentile(samples, list(PERCENTILES.values()), method="higher")
+    return {name: round(float(value), 3) for name, value in zip(PERCENTILES, values, strict=True)}
+
+
+def span(sent: Mapping[str, Array], warm_up_s: float, duration_s: float) -> Span:
+    """The measured part, by due time of the run's own events."""
+    start = float(sent["due_us"][~sent["flush"]].min()) / 1e6 + warm_up_s
+    return Span(start, start + duration_s)
+
+
+def generator_delay_ms(sent: Mapping[str, Array], measured: Span) -> Array:
+    """Time handed to the client − due time, of measured events that were sent."""
+    chosen = _measured(sent, measured) & (sent["sent_us"] > 0)
+    return np.asarray((sent["sent_us"][chosen] - sent["due_us"][chosen]) / 1e3)
+
+
+def ack_latency_ms(sent: Mapping[str, Array], measured: Span) -> Array:
+    """The broker's acknowledgement − due time, of measured events that were acknowledged."""
+    chosen = _measured(sent, measured) & (sent["acked_us"] > 0)
+    return np.asarray((sent["acked_us"][chosen] - sent["due_us"][chosen]) / 1e3)
+
+
+def batch_of(query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) -> Array:
+    """For each sent row the index of the batch that read it; −1 not acknowledged or not this query's, len(batches) never read."""
+    found = np.full(len(sent["n"]), -1, dtype=np.int64)
+    for topic in QUERIES[query].reads:
+        of_topic = sent["topic"] == topic
+        for partition in np.unique(sent["partition"][of_topic]):
+            rows = of_topic & (sent["partition"] == partition) & (sent["offset"] >= 0)
+            ends = np.maximum.accumulate([batch.ends.get((topic, int(partition)), 0) for batch in batches] or [0])
+            index = np.searchsorted(ends, sent["offset"][rows], side="right")
+            found[rows] = np.minimum(index, len(batches))
+    return found
+
+
+def durable_latency_ms(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span) -> Array:
+    """Commit of the micro-batch that read the event − due time, in order of due time."""
+    chosen = _measured(sent, measured) & (batch >= 0) & (batch < len(batches))
+    committed = np.array([one.committed_s for one in batches])
+    if not len(committed):
+        return np.array([])
+    return np.asarray(committed[batch[chosen]] * 1e3 - sent["due_us"][chosen] / 1e3)
+
+
+def emission_delay_ms(query: str, keys: Sequence[tuple[tuple[Any, ...], tuple[Any, ...], float]], sent: Mapping[str, Array], measured: Span) -> Array:
+    """Appearance of each row − the first moment at which the watermark could pass its end.
+
+    `keys` holds (identity, measures, epoch second of appearance). That moment is the acknowledgement
+    of the first event at or beyond end + delay, of both topics the later for conversions. Rows whose
+    moment lies outside the measured part are left out.
+    """
+    if query == "dead_letter" or not keys:
+        return np.array([])
+    ends_ms = np.array([_release_ms(query, key, values) for key, values, _ in keys])
+    possible = np.max([_first_ack_s(sent, topic, ends_ms) for topic in QUERIES[query].reads], axis=0)
+    appeared = np.array([at_s for _, _, at_s in keys])
+    chosen = np.isfinite(possible) & measured.holds(possible)
+    return np.asarray((appeared[chosen] - possible[chosen]) * 1e3)
+
+
+def _release_ms(query: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> float:
+    if query == "sessions":
+        return _epoch_ms(values[0]) + (SESSION_GAP_S + WATERMARK_DELAY_S) * 1e3
+    horizon = CONVERSION_HORIZON_S if query == "conversions" else 0
+    return _epoch_ms(key[1]) + (horizon + WATERMARK_DELAY_S) * 1e3
+
+
+def _epoch_ms(iso: str) -> float:
+    try:
+        return round(datetime.fromisoformat(iso).timestamp() * 1e3)
+    except ValueError:
+        return float("inf")
+
+
+def _first_ack_s(sent: Mapping[str, Array], topic: str, at_least_ms: Array) -> Array:
+    rows = (sent["topic"] == topic) & (sent["acked_us"] > 0) & (sent["malformed"] == 0)
+    order = np.argsort(sent["event_time_ms"][rows], kind="stable")
+    times = sent["event_time_ms"][rows][order]
+    earliest = np.minimum.accumulate(sent["acked_us"][rows][order][::-1])[::-1] / 1e6
+    index = np.searchsorted(times, at_least_ms, side="left")
+    return np.append(earliest, np.inf)[np.minimum(index, len(earliest))]
+
+
+def committed_slope_eps(batch: Array, batches: Sequence[Batch], measured: Span) -> float | None:
+    """Least-squares slope of the query's committed input records over the measured part."""
+    times = np.array([one.committed_s for one in batches])
+    read = np.cumsum(np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches)))
+    inside = measured.holds(times)
+    if inside.sum() < 3:
+        return None
+    return float(np.polyfit(times[inside] - measured.start_s, read[inside], 1)[0])
+
+
+def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:
+    """Records acknowledged and not yet committed by the query, at each of the times."""
+    mine = batch >= 0
+    acked = np.sort(sent["acked_us"][mine]) / 1e6
+    times = np.array([one.committed_s for one in batches])
+    read = np.concatenate([[0], np.cumsum(np.bincount(batch[mine & (batch < len(batches))], minlength=len(batches)))])
+    return np.asarray(np.searchsorted(acked, at_s, side="right") - read[np.searchsorted(times, at_s, side="right")])
+
+
+def slope(times_s: Array, values: Array) -> float:
+    """Least-squares slope per second."""
+    return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
+
+
+def state(progress: Sequence[Mapping[str, Any]], field: str) -> tuple[Array, Array]:
+    """(times, sum over all operators of all queries) of a state figure such as memoryUsedBytes, at each progress."""
+    latest: dict[str, float] = {}
+    times, sums = [], []
+    for event in progress:
+        latest[event["query"]] = sum(one.get(field, 0) for one in event["progress"].get("stateOperators", ()))
+        times.append(event["t"])
+        sums.append(sum(latest.values()))
+    return np.array(times), np.array(sums)
+
+
+def consumed(samples: Sequence[Mapping[str, Any]], field: str, measured: Span) -> float | None:
+    """How much a counter such as pipeline_cpu_s grew over the measured part, interpolated between samples."""
+    times = np.array([sample["t"] for sample in samples])
+    values = np.array([sample.get(field, 0.0) for sample in samples])
+    if len(times) < 2 or times[0] > measured.start_s + 2 or times[-1] < measured.end_s - 2:
+        return None
+    first, last = np.interp([measured.start_s, measured.end_s], times, values)
+    return float(last - first)
+
+
+def largest(samples: Sequence[Mapping[str, Any]], field: str) -> int | None:
+    """The maximum of a gauge over all samples."""
+    return max((int(sample[field]) for sample in samples if field in sample), default=None)
+
+
+def dropped_late(progress: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What Spark itself counted as dropped by the watermark, by query."""
+    dropped: dict[str, int] = {}
+    for event in progress:
+        operators = event["progress"].get("stateOperators", ())
+        dropped[event["query"]] = dropped.get(event["query"], 0) + sum(one.get("numRowsDroppedByWatermark", 0) for one in operators)
+    return dropped
+
+
+def late(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch]) -> int:
+    """Records that a query may drop: at or behind the watermark of the batch before the one that read them."""
+    before = np.array([0] + [one.watermark_ms for one in batches])
+    chosen = (batch >= 0) & (batch < len(batches)) & (sent["malformed"] == 0)
+    return int((sent["event_time_ms"][chosen] <= before[batch[chosen]]).sum())
+
+
+def _measured(sent: Mapping[str, Array], measured: Span) -> Array:
+    inside: Array = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
+    return inside

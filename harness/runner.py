@@ -1,0 +1,364 @@
+"""The conductor: does what the scenario says, writes down what happens, and judges nothing.
+
+start → warm up → measure → flush → drain → collect. What it leaves is a run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from harness import history, jars, kafka, processes, scenario as scenarios, sinks, workload
+from harness.errors import HarnessError, Stalled, StackError
+from harness.history import FORMAT, Recorder
+from harness.kafka import Cluster, topics
+from harness.scenario import Scenario
+from harness.status import Status
+from harness.system import Checkpoint, System, command, ticking
+from pipeline.schema import CLICKSTREAM, INPUT, QUERIES, TRANSACTIONS, WATERMARK_DELAY_S
+
+STALL_S = 60.0
+PACKAGES = ("pyspark", "confluent-kafka", "numpy", "pyarrow", "pandas", "streaming-harness")
+
+
+def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
+    """Do the run. Raises HarnessError where none is possible; the directory then says how far it came."""
+    directory.mkdir(parents=True)
+    (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
+    with history.recording(directory) as happenings, status:
+        phases = Phases(happenings, status)
+        _manifest(directory, scenario, args, prefix="")
+        try:
+            with ExitStack() as stack:
+                _conduct(_assemble(stack, scenario, directory, phases, args), phases)
+        except BaseException as error:
+            why = "by the user" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            happenings.write("interrupted", phase=phases.current, why=why)
+            raise
+        phases.begin("end")
+
+
+class Phases:
+    """Where the run is, in the history and on the screen."""
+
+    def __init__(self, happenings: Recorder, status: Status) -> None:
+        self.history = happenings
+        self.status = status
+        self.current = "start"
+
+    def begin(self, name: str, what: str = "") -> None:
+        """A phase begins."""
+        self.current = name
+        self.history.write("phase", phase=name)
+        if name != "end":
+            self.status.phase(name.replace("_", " "), what)
+
+
+@dataclass(slots=True)
+class Bench:
+    """All that a run needs, started and wired together."""
+
+    scenario: Scenario
+    directory: Path
+    scratch: Path
+    cluster: Cluster
+    system: System
+    checkpoint: Checkpoint
+    load: Load
+    cpu: Cpu
+
+
+@dataclass(slots=True)
+class Cpu:
+    """CPU seconds and resident memory by who uses them; `latest` is the last sample."""
+
+    history: Recorder
+    system: System
+    cluster: Cluster
+    load: Load
+    checkpoint: Checkpoint
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def sample(self) -> None:
+        """Take a sample and write it down."""
+        machine = psutil.cpu_times()
+        own = psutil.Process()
+        pids = {"pipeline": [self.system.pid], "brokers": list(self.cluster.pids()), "generator": [self.load.pid]}
+        now: dict[str, float] = {
+            f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
+        }
+        now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
+        now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
+        now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
+        now["machine_cpu_s"] = round(sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3)
+        now["checkpoint_bytes"] = self.checkpoint.size_bytes()
+        self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
+        self.latest = now
+
+
+class Load:
+    """The load engine's process, told what to do on its standard input, followed on its standard output."""
+
+    def __init__(self, args: list[str], log: Path) -> None:
+        self._args = args
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.sent = 0
+        self.acknowledged = 0
+        self.delay_ms_p99 = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before the start."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the engine; it begins at the plan's start time."""
+        self._process = processes.spawn(self._args, log=self._log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        threading.Thread(target=self._follow, daemon=True, name="load").start()
+
+    def flush(self) -> None:
+        """Have it send the flush events, once everything planned is acknowledged."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"flush\n")
+        self._process.stdin.close()
+
+    def finished(self) -> bool:
+        """Whether it has ended well; raises StackError if it ended otherwise."""
+        code = None if self._process is None else self._process.poll()
+        if code:
+            lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+            raise StackError(f"the load engine ended with code {code}: {lines[-1] if lines else 'it said nothing'}")
+        return code == 0
+
+    def stop(self) -> None:
+        """Stop it; it writes down what it had sent."""
+        if self._process is not None:
+            processes.stop(self._process, 3.0)
+
+    def _follow(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
+            self.delay_ms_p99 = event.get("delay_ms_p99") or 0.0
+
+
+def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Phases, args: list[str]) -> Bench:
+    phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
+    for ended in processes.sweep():
+        phases.history.write("swept", what=str(ended))
+    logs = directory / "logs"
+    logs.mkdir()
+    spark = jars.spark_jars()
+    scratch = stack.enter_context(processes.scratch("run"))
+    cluster = stack.enter_context(kafka.open_cluster(scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka"))
+    stack.callback(_keep_logs, scratch / "kafka", logs)
+    _create_topics(scenario, cluster)
+    _manifest(directory, scenario, args, cluster.topic_prefix)
+    places = {
+        "bootstrap": cluster.bootstrap,
+        "prefix": cluster.topic_prefix,
+        "checkpoint": str(scratch / "checkpoint"),
+        "output": str(scratch / "output"),
+        "jars": str(spark),
+    }
+    system = System(command(scenario, places), logs / "pipeline.log", phases.history)
+    stack.callback(system.kill)
+    load = Load(_engine(cluster, directory, scratch), logs / "load.log")
+    stack.callback(load.stop)
+    checkpoint = Checkpoint(scratch / "checkpoint", directory / "checkpoints", tuple(QUERIES), phases.history)
+    cpu = Cpu(phases.history, system, cluster, load, checkpoint)
+    return Bench(scenario, directory, scratch, cluster, system, checkpoint, load, cpu)
+
+
+def _engine(cluster: Cluster, directory: Path, scratch: Path) -> list[str]:
+    where = ["--bootstrap", cluster.bootstrap, "--prefix", cluster.topic_prefix]
+    files = ["--plan", str(scratch / "plan.json"), "--sent", str(directory / "sent.parquet")]
+    return [sys.executable, "-m", "harness.load", *where, *files]
+
+
+def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
+    prefix = cluster.topic_prefix
+    replication = min(3, len(cluster.brokers)) or 1
+    inputs = {prefix + topic: {"message.timestamp.type": "CreateTime"} for topic in INPUT}
+    results = {prefix + query.topic: {"message.timestamp.type": "LogAppendTime"} for query in QUERIES.values()}
+    topics.create(cluster.bootstrap, inputs, scenario.kafka.partitions, replication)
+    topics.create(cluster.bootstrap, results, 1, replication)
+
+
+def _keep_logs(brokers: Path, logs: Path) -> None:
+    for path in sorted(brokers.glob("**/*.log")) if brokers.is_dir() else ():
+        if path.stat().st_size < 5_000_000 and "data" not in path.parts:
+            shutil.copy(path, logs / f"kafka-{path.parent.name}-{path.name}")
+
+
+def _conduct(bench: Bench, phases: Phases) -> None:
+    bench.system.start()
+    _eventually(bench, phases, bench.system.started.is_set, lambda: 0, "the pipeline's queries to start", bench.scenario.pipeline.ready_s)
+    with _followed(bench):
+        _offer(bench, phases)
+        phases.begin("flush", "two events far ahead close every window")
+        bench.load.flush()
+        _eventually(bench, phases, bench.load.finished, lambda: bench.load.acknowledged, "acknowledgements")
+        phases.begin("drain", "until every query has committed everything")
+        _drain(bench, phases)
+    bench.system.stop()
+    bench.checkpoint.sweep()
+    phases.begin("collect", "every result row")
+    for query, rows in sinks.collect(bench.cluster.bootstrap, bench.cluster.topic_prefix, bench.scratch / "output"):
+        history.write_rows(bench.directory, query, rows)
+
+
+@contextmanager
+def _followed(bench: Bench) -> Iterator[None]:
+    stop = threading.Event()
+    threads = [ticking(0.2, bench.checkpoint.sweep, stop), ticking(1.0, bench.cpu.sample, stop)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(5)
+
+
+def _offer(bench: Bench, phases: Phases) -> None:
+    load = bench.scenario.load
+    start = time.time() + 1.5
+    plan = {
+        "workload": msgspec.to_builtins(bench.scenario.workload),
+        "seed": load.seed,
+        "eps": load.eps,
+        "events": load.events,
+        "start_at": start,
+        "partitions": bench.scenario.kafka.partitions,
+    }
+    (bench.scratch / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    bench.load.start()
+    phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
+    _until(bench, phases, start + load.warm_up_s)
+    phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
+    _until(bench, phases, start + load.warm_up_s + load.duration_s)
+
+
+def _until(bench: Bench, phases: Phases, end_s: float) -> None:
+    while (left := end_s - time.time()) > 0:
+        _look(bench, phases, left)
+        time.sleep(min(0.25, max(0.0, end_s - time.time())))
+
+
+def _look(bench: Bench, phases: Phases, left_s: float | None = None) -> None:
+    bench.system.check()
+    bench.load.finished()
+    lag = max(0, bench.load.acknowledged - bench.checkpoint.committed("dead_letter"))
+    figures = {
+        "sent": f"{bench.load.sent:,}",
+        "lag": f"{lag:,}",
+        "batch": f"{bench.system.batch_ms / 1e3:.1f} s",
+        "state": f"{sum(bench.system.state_bytes.values()) / 1e6:.0f} MB",
+        "CPU": f"{psutil.cpu_percent():.0f} %",
+    }
+    phases.status.show(**figures, **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
+
+
+def _drain(bench: Bench, phases: Phases) -> None:
+    names = [bench.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
+    ends = topics.end_offsets(bench.cluster.bootstrap, names)
+    goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
+    last = (bench.scenario.load.events - 1) / bench.scenario.load.eps * bench.scenario.workload.time_scale
+    flushed_ms = workload.start_ms(bench.scenario.workload) + last * 1e3 + workload.FLUSH_AHEAD_MS - WATERMARK_DELAY_S * 1e3
+
+    def drained() -> bool:
+        return all(_has_drained(bench, query, goal, flushed_ms) for query in QUERIES)
+
+    def progress() -> int:
+        return sum(bench.checkpoint.committed(query) + bench.checkpoint.watermark_ms(query) for query in QUERIES)
+
+    try:
+        _eventually(bench, phases, drained, progress, "every query to commit everything")
+    except Stalled as error:
+        # Not an end: what is missing is judged as lost, by name.
+        phases.history.write("stalled", why=str(error))
+
+
+def _has_drained(bench: Bench, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
+    mine = {bench.cluster.topic_prefix + topic for topic in QUERIES[query].reads}
+    wanted = {at: end for at, end in goal.items() if at[0] in mine}
+    windowed = query != "dead_letter"
+    passed = bench.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True
+    return passed and bench.checkpoint.reached(query, wanted)
+
+
+def _eventually(
+    bench: Bench,
+    phases: Phases,
+    condition: Callable[[], bool],
+    progress: Callable[[], int],
+    what: str,
+    patience_s: float = STALL_S,
+) -> None:
+    """Wait for a condition as long as progress is made; raise Stalled, which says at what, when it is not."""
+    last, since = progress(), time.monotonic()
+    while not condition():
+        _look(bench, phases)
+        if (now := progress()) != last:
+            last, since = now, time.monotonic()
+        if time.monotonic() - since > patience_s:
+            raise Stalled(f"waiting for {what}: no progress past {last} for {patience_s:g} s; see {bench.directory / 'logs'}")
+        time.sleep(0.05)
+
+
+def _manifest(directory: Path, scenario: Scenario, args: list[str], prefix: str) -> None:
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "started_s": round(time.time(), 3),
+        "command": args,
+        "seed": scenario.load.seed,
+        "topic_prefix": prefix,
+        "cores": psutil.cpu_count() or 1,
+        "memory_bytes": psutil.virtual_memory().total,
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "git": _git(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+    temporary = directory / "manifest.json.tmp"
+    temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    os.replace(temporary, directory / "manifest.json")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> str | None:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+__all__ = ["HarnessError", "run"]

@@ -1,0 +1,188 @@
+"""The pipeline's process, and what can be seen of it from outside: its progress lines and its checkpoint.
+
+It refuses to know what the pipeline computes. Ours is the default; any command line with the
+placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} is treated the same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import processes
+from harness.errors import StackError
+from harness.history import Recorder
+from harness.scenario import Scenario
+
+PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars")
+
+
+def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
+    """The command line that starts the pipeline, with its placeholders filled in."""
+    ours = (sys.executable, "-m", "pipeline", "--profile", scenario.pipeline.profile)
+    where = ("--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}")
+    parts = scenario.pipeline.command or (*ours, *where, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
+    return [_filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
+
+
+def _filled(part: str, values: dict[str, str]) -> str:
+    for name in PLACEHOLDERS:
+        part = part.replace("{" + name + "}", values[name])
+    return part
+
+
+class System:
+    """The pipeline as a process: started, followed, stopped or killed."""
+
+    def __init__(self, args: list[str], log: Path, history: Recorder) -> None:
+        self._args = args
+        self._log = log
+        self._history = history
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self.started = threading.Event()
+        self.batch_ms = 0
+        self.state_bytes: dict[str, int] = {}
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None before the start."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process and follow its progress lines."""
+        self._process = processes.spawn(self._args, log=self._log, stdout=subprocess.PIPE)
+        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=self._args)
+        self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
+        self._reader.start()
+
+    def check(self) -> None:
+        """Raise StackError if the process has ended by itself, with its last line."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            last = self.last_line()
+            self._history.write("process", name="pipeline", event="died", code=code, last=last)
+            raise StackError(f"the pipeline ended by itself with code {code}: {last}; see {self._log}")
+
+    def last_line(self) -> str:
+        """The last line of the process's log that says something."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n") if self._log.is_file() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def stop(self, grace_s: float = 30.0) -> None:
+        """Ask it to stop between batches; kill it after `grace_s`."""
+        if self._process is not None:
+            processes.stop(self._process, grace_s)
+            self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
+            if self._reader is not None:
+                self._reader.join(5)
+
+    def kill(self) -> None:
+        """Kill it with everything it started."""
+        if self._process is not None:
+            processes.kill_tree(self._process)
+
+    def _follow(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                self._take(event)
+
+    def _take(self, event: dict[str, object]) -> None:
+        if event.get("event") == "started":
+            self.started.set()
+            self._history.write("process", name="pipeline", event="ready")
+        progress = event.get("progress")
+        if event.get("event") == "progress" and isinstance(progress, dict):
+            self._history.write("progress", query=event["query"], batch=progress["batchId"], progress=progress)
+            self.batch_ms = progress.get("durationMs", {}).get("triggerExecution", 0)
+            operators = progress.get("stateOperators", ())
+            self.state_bytes[str(event["query"])] = sum(one.get("memoryUsedBytes", 0) for one in operators)
+
+
+class Checkpoint:
+    """Follows the checkpoint of every query: copies each batch's offsets and commit as they appear.
+
+    Spark deletes old ones, and the time of a commit is the moment that latency counts to.
+    """
+
+    def __init__(self, source: Path, target: Path, queries: tuple[str, ...], history: Recorder) -> None:
+        self._source = source
+        self._target = target
+        self._queries = queries
+        self._history = history
+        self._seen: dict[str, int] = dict.fromkeys(queries, -1)
+        self._ends: dict[str, dict[tuple[str, int], int]] = {query: {} for query in queries}
+        self._watermark_ms: dict[str, int] = dict.fromkeys(queries, 0)
+        self._lock = threading.Lock()
+
+    def sweep(self) -> None:
+        """Take what is new."""
+        with self._lock:
+            for query in self._queries:
+                commits = self._source / query / "commits"
+                if commits.is_dir():
+                    numbers = sorted(int(path.name) for path in commits.iterdir() if path.name.isdigit())
+                    for number in numbers:
+                        if number > self._seen[query]:
+                            self._take(query, number)
+
+    def _take(self, query: str, number: int) -> None:
+        for log in ("offsets", "commits"):
+            target = self._target / query / log
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self._source / query / log / str(number), target / str(number))
+        committed = (self._source / query / "commits" / str(number)).stat().st_mtime
+        lines = (self._target / query / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
+        self._watermark_ms[query] = json.loads(lines[1])["batchWatermarkMs"]
+        for line in lines[2:]:
+            if line != "-":
+                for topic, partitions in json.loads(line).items():
+                    self._ends[query] |= {(topic, int(partition)): end for partition, end in partitions.items()}
+        self._seen[query] = number
+        self._history.write("commit", query=query, batch=number, committed_s=committed)
+
+    def committed(self, query: str) -> int:
+        """Input records that the query has committed, over all partitions."""
+        return sum(self._ends[query].values())
+
+    def reached(self, query: str, ends: dict[tuple[str, int], int]) -> bool:
+        """Whether the query has committed up to these exclusive end offsets."""
+        return all(self._ends[query].get(at, 0) >= end for at, end in ends.items())
+
+    def watermark_ms(self, query: str) -> int:
+        """The watermark of the query's last committed batch."""
+        return self._watermark_ms[query]
+
+    def size_bytes(self) -> int:
+        """Bytes of the checkpoint on disk."""
+        total = 0
+        for path in self._source.rglob("*"):
+            try:
+                total += path.stat().st_size
+            except OSError:  # deleted by Spark in between
+                continue
+        return total
+
+
+def ticking(every_s: float, tick: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    """A thread that calls `tick` at a steady pace until `stop` is set."""
+
+    def loop() -> None:
+        due = time.monotonic()
+        while not stop.is_set():
+            tick()
+            due = max(due + every_s, time.monotonic())
+            stop.wait(due - time.monotonic())
+
+    return threading.Thread(target=loop, daemon=True, name="tick")
