@@ -1,0 +1,61 @@
+"""Every detector is seen to fire, and only as its own kind."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from harness.checkers import Comparison, Seen, check
+
+EXPECTED = {("a", "w1"): (3, Decimal("1.50")), ("b", "w1"): (1, Decimal("0.10"))}
+
+
+def observed(**rows: list[tuple]) -> dict:
+    """Observed rows by the first part of their key."""
+    return {(name, "w1"): tuple(Seen(values, f"t-0@{at}", 0.0) for at, values in enumerate(all_values)) for name, all_values in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        pytest.param({"a": [(3, "1.50")], "b": [(1, "0.10")]}, [], id="right"),
+        pytest.param({"b": [(1, "0.10")]}, ["lost_row"], id="no row"),
+        pytest.param({"a": [(3, "1.50")] * 2, "b": [(1, "0.10")]}, ["duplicated_row"], id="row twice"),
+        pytest.param({"a": [(2, "1.50")], "b": [(1, "0.10")]}, ["wrong_value"], id="an event short"),
+        pytest.param({"a": [(3, "1.5")], "b": [(1, "0.10")]}, ["wrong_value"], id="a digit short"),
+        pytest.param({"a": [(3, "1.50")], "b": [(1, "0.10")], "z": [(1, "1")]}, ["invented_row"], id="row from nowhere"),
+        pytest.param({}, ["lost_row", "lost_row"], id="nothing at all"),
+    ],
+)
+def test_exactly_once_names_what_went_wrong(rows, kinds):
+    """Each kind of damage is found, and found as that kind only."""
+    comparison = Comparison("q", ("n", "sum"), EXPECTED, observed(**rows))
+
+    assert kinds == [anomaly.kind for anomaly in check("exactly-once", comparison)]
+
+
+def test_at_least_once_allows_equal_rows_twice():
+    """A replayed batch may write a row again."""
+    comparison = Comparison("q", ("n", "sum"), EXPECTED, observed(a=[(3, "1.50")] * 2, b=[(1, "0.10")]))
+
+    assert [] == check("at-least-once", comparison)
+
+
+def test_a_wrong_value_names_its_column():
+    """The reader is told which measure differs, what it should be and what it was."""
+    comparison = Comparison("q", ("n", "sum"), EXPECTED, observed(a=[(4, "1.50")], b=[(1, "0.10")]))
+
+    [anomaly] = check("exactly-once", comparison)
+    assert ("n 3, sum 1.50", "n 4, sum 1.50") == (anomaly.expected, anomaly.observed)
+    assert anomaly.why.startswith("wrong in n;")
+
+
+def test_any_of_a_records_faults_is_a_right_reason():
+    """A record with two faults may be rejected for either."""
+    expected = {("a",): ("00", frozenset({"type user_id", "value action"}))}
+    right = Comparison("q", ("value", "reason"), expected, {("a",): (Seen(("00", "value action"), "x", 0),)})
+    wrong = Comparison("q", ("value", "reason"), expected, {("a",): (Seen(("00", "not json"), "x", 0),)})
+
+    assert [] == check("exactly-once", right)
+    assert ["wrong_value"] == [anomaly.kind for anomaly in check("exactly-once", wrong)]

@@ -1,0 +1,116 @@
+"""Figures from a history small enough to be computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness import measures
+from harness.measures import Span
+from harness.oracle.batches import Batch
+
+T0 = 1_767_261_600.0
+
+
+def sent(count: int = 10, every_s: float = 1.0) -> dict:
+    """Clickstream events one a second from T0, handed over 1 ms and acknowledged 5 ms after they were due."""
+    due = ((T0 + np.arange(count) * every_s) * 1e6).astype(np.int64)
+    return {
+        "n": np.arange(count),
+        "topic": np.array(["clickstream"] * count, dtype=object),
+        "partition": np.zeros(count, dtype=np.int32),
+        "offset": np.arange(count),
+        "due_us": due,
+        "sent_us": due + 1_000,
+        "acked_us": due + 5_000,
+        "event_time_ms": (np.arange(count) * 60_000).astype(np.int64),
+        "malformed": np.zeros(count, dtype=np.uint8),
+        "flush": np.zeros(count, dtype=bool),
+    }
+
+
+def batches(*ends_and_times: tuple[int, float]) -> list[Batch]:
+    """Batches by exclusive end and seconds after T0 of their commit."""
+    return [Batch(n, {("clickstream", 0): end}, 0, T0 + at) for n, (end, at) in enumerate(ends_and_times)]
+
+
+WHOLE = Span(T0, T0 + 100)
+
+
+def test_durable_latency_runs_from_due_to_commit():
+    """Event 0 is due at 0 and committed at 2 s; event 3 is due at 3 and committed at 3.5."""
+    events, two = sent(4), batches((2, 2.0), (4, 3.5))
+    batch = measures.batch_of("page_views", events, two)
+
+    assert [0, 0, 1, 1] == batch.tolist()
+    assert [2000, 1000, 1500, 500] == pytest.approx(measures.durable_latency_ms(events, batch, two, WHOLE).tolist(), abs=0.01)
+
+
+def test_what_no_batch_read_is_told_apart():
+    """Acknowledged beyond the last batch, never acknowledged, and another query's topic."""
+    events = sent(4)
+    events["offset"][3] = -1
+    events["topic"][0] = "transactions"
+
+    assert [-1, 0, 1, -1] == measures.batch_of("page_views", events, batches((2, 1.0))).tolist()
+
+
+def test_a_negative_latency_is_kept():
+    """Clock trouble is shown, never dropped."""
+    events, one = sent(1), batches((1, -1.0))
+    batch = measures.batch_of("page_views", events, one)
+
+    assert measures.percentiles(measures.durable_latency_ms(events, batch, one, WHOLE))["max"] == -1000
+
+
+def test_the_warm_up_is_cut_by_due_time():
+    """Only events due inside the measured part count."""
+    assert 3 == len(measures.ack_latency_ms(sent(10), Span(T0 + 2, T0 + 5)))
+
+
+def test_emission_delay_counts_from_the_first_event_that_lets_the_window_close():
+    """The window that ends at minute 1 can close once the event of minute 6 is acknowledged."""
+    key = ("1970-01-01T00:00:00.000Z", "1970-01-01T00:01:00.000Z", "p", "c")
+
+    delay = measures.emission_delay_ms("page_views", [(key, (1, 1), T0 + 6.505)], sent(10), WHOLE)
+    assert [500] == pytest.approx(delay.tolist(), abs=0.01)
+
+
+def test_throughput_is_the_slope_of_committed_offsets():
+    """Two events a second, whatever the size of the batches."""
+    events = sent(20, every_s=0.5)
+    every = batches(*((2 * n, float(n)) for n in range(1, 11)))
+    batch = measures.batch_of("page_views", events, every)
+
+    assert 2.0 == pytest.approx(measures.committed_slope_eps(batch, every, WHOLE))
+
+
+def test_lag_is_what_is_acknowledged_and_not_committed():
+    """At 3.1 s events 0 to 3 are acknowledged, and the first batch has committed two."""
+    events, one = sent(10), batches((2, 2.5))
+    batch = measures.batch_of("page_views", events, one)
+
+    assert [2] == measures.lag_records(events, batch, one, np.array([T0 + 3.1])).tolist()
+
+
+def test_state_sums_the_operators_of_all_queries():
+    """The latest figure of each query, added up at each progress."""
+
+    def progress(at, query, *used):
+        return {"t": at, "query": query, "progress": {"stateOperators": [{"memoryUsedBytes": one} for one in used]}}
+
+    times, sums = measures.state([progress(0, "a", 1, 2), progress(1, "b", 4), progress(2, "a", 5)], "memoryUsedBytes")
+    assert ([0, 1, 2], [3, 7, 9]) == (times.tolist(), sums.tolist())
+
+
+def test_consumed_interpolates_between_samples():
+    """CPU seconds at the edges of the measured part, from samples around them."""
+    samples = [{"t": T0 + at, "cpu": 2.0 * at} for at in (0, 4, 8, 12)]
+
+    assert 12.0 == pytest.approx(measures.consumed(samples, "cpu", Span(T0 + 3, T0 + 9)))
+    assert measures.consumed(samples, "cpu", Span(T0 + 3, T0 + 30)) is None
+
+
+def test_nothing_measured_is_none_not_zero():
+    """No samples, no percentile."""
+    assert measures.percentiles(np.array([])) is None

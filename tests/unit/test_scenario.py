@@ -1,0 +1,53 @@
+"""A scenario reads back as written, and a wrong one names its field."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from harness import scenario
+from harness.errors import ScenarioError
+
+
+def test_every_scenario_that_is_shipped_can_be_read():
+    """Each file is valid and says what it is about."""
+    assert "load" in scenario.names()
+    assert all(scenario.load(name).about for name in scenario.names())
+
+
+def test_a_dumped_scenario_reads_back_equal():
+    """The file in the run directory does the same again."""
+    one = scenario.load("load", ["load.eps=123.5", 'pipeline.flags=["--partitions", "2"]'])
+
+    assert one == scenario.parse(tomllib.loads(scenario.dump(one)), "dump")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        pytest.param("load.eps=0", "load.eps = 0: must lie between 0.1 and 1e+06", id="a rate of 0"),
+        pytest.param("load.epps=1", "unknown field load.epps (did you mean eps?)", id="a misspelt field"),
+        pytest.param("load.eps=fast", "load.eps = 'fast': Expected `float`, got `str`", id="not a number"),
+        pytest.param("load=1", "load must be a table, not 1", id="not a table"),
+        pytest.param("pipeline.profile=quick", "must be one of default, specification", id="not a choice"),
+        pytest.param("load.eps=nan", "must lie between", id="not a finite number"),
+        pytest.param("nonsense", "expected FIELD=VALUE", id="not an assignment"),
+    ],
+)
+def test_a_wrong_field_is_named(override, said):
+    """File, field, value and what is allowed."""
+    with pytest.raises(ScenarioError) as error:
+        scenario.load("load", [override])
+    assert said in str(error.value)
+
+
+def test_an_unknown_scenario_offers_the_nearest(tmp_path):
+    """A name, a missing path, and a file that is not TOML."""
+    with pytest.raises(ScenarioError, match="did you mean load"):
+        scenario.load("lod")
+    with pytest.raises(ScenarioError, match="no such scenario file"):
+        scenario.load(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("= 3")
+    with pytest.raises(ScenarioError, match="not TOML"):
+        scenario.load(str(tmp_path / "bad.toml"))
