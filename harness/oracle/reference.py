@@ -178,7 +178,7 @@ class Reference:
         match event:
             case Rejected(reasons):
                 key = (record.topic, record.partition, record.offset)
-                self._rejected[key] = (record.value.hex(), "|".join(sorted(reasons)))
+                self._rejected[key] = (record.value.hex(), reasons)
                 return
             case Click():
                 self._click(event)
