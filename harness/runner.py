@@ -250,7 +250,6 @@ def _offer(bench: Bench, phases: Phases) -> None:
         "eps": load.eps,
         "events": load.events,
         "start_at": start,
-        "partitions": bench.scenario.kafka.partitions,
     }
     (bench.scratch / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     bench.load.start()

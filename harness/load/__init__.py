@@ -1,0 +1,1 @@
+"""Load: events sent when they are due, whatever happened to the ones before."""

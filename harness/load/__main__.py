@@ -1,0 +1,107 @@
+"""The engine as a process of its own: told what to do by a plan, followed by its status lines.
+
+Standard output carries JSON lines (`status` twice a second, then `done`). After the plan it reads one
+line from standard input: `flush` sends the flush events; anything else, or the end, does not. Whatever
+happens, sent.parquet is written. Exit code 0, 1 when a record failed, 130 or 143 when it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import confluent_kafka
+import msgspec
+
+from harness.load.engine import PRODUCER, Engine, Plan
+from harness.workload import Workload
+
+STATUS_EVERY_S = 0.5
+SETTLE_S = 130.0
+STOP_S = 1.5
+
+
+def main() -> int:
+    """Send the plan, wait for the word to flush, write the journal."""
+    args = _arguments()
+    engine = _engine(args)
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        engine.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    # Reference counts free everything here; a collection would only stop the pace.
+    gc.freeze()
+    gc.disable()
+    threading.Thread(target=_report, args=(engine,), daemon=True).start()
+    engine.run()
+    if not stopped:
+        engine.settle(SETTLE_S)
+        if not stopped and _word(stopped) == "flush":
+            engine.flush_events()
+    settled = engine.settle(STOP_S if stopped else SETTLE_S)
+    engine.journal.write(Path(args.sent))
+    _say(engine, "done")
+    return 128 + stopped[0] if stopped else _failures(engine, settled, args.bootstrap)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m harness.load", description=__doc__)
+    parser.add_argument("--bootstrap", required=True, help="HOST:PORT of a broker")
+    parser.add_argument("--prefix", default="", help="what topic names begin with")
+    parser.add_argument("--plan", required=True, help="JSON file: workload, seed, eps, events, start_at")
+    parser.add_argument("--sent", required=True, help="where sent.parquet is written")
+    return parser.parse_args()
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
+    plan["workload"] = msgspec.convert(plan["workload"], Workload)
+    producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **PRODUCER})
+    return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
+
+
+def _word(stopped: list[int]) -> str:
+    """The line on standard input; read aside, so that a signal ends the wait."""
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.append(sys.stdin.readline().strip()), daemon=True)
+    reader.start()
+    while reader.is_alive() and not stopped:
+        reader.join(0.1)
+    return lines[0] if lines else ""
+
+
+def _report(engine: Engine) -> None:
+    while True:
+        time.sleep(STATUS_EVERY_S)
+        _say(engine, "status")
+
+
+def _say(engine: Engine, event: str) -> None:
+    journal = engine.journal
+    figures = {"sent": journal.sent, "acked": journal.acknowledged, "failed": journal.failed}
+    print(json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()}), flush=True)
+
+
+def _failures(engine: Engine, settled: bool, bootstrap: str) -> int:
+    journal = engine.journal
+    if settled and not journal.failed:
+        return 0
+    lost = journal.sent - journal.acknowledged
+    print(f"{lost} of {journal.sent} records were not acknowledged by {bootstrap}: {journal.first_error or 'no answer'}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

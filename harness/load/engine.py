@@ -1,0 +1,204 @@
+"""The open-loop engine: event n is due at start + n / eps, and is sent then or as soon after as can be.
+
+It never waits for an answer before it goes on, and counts every delay from the due time: a stalled
+producer cannot hide the stall that it is there to reveal. Events are made ahead of time, a slice of
+the schedule at once, so that making them does not disturb the pace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import workload as workloads
+from harness.workload import TOPICS, Events, Workload
+
+Array = npt.NDArray[Any]
+Clock = Callable[[], float]
+Sleep = Callable[[float], None]
+
+SLICE = 2_000
+NAP_S = 0.001
+
+PRODUCER = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "linger.ms": 5,
+    "compression.type": "lz4",
+    "queue.buffering.max.messages": 400_000,
+    "queue.buffering.max.kbytes": 262_144,
+    "delivery.timeout.ms": 120_000,
+}
+
+
+class Producer(Protocol):
+    """What the engine needs of a Kafka client; confluent_kafka.Producer is one."""
+
+    def produce(self, topic: str, value: bytes, key: bytes, *, timestamp: int, on_delivery: Callable[[Any, Any], None]) -> None: ...
+    def poll(self, timeout: float) -> int: ...
+    def flush(self, timeout: float) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to send: `eps` None is as fast as the client takes it; `start_at` is an epoch second."""
+
+    workload: Workload
+    seed: int
+    eps: float | None
+    events: int
+    start_at: float
+    event_eps: float = 1000.0
+
+    @property
+    def density(self) -> float:
+        """Events a second by which event time advances."""
+        return self.eps or self.event_eps
+
+
+@dataclass(slots=True)
+class Journal:
+    """What became of every event: times in epoch µs, 0 for never; offset −1 until acknowledged."""
+
+    size: int
+    sent: int = 0
+    acknowledged: int = 0
+    failed: int = 0
+    first_error: str = ""
+    columns: dict[str, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        types = {"topic": np.uint8, "partition": np.int32, "malformed": np.uint8, "flush": np.bool_}
+        names = ("topic", "partition", "offset", "due_us", "sent_us", "acked_us", "event_time_ms", "malformed", "flush")
+        self.columns = {name: np.zeros(self.size, dtype=types.get(name, np.int64)) for name in names}
+        self.columns["offset"] -= 1
+
+    def write(self, target: Path) -> None:
+        """Write sent.parquet: a row for each event that was handed over, whole or not at all."""
+        rows = self.columns["sent_us"] > 0
+        table = {"n": pa.array(np.flatnonzero(rows))}
+        for name, column in self.columns.items():
+            table[name] = pa.array(column[rows])
+        topics = pa.DictionaryArray.from_arrays(table["topic"].cast(pa.int8()), list(TOPICS))
+        temporary = target.with_name(target.name + ".tmp")
+        pq.write_table(pa.table(table | {"topic": topics.cast(pa.string())}), temporary, compression="zstd")
+        os.replace(temporary, target)
+
+
+class Engine:
+    """Sends a plan through a producer and keeps the journal. Clock and sleep come in as arguments."""
+
+    def __init__(self, plan: Plan, producer: Producer, prefix: str, clock: Clock, sleep: Sleep) -> None:
+        self._plan = plan
+        self._producer = producer
+        self._topics = [prefix + topic for topic in TOPICS]
+        self._clock = clock
+        self._sleep = sleep
+        self._stopped = False
+        self.journal = Journal(plan.events + len(TOPICS))
+
+    def stop(self) -> None:
+        """Send no further event."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Send everything that is planned; returns once the last event is handed over."""
+        for first, events, due in self._slices():
+            self._send(first, events, due)
+            if self._stopped:
+                return
+
+    def flush_events(self) -> None:
+        """Send the two events that let every window close, due now."""
+        n = self._plan.events
+        after_ms = int(self.journal.columns["event_time_ms"][:n].max(initial=workloads.start_ms(self._plan.workload)))
+        for index, event in enumerate(workloads.flush(self._plan.workload, after_ms)):
+            row = n + index
+            now = self._clock()
+            self._note(row, index, now, event.event_time_ms, malformed=0)
+            self.journal.columns["flush"][row] = True
+            self._produce(row, self._topics[index], event.key, event.value, int(now * 1000))
+
+    def settle(self, deadline_s: float) -> bool:
+        """Wait until every event is acknowledged or has failed; False when the deadline passes first."""
+        end = self._clock() + deadline_s
+        while self.journal.acknowledged + self.journal.failed < self.journal.sent and self._clock() < end:
+            self._producer.poll(0.05)
+        return self.journal.acknowledged + self.journal.failed == self.journal.sent
+
+    def _slices(self) -> Iterator[tuple[int, Events, Array]]:
+        plan = self._plan
+        for first in range(0, plan.events, SLICE):
+            count = min(SLICE, plan.events - first)
+            events = workloads.batch(plan.workload, plan.seed, plan.density, first, count)
+            yield first, events, self._due(first, count)
+
+    def _due(self, first: int, count: int) -> Array:
+        if self._plan.eps is None:
+            return np.full(count, self._plan.start_at)
+        return self._plan.start_at + np.arange(first, first + count) / self._plan.eps
+
+    def _send(self, first: int, events: Events, due: Array) -> None:
+        rows = slice(first, first + len(due))
+        columns = self.journal.columns
+        columns["topic"][rows] = events.topic
+        columns["event_time_ms"][rows] = events.event_time_ms
+        columns["malformed"][rows] = events.malformed
+        columns["due_us"][rows] = (due * 1e6).astype(np.int64)
+        topics = [self._topics[topic] for topic in events.topic.tolist()]
+        for index, (moment, topic, key, value) in enumerate(zip(due.tolist(), topics, events.keys, events.values, strict=True)):
+            if moment > self._clock():
+                self._wait(moment)
+            if self._stopped:
+                return
+            self._produce(first + index, topic, key, value, int(moment * 1000))
+            if index % 64 == 63:
+                self._producer.poll(0)
+
+    def _wait(self, moment: float) -> None:
+        while (left := moment - self._clock()) > 0 and not self._stopped:
+            self._producer.poll(0)
+            self._sleep(min(left, NAP_S))
+
+    def _note(self, row: int, topic: int, due: float, event_time_ms: int, malformed: int) -> None:
+        for name, value in (("topic", topic), ("due_us", int(due * 1e6)), ("event_time_ms", event_time_ms), ("malformed", malformed)):
+            self.journal.columns[name][row] = value
+
+    def _produce(self, row: int, topic: str, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, timestamp=timestamp_ms, on_delivery=partial(self._delivered, row))
+                break
+            except BufferError:
+                self._producer.poll(0.01)
+        # Only now is it handed over: time spent waiting for room in the buffer is delay.
+        self.journal.columns["sent_us"][row] = int(self._clock() * 1e6)
+        self.journal.sent += 1
+
+    def _delivered(self, row: int, error: Any, message: Any) -> None:
+        journal = self.journal
+        if error is not None:
+            journal.failed += 1
+            journal.first_error = journal.first_error or str(error)
+            return
+        journal.columns["partition"][row] = message.partition()
+        journal.columns["offset"][row] = message.offset()
+        journal.columns["acked_us"][row] = int(self._clock() * 1e6)
+        journal.acknowledged += 1
+
+    def delay_ms_p99(self, last: int = 5_000) -> float:
+        """p99 of the generator delay over the last events that were sent."""
+        sent = min(self.journal.sent, self._plan.events)
+        rows = slice(max(0, sent - last), sent)
+        columns = self.journal.columns
+        delays = columns["sent_us"][rows] - columns["due_us"][rows]
+        return round(float(np.percentile(delays, 99)) / 1e3, 3) if len(delays) else 0.0

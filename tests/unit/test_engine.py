@@ -1,0 +1,113 @@
+"""The schedule, with a clock and a producer made for the purpose."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from harness.load.engine import Engine, Plan
+from harness.workload import Workload
+
+
+class Bench:
+    """A clock that moves only by sleeping, and a producer that can be full for a while."""
+
+    def __init__(self, full_from: float = 0, full_to: float = 0) -> None:
+        self.now = 1000.0
+        self.full = (full_from, full_to)
+        self.taken: list[tuple[float, int]] = []
+        self._pending: list = []
+
+    def clock(self) -> float:
+        """Seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    def produce(self, topic, value, key, *, timestamp, on_delivery) -> None:
+        """Take a record, unless the buffer is full."""
+        if self.full[0] <= self.now < self.full[1]:
+            raise BufferError
+        self.taken.append((self.now, timestamp))
+        self._pending.append(on_delivery)
+
+    def poll(self, timeout: float) -> int:
+        """Acknowledge everything pending."""
+        self.now += timeout
+        for callback in self._pending:
+            callback(None, self)
+        self._pending.clear()
+        return 0
+
+    def partition(self) -> int:
+        """Of the message acknowledged."""
+        return 1
+
+    def offset(self) -> int:
+        """Of the message acknowledged."""
+        return 5
+
+
+def engine(bench: Bench, events: int = 100, eps: float | None = 100) -> Engine:
+    """An engine whose schedule starts at second 1000."""
+    plan = Plan(workload=Workload(), seed=7, eps=eps, events=events, start_at=1000.0)
+    return Engine(plan, bench, "p-", bench.clock, bench.sleep)
+
+
+def test_no_event_is_sent_before_it_is_due_and_its_timestamp_is_the_due_time():
+    """Event n at start + n / eps."""
+    bench = Bench()
+    engine(bench).run()
+
+    assert [round(1_000_000 + 10 * n) for n in range(100)] == pytest.approx([stamp for _, stamp in bench.taken], abs=1)
+    assert all(at >= 1000 + n / 100 - 1e-6 for n, (at, _) in enumerate(bench.taken))
+
+
+def test_a_stalled_producer_shows_as_delay_of_every_event_that_it_held_up():
+    """Open loop: the events that were due during the stall count from their due time."""
+    bench = Bench(full_from=1000.2, full_to=1000.7)
+    run = engine(bench)
+    run.run()
+
+    columns = run.journal.columns
+    delay_ms = (columns["sent_us"] - columns["due_us"])[:100] / 1000
+    assert delay_ms[:20].max() < 2
+    assert 490 < delay_ms[20] < 520
+    assert 190 < delay_ms[50] < 220
+    assert delay_ms[80:].max() < 2
+
+
+def test_unpaced_sends_all_at_once():
+    """Without a rate everything is due at the start."""
+    bench = Bench()
+    engine(bench, eps=None).run()
+
+    assert {1000.0} == {at for at, _ in bench.taken}
+
+
+def test_a_stop_ends_the_sending():
+    """What was sent until then stays in the journal."""
+    bench = Bench()
+    run = engine(bench)
+    bench.sleep = lambda seconds: (setattr(bench, "now", bench.now + seconds), run.stop())[0]
+    run.run()
+
+    assert 1 == run.journal.sent
+
+
+def test_the_journal_holds_what_the_broker_said(tmp_path):
+    """A row an event, flush events marked, offsets as acknowledged."""
+    bench = Bench()
+    run = engine(bench, events=10)
+    run.run()
+    run.flush_events()
+    assert run.settle(1)
+    run.journal.write(tmp_path / "sent.parquet")
+
+    table = pq.read_table(tmp_path / "sent.parquet").to_pydict()
+    assert list(range(12)) == table["n"]
+    assert [False] * 10 + [True] * 2 == table["flush"]
+    assert {5} == set(table["offset"])
+    assert {"clickstream", "transactions"} == set(table["topic"])
