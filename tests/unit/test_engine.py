@@ -16,6 +16,7 @@ class Bench:
         self.now = 1000.0
         self.full = (full_from, full_to)
         self.taken: list[tuple[float, int]] = []
+        self.on_sleep = lambda: None
         self._pending: list = []
 
     def clock(self) -> float:
@@ -25,6 +26,7 @@ class Bench:
     def sleep(self, seconds: float) -> None:
         """Time passes."""
         self.now += seconds
+        self.on_sleep()
 
     def produce(self, topic, value, key, *, timestamp, on_delivery) -> None:
         """Take a record, unless the buffer is full."""
@@ -91,7 +93,7 @@ def test_a_stop_ends_the_sending():
     """What was sent until then stays in the journal."""
     bench = Bench()
     run = engine(bench)
-    bench.sleep = lambda seconds: (setattr(bench, "now", bench.now + seconds), run.stop())[0]
+    bench.on_sleep = run.stop
     run.run()
 
     assert 1 == run.journal.sent

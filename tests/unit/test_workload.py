@@ -73,7 +73,7 @@ def test_event_time_runs_by_the_scale():
     """At 60 a second of load is a minute of event time."""
     events = workload.batch(Workload(time_scale=60), 7, 100, 0, 101)
 
-    assert ["2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"] == [iso(events.event_time_ms[at]) for at in (0, 100)]
+    assert ["2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"] == [iso(int(events.event_time_ms[at])) for at in (0, 100)]
 
 
 def test_flush_events_are_valid_and_far_ahead():
