@@ -31,7 +31,7 @@ ACTIONS = {"view", "click", "add_to_cart"}
 PAYMENTS = {"credit_card", "debit_card", "paypal"}
 CLICK_STRINGS = ("event_id", "user_id", "session_id", "product_id", "category", "action")
 TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", "category", "payment_method")
-TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})?")
+TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

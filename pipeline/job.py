@@ -1,0 +1,286 @@
+"""The job: sources → transforms → sinks, one streaming query a result, until it is told to stop.
+
+Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage;
+each with one line on standard error. Standard output carries JSON lines: started, progress, stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+if __package__ in (None, ""):  # as a file, for spark-submit
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pyspark
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
+
+from pipeline import settings as flags
+from pipeline import transforms
+from pipeline.progress import Progress, say
+from pipeline.schema import QUERIES
+from pipeline.settings import Settings
+
+LOOK_EVERY_S = 0.2
+BETWEEN_BATCHES_S = 60.0
+BROKER_TIMEOUT_MS = 5_000
+ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+
+
+class JobError(Exception):
+    """The job cannot start or go on; the message is one line for a person."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop; returns the exit code."""
+    settings = flags.parse(argv)
+    stop: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda given, frame: _note(stop, given, frame))
+    try:
+        _agree(settings)
+        spark = session(settings)
+        try:
+            _look_for_topics(spark, settings)
+            _follow(start(spark, settings), stop)
+        finally:
+            _quietly(spark.stop)
+    except JobError as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return 1
+    except (Py4JJavaError, PySparkException) as error:
+        print(f"pipeline: {_cause(str(error))}", file=sys.stderr)
+        return 1
+    say("stopped")
+    return 0
+
+
+def _note(stop: list[int], number: int, frame: FrameType | None) -> None:
+    stop.append(number)
+
+
+def session(settings: Settings) -> SparkSession:
+    """Spark, as the settings say."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    builder = SparkSession.builder.appName("pipeline").master(settings.master)
+    for name, value in _configuration(settings).items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def _configuration(settings: Settings) -> dict[str, str]:
+    configuration = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.partitions),
+        "spark.sql.adaptive.enabled": "false",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": settings.driver_memory,
+        "spark.sql.streaming.numRecentProgressUpdates": "50",
+    }
+    if settings.master.startswith("local"):
+        configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    if settings.checkpoint_manager:
+        configuration["spark.sql.streaming.checkpointFileManagerClass"] = settings.checkpoint_manager
+    if settings.java_options:
+        configuration["spark.driver.extraJavaOptions"] = settings.java_options
+    if settings.state_store == "rocksdb":
+        configuration["spark.sql.streaming.stateStore.providerClass"] = ROCKSDB
+    return configuration | _connector(settings)
+
+
+def _connector(settings: Settings) -> dict[str, str]:
+    if settings.jars is None:
+        return {"spark.jars.packages": f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"}
+    jars = sorted(str(path) for path in Path(settings.jars).glob("*.jar"))
+    if not jars:
+        raise JobError(f"--jars {settings.jars}: no jars in this folder")
+    return {"spark.jars": ",".join(jars)}
+
+
+def start(spark: SparkSession, settings: Settings) -> list[StreamingQuery]:
+    """Start every query of the settings."""
+    queries = [_start(spark, settings, name) for name in settings.queries]
+    say("started", queries=list(settings.queries))
+    return queries
+
+
+def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery:
+    result = compute(name, _source(spark, settings, name), settings)
+    writer = result.writeStream if settings.sinks[name] != "kafka" else _as_records(result, name).writeStream
+    writer = (
+        writer.queryName(name)
+        .outputMode("append")
+        .trigger(processingTime=settings.trigger)
+        .option("checkpointLocation", f"{settings.checkpoint}/{name}")
+    )
+    match settings.sinks[name]:
+        case "kafka":
+            writer = writer.format("kafka").option("kafka.bootstrap.servers", settings.bootstrap)
+            writer = writer.option("topic", settings.topic_prefix + QUERIES[name].topic)
+        case "parquet":
+            writer = writer.format("parquet").option("path", f"{settings.output}/{name}")
+        case "console":
+            writer = writer.format("console").option("truncate", "false")
+    return writer.start()
+
+
+def compute(name: str, records: DataFrame, settings: Settings) -> DataFrame:
+    """The result of a query, from the records of its topics."""
+    makers: dict[str, Callable[[DataFrame], DataFrame]] = {
+        "page_views": transforms.page_views,
+        "revenue": transforms.revenue,
+        "conversions": lambda both: transforms.conversions(both, settings.conversions),
+        "sessions": transforms.sessions,
+        "dead_letter": transforms.dead_letter,
+    }
+    return makers[name](records)
+
+
+def _source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
+    """One source a topic, so that each has its own place in the checkpoint and its own watermark."""
+    sources = [_topic(spark, settings, topic) for topic in QUERIES[name].reads]
+    records = sources[0]
+    for source in sources[1:]:
+        records = records.unionByName(source)
+    return records
+
+
+def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
+    reader = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", settings.bootstrap)
+        .option("subscribe", settings.topic_prefix + topic)
+        .option("startingOffsets", settings.starting_offsets)
+    )
+    if settings.max_offsets_per_trigger:
+        reader = reader.option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
+    return reader.load()
+
+
+def _as_records(result: DataFrame, name: str) -> DataFrame:
+    """Rows as Kafka records: JSON keyed by the row's identity; a rejected record as it came, with headers."""
+    if name == "dead_letter":
+        pairs = [
+            F.struct(F.lit(header).alias("key"), F.col(header).cast("string").cast("binary").alias("value"))
+            for header in ("topic", "partition", "offset", "reason")
+        ]
+        return result.select("key", "value", F.array(*pairs).alias("headers"))
+    query = QUERIES[name]
+    times = {column for column, kind in result.dtypes if kind == "timestamp"}
+
+    def text(column: str) -> Column:
+        moment = F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'")
+        return moment if column in times else F.col(column).cast("string")
+
+    value = F.to_json(
+        F.struct(*(text(column).alias(column) if column in times else F.col(column) for column in query.identity + query.measures))
+    )
+    return result.select(F.concat_ws("|", *map(text, query.identity)).alias("key"), value.alias("value"))
+
+
+def _follow(queries: list[StreamingQuery], stop: list[int]) -> None:
+    progress = Progress(queries)
+    while not stop:
+        progress.report()
+        for query in queries:
+            if not query.isActive:
+                raise JobError(f"query {query.name} died: {_died_of(query)}")
+        time.sleep(LOOK_EVERY_S)
+    for query in queries:
+        _stop_between_batches(query)
+    progress.report()
+
+
+def _stop_between_batches(query: StreamingQuery) -> None:
+    """Inside a batch a stop would interrupt its threads, and fill the log with their complaints."""
+    deadline = time.monotonic() + BETWEEN_BATCHES_S
+    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    query.stop()
+
+
+def _died_of(query: StreamingQuery) -> str:
+    error = query.exception()
+    return _cause(str(error)) if error else "it ended by itself"
+
+
+def _cause(text: str) -> str:
+    """The innermost cause that a Java stack trace names, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line.partition("Caused by: ")[2] for line in lines if line.startswith("Caused by: ")]
+    return (causes or lines or ["no reason given"])[-1 if causes else 0]
+
+
+def _look_for_topics(spark: SparkSession, settings: Settings) -> None:
+    """Say at once which broker or topic is not there; Spark alone would wait for it."""
+    names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
+    names |= {settings.topic_prefix + QUERIES[name].topic for name in settings.queries if settings.sinks[name] == "kafka"}
+    missing = sorted(names - _topics(spark, settings.bootstrap))
+    if missing:
+        raise JobError(f"no topic {', '.join(missing)} at {settings.bootstrap}: create it first")
+
+
+def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
+    jvm = spark._jvm
+    assert jvm is not None
+    properties = jvm.java.util.Properties()
+    for name, value in (
+        ("bootstrap.servers", bootstrap),
+        ("request.timeout.ms", str(BROKER_TIMEOUT_MS)),
+        ("default.api.timeout.ms", str(BROKER_TIMEOUT_MS)),
+    ):
+        properties.setProperty(name, value)
+    admin = jvm.org.apache.kafka.clients.admin.Admin.create(properties)
+    try:
+        return set(admin.listTopics().names().get())
+    except Py4JJavaError as error:
+        raise JobError(f"no broker answers at {bootstrap} within {BROKER_TIMEOUT_MS // 1000} s: is it running?") from error
+    finally:
+        admin.close(jvm.java.time.Duration.ofMillis(0))
+
+
+def _agree(settings: Settings) -> None:
+    """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones."""
+    path = Path(settings.checkpoint.removeprefix("file://")) / "settings.json"
+    today = settings.of_state()
+    if path.is_file():
+        try:
+            then = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise JobError(f"{path}: damaged ({error}); restore it, or start with a new checkpoint") from error
+        differences = [
+            f"{name}: the checkpoint has {then.get(name)}, asked for {value}"
+            for name, value in today.items()
+            if then.get(name) != value
+        ]
+        if differences:
+            raise JobError(f"checkpoint {settings.checkpoint} was made by other settings: {'; '.join(differences)}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(today, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _quietly(end: Callable[[], None]) -> None:
+    try:
+        end()
+    except (Py4JJavaError, ConnectionError, OSError):
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

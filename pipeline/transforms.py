@@ -1,0 +1,287 @@
+"""The five queries: pure functions from the records of Kafka to result rows.
+
+Records are DataFrames with the columns of Spark's Kafka source (key, value, topic, partition, offset).
+Every query reads a record by the same strict rules: `from_json` alone would turn a number into a string
+and a string into a number, so a record must first be shown to have the right types. A regular expression
+shows it for the usual flat record at little cost; any other takes the slow way through a variant.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipeline.schema import (
+    CLICKSTREAM,
+    CONVERSION_HORIZON_S,
+    CONVERSIONS_WINDOW_S,
+    INPUT,
+    PAGE_VIEWS_WINDOW_S,
+    QUERIES,
+    REVENUE_WINDOW_S,
+    SESSION_GAP_S,
+    TRANSACTIONS,
+    WATERMARK_DELAY_S,
+    Field,
+)
+
+DELAY = f"{WATERMARK_DELAY_S} seconds"
+JSON_OPTIONS = {
+    "mode": "PERMISSIVE",
+    "allowSingleQuotes": "false",
+    "allowUnquotedFieldNames": "false",
+    "allowNonNumericNumbers": "false",
+}
+SPARK_TYPE = {"string": "string", "timestamp": "string", "integer": "int", "decimal(12,2)": "decimal(38,18)"}
+VARIANT_TYPE = {
+    "string": "STRING",
+    "timestamp": "STRING",
+    "integer": "BIGINT",
+    "decimal(12,2)": r"BIGINT|DOUBLE|DECIMAL\(\d+,\s*\d+\)",
+}
+NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,2})?"}
+TOO_FINE = r'"{}"\s*+:\s*+-?\d++\.\d{{18}}\d*[1-9]'
+"""A number with more digits than `from_json` keeps, which would be rounded to a right one."""
+TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?$"
+
+
+def page_views(records: DataFrame) -> DataFrame:
+    """Events and distinct users per minute, product and category; the users are exact."""
+    window = F.window("timestamp", f"{PAGE_VIEWS_WINDOW_S} seconds")
+    return (
+        valid(records, CLICKSTREAM)
+        .withWatermark("timestamp", DELAY)
+        .groupBy(window, "product_id", "category")
+        .agg(F.count("*").alias("view_count"), F.size(F.collect_set("user_id")).alias("unique_users"))
+        .select(*_bounds(), "product_id", "category", "view_count", "unique_users")
+    )
+
+
+def revenue(records: DataFrame) -> DataFrame:
+    """Transactions, their sum and their mean per five minutes and category, in decimals."""
+    mean = F.col("total_revenue") / F.col("transaction_count").cast("decimal(12,0)")
+    return (
+        valid(records, TRANSACTIONS)
+        .withWatermark("timestamp", DELAY)
+        .groupBy(F.window("timestamp", f"{REVENUE_WINDOW_S} seconds"), "category")
+        .agg(F.count("*").alias("transaction_count"), F.sum("amount").alias("total_revenue"))
+        .select(
+            *_bounds(), "category", "transaction_count", "total_revenue", mean.cast("decimal(24,4)").alias("avg_transaction")
+        )
+    )
+
+
+def sessions(records: DataFrame) -> DataFrame:
+    """Periods of activity of one session id, closed by 30 minutes without an event."""
+    start, end = F.min("timestamp").alias("session_start"), F.max("timestamp").alias("session_end")
+    duration = (F.unix_millis("session_end") - F.unix_millis("session_start")) / 1000.0
+    return (
+        valid(records, CLICKSTREAM)
+        .withWatermark("timestamp", DELAY)
+        .groupBy(F.session_window("timestamp", f"{SESSION_GAP_S} seconds"), "session_id")
+        .agg(start, end, F.count("*").alias("event_count"))
+        .select(
+            "session_id",
+            "session_start",
+            "session_end",
+            "event_count",
+            duration.alias("duration_seconds"),
+            F.lit("completed").alias("status"),
+        )
+    )
+
+
+def conversions(records: DataFrame, form: str) -> DataFrame:
+    """Clicks and how many of them led to a purchase, per five minutes of the click's time and product.
+
+    `form` is ``linear`` or ``join``; both give the same rows for records that are not late.
+    """
+    clicks = valid(records, CLICKSTREAM).select(
+        "user_id", "product_id", "timestamp", F.concat_ws(":", "partition", "offset").alias("record")
+    )
+    purchases = valid(records, TRANSACTIONS).select("user_id", "product_id", "timestamp")
+    counted = {"linear": _linear, "join": _join}[form](clicks, purchases)
+    rate = F.col("purchases") / F.col("clicks")
+    return counted.select(
+        "window_start", "window_end", "product_id", "clicks", "purchases", rate.cast("double").alias("conversion_rate")
+    )
+
+
+def dead_letter(records: DataFrame) -> DataFrame:
+    """Every record that the contract rejects, its bytes untouched, and the first reason in the order of its fields."""
+    of_topic = [
+        _typed(records, topic).select("key", "value", "topic", "partition", "offset", _reason(topic).alias("reason"))
+        for topic in QUERIES["dead_letter"].reads
+    ]
+    return reduce(DataFrame.unionByName, of_topic).where("reason IS NOT NULL")
+
+
+def valid(records: DataFrame, topic: str) -> DataFrame:
+    """The valid records of a topic, a column a field, with their partition and offset."""
+    typed = _typed(records, topic)
+    fields = [_read(field).alias(field.name) for field in INPUT[topic]]
+    return typed.where(_reason(topic).isNull()).select(*fields, "partition", "offset")
+
+
+def _bounds() -> tuple[Column, Column]:
+    return F.col("window.start").alias("window_start"), F.col("window.end").alias("window_end")
+
+
+def _linear(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
+    """One aggregation over the union of both streams; no click ever meets more than its next purchase.
+
+    A purchase is put into each of the three click windows whose clicks it can convert. The event time of
+    the union is shifted by the horizon, so that a click window stays open until its last possible purchase
+    has arrived. Times are kept as 2 × ms, plus 1 for a purchase: in descending order a purchase at the very
+    moment of a click then stands before it.
+    """
+    length, horizon = CONVERSIONS_WINDOW_S, CONVERSION_HORIZON_S
+    delay = f"{WATERMARK_DELAY_S + horizon} seconds"
+    shifted = F.col("timestamp") + F.expr(f"INTERVAL {horizon} SECONDS")
+    seen = clicks.select("user_id", "product_id", shifted.alias("e"), (F.unix_millis("timestamp") * 2).alias("mark"))
+    steps = F.explode(F.array(*(F.lit(step) for step in range(horizon // length + 1))))
+    bought = (
+        purchases.select("*", steps.alias("step"))
+        .select(
+            "user_id",
+            "product_id",
+            F.timestamp_millis(F.unix_millis("timestamp") + (horizon - F.col("step") * length) * 1000).alias("e"),
+            (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
+        )
+    )
+    both = seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay))
+    marks = (
+        both.groupBy(F.window("e", f"{length} seconds"), "product_id", "user_id")
+        .agg(F.sort_array(F.collect_list("mark"), asc=False).alias("marks"))
+        .select("window", "product_id", _matched("marks").alias("matched"))
+    )
+    back = F.expr(f"INTERVAL {horizon} SECONDS")
+    return (
+        marks.groupBy(F.window(F.window_time("window"), f"{length} seconds"), "product_id")
+        .agg(F.sum("matched.clicks").alias("clicks"), F.sum("matched.purchases").alias("purchases"))
+        .where("clicks > 0")
+        .withColumns({"window_start": F.col("window.start") - back, "window_end": F.col("window.end") - back})
+    )
+
+
+def _matched(marks: str) -> Column:
+    """Clicks, and those with a purchase within the horizon, from marks in descending order: one step a mark."""
+    far = 2**62
+    start = F.struct(F.lit(far).alias("next"), F.lit(0).cast("long").alias("clicks"), F.lit(0).cast("long").alias("purchases"))
+
+    def step(seen: Column, mark: Column) -> Column:
+        ms, is_purchase = F.shiftright(mark, 1), mark % 2 == 1
+        converts = (~is_purchase & (seen["next"] - ms <= CONVERSION_HORIZON_S * 1000)).cast("long")
+        return F.struct(
+            F.when(is_purchase, ms).otherwise(seen["next"]).alias("next"),
+            (seen["clicks"] + (~is_purchase).cast("long")).alias("clicks"),
+            (seen["purchases"] + converts).alias("purchases"),
+        )
+
+    return F.aggregate(marks, start, step)
+
+
+def _join(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
+    """The left-outer stream-stream join; each click counts once, however many purchases it met."""
+    left = clicks.withWatermark("timestamp", DELAY)
+    right = purchases.select(
+        F.col("user_id").alias("buyer"), F.col("product_id").alias("bought"), F.col("timestamp").alias("bought_at")
+    ).withWatermark("bought_at", DELAY)
+    within = F.expr(
+        "user_id = buyer AND product_id = bought AND bought_at >= timestamp"
+        f" AND bought_at <= timestamp + INTERVAL {CONVERSION_HORIZON_S} SECONDS"
+    )
+    converted = F.collect_set(F.when(F.col("buyer").isNotNull(), F.col("record")))
+    return (
+        left.join(right, within, "leftOuter")
+        .groupBy(F.window("timestamp", f"{CONVERSIONS_WINDOW_S} seconds"), "product_id")
+        .agg(F.size(F.collect_set("record")).cast("long").alias("clicks"), F.size(converted).cast("long").alias("purchases"))
+        .withColumns({"window_start": F.col("window.start"), "window_end": F.col("window.end")})
+    )
+
+
+def _typed(records: DataFrame, topic: str) -> DataFrame:
+    """The records of a topic with `d`, their fields, `plain`, and for those that are not `v`, a variant."""
+    fields = ", ".join(f"`{field.name}` {SPARK_TYPE[field.type]}" for field in INPUT[topic])
+    text = F.col("value").cast("string")
+    of_topic = records.where(F.col("topic").endswith(topic)).select("key", "value", "topic", "partition", "offset")
+    # The generator keeps Catalyst from copying the parse into the filter above it: one parse a record.
+    return of_topic.select("*", F.explode(F.array(F.from_json(text, fields, JSON_OPTIONS))).alias("d"))
+
+
+def _text() -> Column:
+    return F.coalesce(F.col("value"), F.lit(b"")).cast("string")
+
+
+def _plain(topic: str) -> Column:
+    """A flat record without a backslash whose types are right: every pair is text, but for the numbers."""
+    numbers = [field for field in INPUT[topic] if field.type in NUMBER]
+    names = "|".join(field.name for field in numbers)
+    string = r'"[^"\\\x00-\x1f]*+"'
+    pairs = [f'"{field.name}"\\s*+:\\s*+{NUMBER[field.type]}' for field in numbers]
+    pairs.append((f'(?!"(?:{names})")' if names else "") + f"{string}\\s*+:\\s*+{string}")
+    pair = f"(?:{'|'.join(pairs)})"
+    return _text().rlike(f"^\\s*+\\{{\\s*+{pair}(?:\\s*+,\\s*+{pair}){{0,30}}\\s*+\\}}\\s*+$") & F.is_valid_utf8(_text())
+
+
+def _reason(topic: str) -> Column:
+    """Why a record is rejected, in the order of its fields; null for a valid one."""
+    plain = F.when(_plain(topic), _first(_faults(topic)))
+    return plain.otherwise(_first([_not_json(), *_type_faults(topic)]))
+
+
+def _first(reasons: list[Column]) -> Column:
+    return F.coalesce(*reasons)
+
+
+def _not_json() -> Column:
+    """Parsers stop at the end of the first value; nothing that follows it can fit into an array and an object both."""
+    in_array = F.schema_of_variant(F.try_parse_json(F.concat(F.lit("["), _text(), F.lit("]"))))
+    in_object = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"r":'), _text(), F.lit("}"))))
+    is_object = F.is_valid_utf8(_text()) & in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
+    return F.when(~F.coalesce(is_object, F.lit(False)), F.lit("not json"))
+
+
+def _type_faults(topic: str) -> list[Column]:
+    """The slow way: the JSON type of each field, from a variant, and only then its value."""
+    reasons = []
+    for field in INPUT[topic]:
+        kind = F.schema_of_variant(F.try_variant_get(F.try_parse_json(_text()), f"$.{field.name}", "variant"))
+        absent = kind.isNull() | (kind == "VOID")
+        if field.required:
+            reasons.append(F.when(absent, F.lit(f"missing {field.name}")))
+        right = kind.rlike(f"^({VARIANT_TYPE[field.type]})$") & ~_text().rlike(TOO_FINE.format(field.name))
+        reasons.append(F.when(~absent & ~right, F.lit(f"type {field.name}")))
+        reasons += [F.when(~absent, fault) for fault in _value_faults(field)]
+    return reasons
+
+
+def _faults(topic: str) -> list[Column]:
+    """Of a plain record: what is missing, and what has a value that it must not have."""
+    reasons = []
+    for field in INPUT[topic]:
+        if field.required:
+            reasons.append(F.when(F.col(f"d.{field.name}").isNull(), F.lit(f"missing {field.name}")))
+        reasons += _value_faults(field)
+    return reasons
+
+
+def _value_faults(field: Field) -> list[Column]:
+    value, wrong_type, wrong_value = F.col(f"d.{field.name}"), F.lit(f"type {field.name}"), F.lit(f"value {field.name}")
+    if field.type == "timestamp":
+        return [F.when(~value.rlike(TIMESTAMP) | _read(field).isNull(), wrong_type)]
+    if field.type == "decimal(12,2)":
+        exact = F.coalesce(value == value.try_cast("decimal(12,2)"), F.lit(False))
+        return [F.when(~exact, wrong_type), F.when(value < field.minimum, wrong_value)]
+    if field.type == "integer":
+        return [F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
+    return [F.when(~value.isin(*field.allowed), wrong_value)] if field.allowed else []
+
+
+def _read(field: Field) -> Column:
+    value = F.col(f"d.{field.name}")
+    if field.type == "timestamp":
+        return F.date_trunc("MILLISECOND", value.try_cast("timestamp"))
+    return value.try_cast("decimal(12,2)") if field.type == "decimal(12,2)" else value
