@@ -53,7 +53,9 @@ def decoded(rows: list[tuple[str, str, str, float]]) -> dict[Key, tuple[Seen, ..
 def lost(comparison: Comparison) -> list[Anomaly]:
     """Rows that must be there and are not."""
     return [
-        Anomaly("lost_row", comparison.query, key, _show(comparison.measures, values), "no row", "the row never came out")
+        Anomaly(
+            "lost_row", comparison.query, key, _show(comparison.measures, values), "no row", "the row never came out"
+        )
         for key, values in comparison.expected.items()
         if key not in comparison.observed
     ]

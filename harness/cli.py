@@ -145,15 +145,25 @@ def _write_result(directory: Path, result: Result) -> None:
 
 
 def _print(directory: Path, chosen: Scenario, result: Result) -> None:
-    people.print(f"[{MARK[result.verdict]}]{result.verdict.value.upper()}[/]  {chosen.name}  seed {chosen.load.seed}  {result.why}", highlight=False)
+    people.print(
+        f"[{MARK[result.verdict]}]{result.verdict.value.upper()}[/]  {chosen.name}  seed {chosen.load.seed}  {result.why}",
+        highlight=False,
+    )
     for target in result.targets:
         value = "not measured" if target.value is None else f"{target.value:,.4g}"
         sign = ">" if target.at_least else "<"
         room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-        people.print(f"  {target.verdict.value:<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}", highlight=False)
+        people.print(
+            f"  {target.verdict.value:<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}",
+            highlight=False,
+        )
     for anomaly in result.anomalies[:3]:
         key = " ".join(map(str, anomaly.key))
-        people.print(f"  {anomaly.kind}  {anomaly.query}  {key}\n    expected {anomaly.expected}\n    saw      {anomaly.observed}\n    {anomaly.why}", highlight=False, markup=False)
+        people.print(
+            f"  {anomaly.kind}  {anomaly.query}  {key}\n    expected {anomaly.expected}\n    saw      {anomaly.observed}\n    {anomaly.why}",
+            highlight=False,
+            markup=False,
+        )
     again = f"harness run {shlex.join(history.read(directory).manifest['command'][1:])}"
     people.print(f"  {directory / 'report.html'}\n  again: {again}", highlight=False, markup=False, soft_wrap=True)
 

@@ -115,7 +115,9 @@ def read(directory: Path) -> Run:
     """Read a run directory. Raises RunError that names the file that is missing or damaged."""
     manifest = _json(directory / "manifest.json")
     if manifest.get("format") != FORMAT:
-        raise RunError(f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it")
+        raise RunError(
+            f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it"
+        )
     text = _text(directory / "scenario.toml")
     lines = _text(directory / "history.jsonl").splitlines()
     try:

@@ -87,7 +87,12 @@ def durable_latency_ms(sent: Mapping[str, Array], batch: Array, batches: Sequenc
     return np.asarray(committed[batch[chosen]] * 1e3 - sent["due_us"][chosen] / 1e3)
 
 
-def emission_delay_ms(query: str, keys: Sequence[tuple[tuple[Any, ...], tuple[Any, ...], float]], sent: Mapping[str, Array], measured: Span) -> Array:
+def emission_delay_ms(
+    query: str,
+    keys: Sequence[tuple[tuple[Any, ...], tuple[Any, ...], float]],
+    sent: Mapping[str, Array],
+    measured: Span,
+) -> Array:
     """Appearance of each row − the first moment at which the watermark could pass its end.
 
     `keys` holds (identity, measures, epoch second of appearance). That moment is the acknowledgement
@@ -181,7 +186,9 @@ def dropped_late(progress: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     dropped: dict[str, int] = {}
     for event in progress:
         operators = event["progress"].get("stateOperators", ())
-        dropped[event["query"]] = dropped.get(event["query"], 0) + sum(one.get("numRowsDroppedByWatermark", 0) for one in operators)
+        dropped[event["query"]] = dropped.get(event["query"], 0) + sum(
+            one.get("numRowsDroppedByWatermark", 0) for one in operators
+        )
     return dropped
 
 

@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 import psutil
 
-from harness import history, jars, kafka, processes, scenario as scenarios, sinks, workload
-from harness.errors import HarnessError, Stalled, StackError
+from harness import history, jars, kafka, processes, sinks, workload
+from harness import scenario as scenarios
+from harness.errors import HarnessError, StackError, Stalled
 from harness.history import FORMAT, Recorder
 from harness.kafka import Cluster, topics
 from harness.scenario import Scenario
@@ -105,7 +106,9 @@ class Cpu:
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
-        now["machine_cpu_s"] = round(sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3)
+        now["machine_cpu_s"] = round(
+            sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3
+        )
         now["checkpoint_bytes"] = self.checkpoint.size_bytes()
         self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
         self.latest = now
@@ -163,8 +166,7 @@ class Load:
 
 def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Phases, args: list[str]) -> Bench:
     phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
-    for ended in processes.sweep():
-        phases.history.write("swept", what=str(ended))
+    phases.history.write("swept", what=str(processes.sweep()))
     logs = directory / "logs"
     logs.mkdir()
     spark = jars.spark_jars()
@@ -212,7 +214,14 @@ def _keep_logs(brokers: Path, logs: Path) -> None:
 
 def _conduct(bench: Bench, phases: Phases) -> None:
     bench.system.start()
-    _eventually(bench, phases, bench.system.started.is_set, lambda: 0, "the pipeline's queries to start", bench.scenario.pipeline.ready_s)
+    _eventually(
+        bench,
+        phases,
+        bench.system.started.is_set,
+        lambda: 0,
+        "the pipeline's queries to start",
+        bench.scenario.pipeline.ready_s,
+    )
     with _followed(bench):
         _offer(bench, phases)
         phases.begin("flush", "two events far ahead close every window")
@@ -284,7 +293,9 @@ def _drain(bench: Bench, phases: Phases) -> None:
     ends = topics.end_offsets(bench.cluster.bootstrap, names)
     goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
     last = (bench.scenario.load.events - 1) / bench.scenario.load.eps * bench.scenario.workload.time_scale
-    flushed_ms = workload.start_ms(bench.scenario.workload) + last * 1e3 + workload.FLUSH_AHEAD_MS - WATERMARK_DELAY_S * 1e3
+    flushed_ms = (
+        workload.start_ms(bench.scenario.workload) + last * 1e3 + workload.FLUSH_AHEAD_MS - WATERMARK_DELAY_S * 1e3
+    )
 
     def drained() -> bool:
         return all(_has_drained(bench, query, goal, flushed_ms) for query in QUERIES)
@@ -322,7 +333,9 @@ def _eventually(
         if (now := progress()) != last:
             last, since = now, time.monotonic()
         if time.monotonic() - since > patience_s:
-            raise Stalled(f"waiting for {what}: no progress past {last} for {patience_s:g} s; see {bench.directory / 'logs'}")
+            raise Stalled(
+                f"waiting for {what}: no progress past {last} for {patience_s:g} s; see {bench.directory / 'logs'}"
+            )
         time.sleep(0.05)
 
 
@@ -356,7 +369,9 @@ def _git() -> str | None:
     root = Path(__file__).parent.parent
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or None
 
 

@@ -126,7 +126,9 @@ def dump(scenario: Scenario) -> str:
     lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for name, table in plain.items():
         if isinstance(table, dict):
-            lines += ["", f"[{name}]"] + [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+            lines += ["", f"[{name}]"] + [
+                f"{key} = {_toml(value)}" for key, value in table.items() if value is not None
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -144,7 +146,9 @@ def _locate(name_or_path: str) -> Path:
         return path
     known = names()
     if name_or_path not in known:
-        raise ScenarioError(f"no scenario {name_or_path!r}{_nearest(name_or_path, known)}; there are: {', '.join(known)}")
+        raise ScenarioError(
+            f"no scenario {name_or_path!r}{_nearest(name_or_path, known)}; there are: {', '.join(known)}"
+        )
     return folder() / f"{name_or_path}.toml"
 
 
@@ -172,7 +176,9 @@ def _build(cls: type[Any], table: Any, source: str, path: str) -> Any:
     for name in table:
         if name not in fields:
             known = ", ".join(fields)
-            raise ScenarioError(f"{source}: unknown field {_join(path, name)}{_nearest(name, fields)}; allowed: {known}")
+            raise ScenarioError(
+                f"{source}: unknown field {_join(path, name)}{_nearest(name, fields)}; allowed: {known}"
+            )
     built = {name: _value(hints[name], fields[name], value, source, _join(path, name)) for name, value in table.items()}
     return cls(**built)
 

@@ -36,7 +36,9 @@ def from_parquet(directory: Path, query: Query) -> list[Row]:
 def collect(bootstrap: str, prefix: str, output: Path) -> Iterator[tuple[str, list[Row]]]:
     """(query, rows) of every query, from the sink that the contract gives it."""
     for query in QUERIES.values():
-        rows = from_kafka(bootstrap, prefix, query) if query.sink == "kafka" else from_parquet(output / query.name, query)
+        rows = (
+            from_kafka(bootstrap, prefix, query) if query.sink == "kafka" else from_parquet(output / query.name, query)
+        )
         yield query.name, rows
 
 

@@ -148,21 +148,37 @@ def _comparisons(run: Run, reference: Reference) -> dict[str, Comparison]:
 
 
 def _anomalies(evidence: Evidence, comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
-    found = [anomaly for query in comparisons.values() for anomaly in checkers.check(_guarantee(evidence, query.query), query)]
+    found = [
+        anomaly
+        for query in comparisons.values()
+        for anomaly in checkers.check(_guarantee(evidence, query.query), query)
+    ]
     return found + [anomaly for query in QUERIES for anomaly in _records_lost(evidence, query)]
 
 
 def _guarantee(evidence: Evidence, query: str) -> str:
     """Parquet is exactly-once; so is Kafka as long as no batch can have been replayed."""
-    starts = [event for event in evidence.run.of_kind("process") if (event["name"], event["event"]) == ("pipeline", "start")]
+    starts = [
+        event for event in evidence.run.of_kind("process") if (event["name"], event["event"]) == ("pipeline", "start")
+    ]
     return "exactly-once" if QUERIES[query].sink == "parquet" or len(starts) <= 1 else "at-least-once"
 
 
 def _records_lost(evidence: Evidence, query: str) -> Iterator[Anomaly]:
     never = np.flatnonzero(evidence.batch_of[query] == len(evidence.batches[query]))
     for row in never[:1000]:
-        key = tuple(evidence.sent[name][row].item() if name != "topic" else evidence.sent[name][row] for name in ("topic", "partition", "offset"))
-        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", f"one of {len(never)} acknowledged records that no batch of {query} covers")
+        key = tuple(
+            evidence.sent[name][row].item() if name != "topic" else evidence.sent[name][row]
+            for name in ("topic", "partition", "offset")
+        )
+        yield Anomaly(
+            "record_lost",
+            query,
+            key,
+            "read by a committed batch",
+            "never read",
+            f"one of {len(never)} acknowledged records that no batch of {query} covers",
+        )
 
 
 def _counts(evidence: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, int]:
@@ -176,7 +192,9 @@ def _counts(evidence: Evidence, comparisons: Mapping[str, Comparison]) -> dict[s
         "sent": int((sent["sent_us"] > 0).sum()),
         "acknowledged": int(acknowledged.sum()),
         "read": int((acknowledged & ~unread).sum()),
-        "counted": _total(comparisons["page_views"], 0) + _total(comparisons["revenue"], 0) + int((sent["flush"] & acknowledged).sum()),
+        "counted": _total(comparisons["page_views"], 0)
+        + _total(comparisons["revenue"], 0)
+        + int((sent["flush"] & acknowledged).sum()),
         "dropped_late": dropped.get("page_views", 0) + dropped.get("revenue", 0),
         "dead_letter": len(comparisons["dead_letter"].observed),
         "rows_expected": sum(len(one.expected) for one in comparisons.values()),
@@ -193,11 +211,11 @@ def _figures(evidence: Evidence, comparisons: Mapping[str, Comparison]) -> dict[
     samples, progress = run.of_kind("sample"), run.of_kind("progress")
     during = [event for event in progress if event["t"] >= measured.start_s]
     return {
-        "durable_latency_ms": {
-            query: measures.percentiles(durable(evidence, query)) for query in QUERIES
-        },
+        "durable_latency_ms": {query: measures.percentiles(durable(evidence, query)) for query in QUERIES},
         "emission_delay_ms": {
-            query: measures.percentiles(emission(evidence, comparison)) for query, comparison in comparisons.items() if query != "dead_letter"
+            query: measures.percentiles(emission(evidence, comparison))
+            for query, comparison in comparisons.items()
+            if query != "dead_letter"
         },
         "generator_delay_ms": measures.percentiles(measures.generator_delay_ms(sent, measured)),
         "ack_latency_ms": measures.percentiles(measures.ack_latency_ms(sent, measured)),
@@ -211,7 +229,9 @@ def _figures(evidence: Evidence, comparisons: Mapping[str, Comparison]) -> dict[
 
 def durable(evidence: Evidence, query: str) -> Array:
     """Durable latency of the query in ms, of every measured event."""
-    return measures.durable_latency_ms(evidence.sent, evidence.batch_of[query], evidence.batches[query], evidence.measured)
+    return measures.durable_latency_ms(
+        evidence.sent, evidence.batch_of[query], evidence.batches[query], evidence.measured
+    )
 
 
 def emission(evidence: Evidence, comparison: Comparison) -> Array:
@@ -233,14 +253,19 @@ def _rates(evidence: Evidence) -> dict[str, Any]:
     for query in QUERIES:
         mine = evidence.batch_of[query] >= 0
         share = mine.sum() / max(1, (sent["offset"] >= 0).sum())
-        slopes.append((measures.committed_slope_eps(evidence.batch_of[query], evidence.batches[query], measured) or 0.0) / max(share, 1e-9))
+        slopes.append(
+            (measures.committed_slope_eps(evidence.batch_of[query], evidence.batches[query], measured) or 0.0)
+            / max(share, 1e-9)
+        )
         lag = measures.lag_records(sent, evidence.batch_of[query], evidence.batches[query], at_s)
         lags.append(int(lag.max()))
         lag_slopes.append(measures.slope(at_s, lag))
     return {
         "throughput_eps": round(min(slopes), 2),
         "offered_eps": round(float(own.sum()) / length, 2),
-        "due_sent_share": round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, evidence.run.scenario.load.eps * length), 6),
+        "due_sent_share": round(
+            float((own & (sent["sent_us"] > 0)).sum()) / max(1, evidence.run.scenario.load.eps * length), 6
+        ),
         "lag_records_max": max(lags),
         "lag_slope_eps": round(max(lag_slopes), 2),
     }
@@ -248,7 +273,10 @@ def _rates(evidence: Evidence) -> dict[str, Any]:
 
 def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int, events: int) -> dict[str, Any]:
     length = measured.end_s - measured.start_s
-    used = {who: measures.consumed(samples, f"{who}_cpu_s", measured) for who in ("pipeline", "machine", "brokers", "generator", "harness")}
+    used = {
+        who: measures.consumed(samples, f"{who}_cpu_s", measured)
+        for who in ("pipeline", "machine", "brokers", "generator", "harness")
+    }
     per_s = {who: None if seconds is None else round(seconds / length, 4) for who, seconds in used.items()}
     return {
         "pipeline_cores": per_s["pipeline"],
@@ -262,7 +290,9 @@ def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int,
     }
 
 
-def _targets(evidence: Evidence, figures: Mapping[str, Any], anomalies: Sequence[Anomaly], counts: Mapping[str, int]) -> list[Target]:
+def _targets(
+    evidence: Evidence, figures: Mapping[str, Any], anomalies: Sequence[Anomaly], counts: Mapping[str, int]
+) -> list[Target]:
     limits = evidence.run.scenario.limits
     cores = evidence.run.scenario.pipeline.cores
     p99s = [one["p99"] for name in ("durable_latency_ms", "emission_delay_ms") for one in figures[name].values() if one]
@@ -281,7 +311,9 @@ def _targets(evidence: Evidence, figures: Mapping[str, Any], anomalies: Sequence
     ]
 
 
-def _target(name: str, value: float | None, limit: float, unit: str, *, at_least: bool = False, also: bool = True) -> Target:
+def _target(
+    name: str, value: float | None, limit: float, unit: str, *, at_least: bool = False, also: bool = True
+) -> Target:
     if value is None:
         return Target(name, None, limit, unit, Verdict.UNKNOWN, at_least)
     holds = (value > limit if at_least else value < limit) and also
@@ -306,17 +338,24 @@ def _conclude(
     comparisons: Mapping[str, Comparison],
     anomalies: Sequence[Anomaly],
 ) -> tuple[Verdict, str]:
-    findings = list(_failures(evidence, targets, anomalies)) + list(_doubts(evidence, targets, figures, counts, comparisons))
+    findings = list(_failures(evidence, targets, anomalies)) + list(
+        _doubts(evidence, targets, figures, counts, comparisons)
+    )
     if not findings:
         return Verdict.PASS, f"all {counts['rows_expected']:,} rows are right and all five targets hold"
     verdict = Verdict.worst(verdict for verdict, _ in findings)
     return verdict, "; ".join(why for found, why in findings if found is verdict)
 
 
-def _failures(evidence: Evidence, targets: Sequence[Target], anomalies: Sequence[Anomaly]) -> Iterator[tuple[Verdict, str]]:
+def _failures(
+    evidence: Evidence, targets: Sequence[Target], anomalies: Sequence[Anomaly]
+) -> Iterator[tuple[Verdict, str]]:
     if anomalies:
         first = anomalies[0]
-        yield Verdict.FAIL, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {' '.join(map(str, first.key))}"
+        yield (
+            Verdict.FAIL,
+            f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {' '.join(map(str, first.key))}",
+        )
     for event in evidence.run.of_kind("process"):
         if event["name"] == "pipeline" and event["event"] == "died":
             yield Verdict.FAIL, f"the pipeline ended by itself with code {event['code']}: {event['last']}"
@@ -337,10 +376,20 @@ def _doubts(
         yield Verdict.UNKNOWN, "generator-limited: the load was not offered as the scenario says"
     accounted = counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
     if not counts["acknowledged"] == counts["read"] == accounted:
-        yield Verdict.UNKNOWN, f"counts do not reconcile: acknowledged {counts['acknowledged']:,}, read {counts['read']:,}, counted + dropped late + dead letter {accounted:,}"
-    late = sum(measures.late(evidence.sent, evidence.batch_of[query], evidence.batches[query]) for query in QUERIES if query != "dead_letter")
+        yield (
+            Verdict.UNKNOWN,
+            f"counts do not reconcile: acknowledged {counts['acknowledged']:,}, read {counts['read']:,}, counted + dropped late + dead letter {accounted:,}",
+        )
+    late = sum(
+        measures.late(evidence.sent, evidence.batch_of[query], evidence.batches[query])
+        for query in QUERIES
+        if query != "dead_letter"
+    )
     if late:
-        yield Verdict.UNKNOWN, f"{late:,} records were read behind the watermark, and this oracle judges on-time data only"
+        yield (
+            Verdict.UNKNOWN,
+            f"{late:,} records were read behind the watermark, and this oracle judges on-time data only",
+        )
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
     if empty == ["dead_letter"] and not evidence.sent["malformed"].any():
         empty = []

@@ -57,7 +57,9 @@ class Workload:
     product_skew: float = field(default=0.0, metadata={"min": 0, "max": 5, "doc": "Zipf exponent of products"})
     clickstream_share: float = field(default=0.8, metadata={"min": 0, "max": 1, "doc": "the rest is transactions"})
     malformed: float = _share("records made invalid on purpose, of every kind")
-    time_scale: float = field(default=1.0, metadata={"min": 0.001, "max": 10_000, "doc": "seconds of event time a second"})
+    time_scale: float = field(
+        default=1.0, metadata={"min": 0.001, "max": 10_000, "doc": "seconds of event time a second"}
+    )
     start: str = field(default="2026-01-01T00:00:00.000Z", metadata={"doc": "event time of event 0, ISO 8601"})
 
 
@@ -96,8 +98,14 @@ def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> 
     users = _pick(draws.bits(1), workload.users, workload.user_skew)
     products = _pick(draws.bits(2), workload.products, workload.product_skew)
     topic = (_unit(draws.bits(0)) >= _threshold(workload.clickstream_share)).astype(np.uint8)
-    kinds = np.where(_unit(draws.bits(5)) < _threshold(workload.malformed), draws.bits(6) % np.uint64(len(MALFORMED) - 1) + np.uint64(1), 0)
-    values = _values(workload, n.tolist(), topic.tolist(), users.tolist(), products.tolist(), times.tolist(), draws.bits(3).tolist())
+    kinds = np.where(
+        _unit(draws.bits(5)) < _threshold(workload.malformed),
+        draws.bits(6) % np.uint64(len(MALFORMED) - 1) + np.uint64(1),
+        0,
+    )
+    values = _values(
+        workload, n.tolist(), topic.tolist(), users.tolist(), products.tolist(), times.tolist(), draws.bits(3).tolist()
+    )
     for at in np.flatnonzero(kinds).tolist():
         values[at] = _spoil(values[at], MALFORMED[int(kinds[at])], int(topic[at]), int(draws.bits(7)[at]))
     keys = _keys(workload.users)
@@ -174,7 +182,10 @@ def _products(count: int) -> list[tuple[str, str, int]]:
 def _middles(count: int) -> list[tuple[str, str]]:
     """For each product what stands between session and timestamp: click's, and the part of a transaction before its amount."""
     return [
-        (f'","product_id":"{name}","category":"{category}","action":"', f'","product_id":"{name}","category":"{category}","amount":')
+        (
+            f'","product_id":"{name}","category":"{category}","action":"',
+            f'","product_id":"{name}","category":"{category}","amount":',
+        )
         for name, category, _ in _products(count)
     ]
 

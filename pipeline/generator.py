@@ -49,7 +49,10 @@ def main() -> int:
     producer.close()
     print(f"sent {tally['sent']}, acknowledged {tally['acknowledged']}, failed {tally['failed']}")
     if tally["failed"]:
-        print(f"generator: {tally['failed']} records were not acknowledged by {args.bootstrap}: {tally['error']}", file=sys.stderr)
+        print(
+            f"generator: {tally['failed']} records were not acknowledged by {args.bootstrap}: {tally['error']}",
+            file=sys.stderr,
+        )
     return 1 if tally["failed"] else 0
 
 
@@ -92,7 +95,12 @@ def _event(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
     }
     identity = f"{rng.getrandbits(48):012x}"
     if rng.random() < CLICKSTREAM_SHARE:
-        own = {"event_id": f"evt_{identity}", "action": rng.choice(ACTIONS), "page_url": f"/product/{product}", "referrer": "google.com"}
+        own = {
+            "event_id": f"evt_{identity}",
+            "action": rng.choice(ACTIONS),
+            "page_url": f"/product/{product}",
+            "referrer": "google.com",
+        }
         return CLICKSTREAM, user, common | own
     quantity = rng.randint(1, 3)
     own = {

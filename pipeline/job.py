@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -118,7 +119,7 @@ def start(spark: SparkSession, settings: Settings) -> list[StreamingQuery]:
 
 
 def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery:
-    result = compute(name, _source(spark, settings, name), settings)
+    result = compute(name, [_topic(spark, settings, topic) for topic in QUERIES[name].reads], settings)
     writer = result.writeStream if settings.sinks[name] != "kafka" else _as_records(result, name).writeStream
     writer = (
         writer.queryName(name)
@@ -137,25 +138,16 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
     return writer.start()
 
 
-def compute(name: str, records: DataFrame, settings: Settings) -> DataFrame:
-    """The result of a query, from the records of its topics."""
-    makers: dict[str, Callable[[DataFrame], DataFrame]] = {
+def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> DataFrame:
+    """The result of a query, from the records of the topics that it reads, in their order."""
+    makers: dict[str, Callable[..., DataFrame]] = {
         "page_views": transforms.page_views,
         "revenue": transforms.revenue,
-        "conversions": lambda both: transforms.conversions(both, settings.conversions),
+        "conversions": partial(transforms.conversions, form=settings.conversions),
         "sessions": transforms.sessions,
         "dead_letter": transforms.dead_letter,
     }
-    return makers[name](records)
-
-
-def _source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
-    """One source a topic, so that each has its own place in the checkpoint and its own watermark."""
-    sources = [_topic(spark, settings, topic) for topic in QUERIES[name].reads]
-    records = sources[0]
-    for source in sources[1:]:
-        records = records.unionByName(source)
-    return records
+    return makers[name](*records)
 
 
 def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
@@ -186,7 +178,12 @@ def _as_records(result: DataFrame, name: str) -> DataFrame:
         return moment if column in times else F.col(column).cast("string")
 
     value = F.to_json(
-        F.struct(*(text(column).alias(column) if column in times else F.col(column) for column in query.identity + query.measures))
+        F.struct(
+            *(
+                text(column).alias(column) if column in times else F.col(column)
+                for column in query.identity + query.measures
+            )
+        )
     )
     return result.select(F.concat_ws("|", *map(text, query.identity)).alias("key"), value.alias("value"))
 
@@ -227,7 +224,9 @@ def _cause(text: str) -> str:
 def _look_for_topics(spark: SparkSession, settings: Settings) -> None:
     """Say at once which broker or topic is not there; Spark alone would wait for it."""
     names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
-    names |= {settings.topic_prefix + QUERIES[name].topic for name in settings.queries if settings.sinks[name] == "kafka"}
+    names |= {
+        settings.topic_prefix + QUERIES[name].topic for name in settings.queries if settings.sinks[name] == "kafka"
+    }
     missing = sorted(names - _topics(spark, settings.bootstrap))
     if missing:
         raise JobError(f"no topic {', '.join(missing)} at {settings.bootstrap}: create it first")
@@ -247,7 +246,9 @@ def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
     try:
         return set(admin.listTopics().names().get())
     except Py4JJavaError as error:
-        raise JobError(f"no broker answers at {bootstrap} within {BROKER_TIMEOUT_MS // 1000} s: is it running?") from error
+        raise JobError(
+            f"no broker answers at {bootstrap} within {BROKER_TIMEOUT_MS // 1000} s: is it running?"
+        ) from error
     finally:
         admin.close(jvm.java.time.Duration.ofMillis(0))
 

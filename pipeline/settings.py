@@ -12,13 +12,11 @@ from typing import Any
 from pipeline.schema import QUERIES
 
 SINKS = ("kafka", "parquet", "console")
-FAST_CHECKPOINTS = (
-    "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
-)
+FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
-        "trigger": "1500 ms",
+        "trigger": "1500 milliseconds",
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
         "java_options": "-XX:+UseParallelGC",
@@ -90,16 +88,34 @@ class _OneLine(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(prog="python -m pipeline", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = _OneLine(
+        prog="python -m pipeline", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     add = parser.add_argument
     add("--bootstrap", required=True, metavar="HOST:PORT", help="Kafka brokers")
     add("--checkpoint", required=True, metavar="DIR", help="where each query keeps its checkpoint")
     add("--output", required=True, metavar="DIR", help="where Parquet results go, a folder a query")
-    add("--jars", metavar="DIR", help="folder with Spark's Kafka connector; without it Spark fetches the connector itself")
+    add(
+        "--jars",
+        metavar="DIR",
+        help="folder with Spark's Kafka connector; without it Spark fetches the connector itself",
+    )
     add("--topic-prefix", default="", metavar="P", help="what every topic's name begins with")
     add("--queries", type=_queries, default=tuple(QUERIES), metavar="A,B", help=f"of {', '.join(QUERIES)}")
-    add("--sink", type=_sink, action="append", default=[], metavar="QUERY=SINK", help=f"{', '.join(SINKS)}; may be repeated")
-    add("--profile", choices=sorted(PROFILES), default="default", help="where the flags below that are not given come from")
+    add(
+        "--sink",
+        type=_sink,
+        action="append",
+        default=[],
+        metavar="QUERY=SINK",
+        help=f"{', '.join(SINKS)}; may be repeated",
+    )
+    add(
+        "--profile",
+        choices=sorted(PROFILES),
+        default="default",
+        help="where the flags below that are not given come from",
+    )
     add("--trigger", type=_interval, metavar="T", help="such as '1500 ms' or '10 seconds'; 0 ms is as fast as can be")
     add("--partitions", type=_positive, metavar="N", help="shuffle partitions, and so of the state")
     add("--conversions", choices=("linear", "join"), help="form of the conversions query; both give the same rows")
@@ -129,7 +145,7 @@ def _sink(text: str) -> tuple[str, str]:
 def _interval(text: str) -> str:
     if not re.fullmatch(r"\d+ ?(ms|milliseconds?|s|seconds?|minutes?)", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no interval such as '1500 ms' or '10 seconds'")
-    return re.sub(r"(?<=\d) ?s$", " seconds", text)
+    return re.sub(r"(?<=\d) ?s$", " seconds", re.sub(r"(?<=\d) ?ms$", " milliseconds", text))
 
 
 def _positive(text: str) -> int:

@@ -8,8 +8,6 @@ shows it for the usual flat record at little cost; any other takes the slow way 
 
 from __future__ import annotations
 
-from functools import reduce
-
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -19,7 +17,6 @@ from pipeline.schema import (
     CONVERSIONS_WINDOW_S,
     INPUT,
     PAGE_VIEWS_WINDOW_S,
-    QUERIES,
     REVENUE_WINDOW_S,
     SESSION_GAP_S,
     TRANSACTIONS,
@@ -68,7 +65,11 @@ def revenue(records: DataFrame) -> DataFrame:
         .groupBy(F.window("timestamp", f"{REVENUE_WINDOW_S} seconds"), "category")
         .agg(F.count("*").alias("transaction_count"), F.sum("amount").alias("total_revenue"))
         .select(
-            *_bounds(), "category", "transaction_count", "total_revenue", mean.cast("decimal(24,4)").alias("avg_transaction")
+            *_bounds(),
+            "category",
+            "transaction_count",
+            "total_revenue",
+            mean.cast("decimal(24,4)").alias("avg_transaction"),
         )
     )
 
@@ -93,15 +94,15 @@ def sessions(records: DataFrame) -> DataFrame:
     )
 
 
-def conversions(records: DataFrame, form: str) -> DataFrame:
+def conversions(clickstream: DataFrame, transactions: DataFrame, form: str) -> DataFrame:
     """Clicks and how many of them led to a purchase, per five minutes of the click's time and product.
 
     `form` is ``linear`` or ``join``; both give the same rows for records that are not late.
     """
-    clicks = valid(records, CLICKSTREAM).select(
+    clicks = valid(clickstream, CLICKSTREAM).select(
         "user_id", "product_id", "timestamp", F.concat_ws(":", "partition", "offset").alias("record")
     )
-    purchases = valid(records, TRANSACTIONS).select("user_id", "product_id", "timestamp")
+    purchases = valid(transactions, TRANSACTIONS).select("user_id", "product_id", "timestamp")
     counted = {"linear": _linear, "join": _join}[form](clicks, purchases)
     rate = F.col("purchases") / F.col("clicks")
     return counted.select(
@@ -109,13 +110,16 @@ def conversions(records: DataFrame, form: str) -> DataFrame:
     )
 
 
-def dead_letter(records: DataFrame) -> DataFrame:
+def dead_letter(clickstream: DataFrame, transactions: DataFrame) -> DataFrame:
     """Every record that the contract rejects, its bytes untouched, and the first reason in the order of its fields."""
-    of_topic = [
-        _typed(records, topic).select("key", "value", "topic", "partition", "offset", _reason(topic).alias("reason"))
-        for topic in QUERIES["dead_letter"].reads
-    ]
-    return reduce(DataFrame.unionByName, of_topic).where("reason IS NOT NULL")
+    return _rejected(clickstream, CLICKSTREAM).unionByName(_rejected(transactions, TRANSACTIONS))
+
+
+def _rejected(records: DataFrame, topic: str) -> DataFrame:
+    with_reason = _typed(records, topic).select(
+        "key", "value", "topic", "partition", "offset", _reason(topic).alias("reason")
+    )
+    return with_reason.where("reason IS NOT NULL")
 
 
 def valid(records: DataFrame, topic: str) -> DataFrame:
@@ -142,14 +146,11 @@ def _linear(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
     shifted = F.col("timestamp") + F.expr(f"INTERVAL {horizon} SECONDS")
     seen = clicks.select("user_id", "product_id", shifted.alias("e"), (F.unix_millis("timestamp") * 2).alias("mark"))
     steps = F.explode(F.array(*(F.lit(step) for step in range(horizon // length + 1))))
-    bought = (
-        purchases.select("*", steps.alias("step"))
-        .select(
-            "user_id",
-            "product_id",
-            F.timestamp_millis(F.unix_millis("timestamp") + (horizon - F.col("step") * length) * 1000).alias("e"),
-            (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
-        )
+    bought = purchases.select("*", steps.alias("step")).select(
+        "user_id",
+        "product_id",
+        F.timestamp_millis(F.unix_millis("timestamp") + (horizon - F.col("step") * length) * 1000).alias("e"),
+        (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
     )
     both = seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay))
     marks = (
@@ -169,7 +170,9 @@ def _linear(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
 def _matched(marks: str) -> Column:
     """Clicks, and those with a purchase within the horizon, from marks in descending order: one step a mark."""
     far = 2**62
-    start = F.struct(F.lit(far).alias("next"), F.lit(0).cast("long").alias("clicks"), F.lit(0).cast("long").alias("purchases"))
+    start = F.struct(
+        F.lit(far).alias("next"), F.lit(0).cast("long").alias("clicks"), F.lit(0).cast("long").alias("purchases")
+    )
 
     def step(seen: Column, mark: Column) -> Column:
         ms, is_purchase = F.shiftright(mark, 1), mark % 2 == 1
@@ -197,18 +200,27 @@ def _join(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
     return (
         left.join(right, within, "leftOuter")
         .groupBy(F.window("timestamp", f"{CONVERSIONS_WINDOW_S} seconds"), "product_id")
-        .agg(F.size(F.collect_set("record")).cast("long").alias("clicks"), F.size(converted).cast("long").alias("purchases"))
+        .agg(
+            F.size(F.collect_set("record")).cast("long").alias("clicks"),
+            F.size(converted).cast("long").alias("purchases"),
+        )
         .withColumns({"window_start": F.col("window.start"), "window_end": F.col("window.end")})
     )
 
 
 def _typed(records: DataFrame, topic: str) -> DataFrame:
-    """The records of a topic with `d`, their fields, `plain`, and for those that are not `v`, a variant."""
+    """The records of a topic with `d`, the fields as far as they can be read."""
     fields = ", ".join(f"`{field.name}` {SPARK_TYPE[field.type]}" for field in INPUT[topic])
     text = F.col("value").cast("string")
-    of_topic = records.where(F.col("topic").endswith(topic)).select("key", "value", "topic", "partition", "offset")
     # The generator keeps Catalyst from copying the parse into the filter above it: one parse a record.
-    return of_topic.select("*", F.explode(F.array(F.from_json(text, fields, JSON_OPTIONS))).alias("d"))
+    return records.select(
+        "key",
+        "value",
+        "topic",
+        "partition",
+        "offset",
+        F.explode(F.array(F.from_json(text, fields, JSON_OPTIONS))).alias("d"),
+    )
 
 
 def _text() -> Column:
@@ -223,7 +235,9 @@ def _plain(topic: str) -> Column:
     pairs = [f'"{field.name}"\\s*+:\\s*+{NUMBER[field.type]}' for field in numbers]
     pairs.append((f'(?!"(?:{names})")' if names else "") + f"{string}\\s*+:\\s*+{string}")
     pair = f"(?:{'|'.join(pairs)})"
-    return _text().rlike(f"^\\s*+\\{{\\s*+{pair}(?:\\s*+,\\s*+{pair}){{0,30}}\\s*+\\}}\\s*+$") & F.is_valid_utf8(_text())
+    return _text().rlike(f"^\\s*+\\{{\\s*+{pair}(?:\\s*+,\\s*+{pair}){{0,30}}\\s*+\\}}\\s*+$") & F.is_valid_utf8(
+        _text()
+    )
 
 
 def _reason(topic: str) -> Column:
@@ -240,7 +254,9 @@ def _not_json() -> Column:
     """Parsers stop at the end of the first value; nothing that follows it can fit into an array and an object both."""
     in_array = F.schema_of_variant(F.try_parse_json(F.concat(F.lit("["), _text(), F.lit("]"))))
     in_object = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"r":'), _text(), F.lit("}"))))
-    is_object = F.is_valid_utf8(_text()) & in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
+    is_object = (
+        F.is_valid_utf8(_text()) & in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
+    )
     return F.when(~F.coalesce(is_object, F.lit(False)), F.lit("not json"))
 
 

@@ -56,14 +56,20 @@ def test_imports_point_down_only(path):
         return
     own = layer(f"harness.{part(path)}")
     known = set().union(*LAYERS)
-    above = {name for name in imports(path) if name.startswith("harness.") and name.split(".")[1] in known and layer(name) < own}
+    above = {
+        name
+        for name in imports(path)
+        if name.startswith("harness.") and name.split(".")[1] in known and layer(name) < own
+    }
     assert set() == above
 
 
 @pytest.mark.parametrize("path", modules("harness"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_harness_knows_of_the_pipeline_its_schema_alone(path):
     """Nothing but names and numbers is shared."""
-    assert set() == {name for name in imports(path) if name.startswith("pipeline") and not name.startswith("pipeline.schema")}
+    assert set() == {
+        name for name in imports(path) if name.startswith("pipeline") and not name.startswith("pipeline.schema")
+    }
 
 
 @pytest.mark.parametrize("path", modules("harness/oracle"), ids=lambda path: path.name)

@@ -13,7 +13,10 @@ EXPECTED = {("a", "w1"): (3, Decimal("1.50")), ("b", "w1"): (1, Decimal("0.10"))
 
 def observed(**rows: list[tuple]) -> dict:
     """Observed rows by the first part of their key."""
-    return {(name, "w1"): tuple(Seen(values, f"t-0@{at}", 0.0) for at, values in enumerate(all_values)) for name, all_values in rows.items()}
+    return {
+        (name, "w1"): tuple(Seen(values, f"t-0@{at}", 0.0) for at, values in enumerate(all_values))
+        for name, all_values in rows.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,9 @@ def observed(**rows: list[tuple]) -> dict:
         pytest.param({"a": [(3, "1.50")] * 2, "b": [(1, "0.10")]}, ["duplicated_row"], id="row twice"),
         pytest.param({"a": [(2, "1.50")], "b": [(1, "0.10")]}, ["wrong_value"], id="an event short"),
         pytest.param({"a": [(3, "1.5")], "b": [(1, "0.10")]}, ["wrong_value"], id="a digit short"),
-        pytest.param({"a": [(3, "1.50")], "b": [(1, "0.10")], "z": [(1, "1")]}, ["invented_row"], id="row from nowhere"),
+        pytest.param(
+            {"a": [(3, "1.50")], "b": [(1, "0.10")], "z": [(1, "1")]}, ["invented_row"], id="row from nowhere"
+        ),
         pytest.param({}, ["lost_row", "lost_row"], id="nothing at all"),
     ],
 )

@@ -43,7 +43,9 @@ def test_durable_latency_runs_from_due_to_commit():
     batch = measures.batch_of("page_views", events, two)
 
     assert [0, 0, 1, 1] == batch.tolist()
-    assert [2000, 1000, 1500, 500] == pytest.approx(measures.durable_latency_ms(events, batch, two, WHOLE).tolist(), abs=0.01)
+    assert [2000, 1000, 1500, 500] == pytest.approx(
+        measures.durable_latency_ms(events, batch, two, WHOLE).tolist(), abs=0.01
+    )
 
 
 def test_what_no_batch_read_is_told_apart():

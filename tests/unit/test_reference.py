@@ -51,7 +51,11 @@ def buy(at_ms: int, **fields: object) -> Record:
 def rows(*records: Record) -> dict:
     """The rows after the records and a flush far ahead."""
     reference = Reference()
-    for record in (*records, click(T0 + 600 * MINUTE, user_id="f", session_id="f"), buy(T0 + 600 * MINUTE, user_id="f")):
+    for record in (
+        *records,
+        click(T0 + 600 * MINUTE, user_id="f", session_id="f"),
+        buy(T0 + 600 * MINUTE, user_id="f"),
+    ):
         reference.add(record)
     return reference.rows()
 
@@ -139,7 +143,9 @@ def test_a_window_that_the_watermark_has_not_passed_has_no_row():
         pytest.param(json.dumps(BUY | {"amount": 0.001}).encode(), "type amount", id="three decimals"),
         pytest.param(json.dumps(BUY | {"quantity": 0}).encode(), "value quantity", id="quantity 0"),
         pytest.param(json.dumps(BUY | {"quantity": 1.5}).encode(), "type quantity", id="half a piece"),
-        pytest.param(json.dumps(BUY | {"payment_method": "cash"}).encode(), "value payment_method", id="payment method"),
+        pytest.param(
+            json.dumps(BUY | {"payment_method": "cash"}).encode(), "value payment_method", id="payment method"
+        ),
         pytest.param(json.dumps(BUY | {"timestamp": "yesterday"}).encode(), "type timestamp", id="not a time"),
     ],
 )

@@ -18,7 +18,10 @@ def test_the_bytes_of_seed_7_never_change():
     """Every figure ever published rests on them; a change of this sum is a new workload."""
     events = workload.batch(Workload(time_scale=60, malformed=0.01), 7, 5000, 0, 1000)
 
-    assert "c01a34c6a04944129667b0de5c023ae92d509f00a3c23fcb21bc01257a3611ab" == hashlib.sha256(b"\n".join(events.values)).hexdigest()
+    assert (
+        "c01a34c6a04944129667b0de5c023ae92d509f00a3c23fcb21bc01257a3611ab"
+        == hashlib.sha256(b"\n".join(events.values)).hexdigest()
+    )
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10**9), st.integers(1, 50), st.integers(1, 50))
@@ -64,7 +67,9 @@ def test_the_mix_is_as_asked(share, low, high):
 
 def test_a_skewed_product_is_hot():
     """Zipf with exponent 2 over five products gives the first 68 %."""
-    keys = [value.split(b"prod_")[1][:3] for value in workload.batch(Workload(product_skew=2), 7, 5000, 0, 20_000).values]
+    keys = [
+        value.split(b"prod_")[1][:3] for value in workload.batch(Workload(product_skew=2), 7, 5000, 0, 20_000).values
+    ]
 
     assert 0.67 < keys.count(b"001") / len(keys) < 0.70
 
@@ -73,7 +78,9 @@ def test_event_time_runs_by_the_scale():
     """At 60 a second of load is a minute of event time."""
     events = workload.batch(Workload(time_scale=60), 7, 100, 0, 101)
 
-    assert ["2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"] == [iso(int(events.event_time_ms[at])) for at in (0, 100)]
+    assert ["2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"] == [
+        iso(int(events.event_time_ms[at])) for at in (0, 100)
+    ]
 
 
 def test_flush_events_are_valid_and_far_ahead():
