@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
     add("--max-offsets-per-trigger", type=_positive, metavar="N", help="rate limit, records a batch and query")
-    add("--driver-memory", default="2g", help="heap of the driver")
+    add("--driver-memory", default="1g", help="heap of the driver")
     return parser
 
 

@@ -8,6 +8,10 @@ shows it for the usual flat record at little cost; any other takes the slow way 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import and_
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -39,8 +43,6 @@ VARIANT_TYPE = {
     "decimal(12,2)": r"BIGINT|DOUBLE|DECIMAL\(\d+,\s*\d+\)",
 }
 NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,2})?"}
-TOO_FINE = r'"{}"\s*+:\s*+-?\d++\.\d{{18}}\d*[1-9]'
-"""A number with more digits than `from_json` keeps, which would be rounded to a right one."""
 TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?$"
 
 
@@ -116,17 +118,16 @@ def dead_letter(clickstream: DataFrame, transactions: DataFrame) -> DataFrame:
 
 
 def _rejected(records: DataFrame, topic: str) -> DataFrame:
-    with_reason = _typed(records, topic).select(
-        "key", "value", "topic", "partition", "offset", _reason(topic).alias("reason")
+    rejected = _typed(records, topic).where(~_is_valid(topic))
+    return rejected.select(
+        "key", "value", "topic", "partition", "offset", _interpreted(partial(_reason, topic)).alias("reason")
     )
-    return with_reason.where("reason IS NOT NULL")
 
 
 def valid(records: DataFrame, topic: str) -> DataFrame:
     """The valid records of a topic, a column a field, with their partition and offset."""
-    typed = _typed(records, topic)
-    fields = [_read(field).alias(field.name) for field in INPUT[topic]]
-    return typed.where(_reason(topic).isNull()).select(*fields, "partition", "offset")
+    fields = [_read(field, F.col(f"d.{field.name}")).alias(field.name) for field in INPUT[topic]]
+    return _typed(records, topic).where(_is_valid(topic)).select(*fields, "partition", "offset")
 
 
 def _bounds() -> tuple[Column, Column]:
@@ -227,77 +228,98 @@ def _text() -> Column:
     return F.coalesce(F.col("value"), F.lit(b"")).cast("string")
 
 
-def _plain(topic: str) -> Column:
+def _is_valid(topic: str) -> Column:
+    """Never null. Small on purpose: the plan of every batch carries it, and Spark compiles it anew."""
+    right_types = F.when(_is_plain(topic), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
+    present = [F.col(f"d.{field.name}").isNotNull() for field in INPUT[topic] if field.required]
+    in_range = [
+        F.coalesce(check, F.lit(False)) for field in INPUT[topic] for check in _checks(field, F.col(f"d.{field.name}"))
+    ]
+    return reduce(and_, [F.is_valid_utf8(_text()), F.coalesce(right_types, F.lit(False)), *present, *in_range])
+
+
+def _is_plain(topic: str) -> Column:
     """A flat record without a backslash whose types are right: every pair is text, but for the numbers."""
     numbers = [field for field in INPUT[topic] if field.type in NUMBER]
     names = "|".join(field.name for field in numbers)
     string = r'"[^"\\\x00-\x1f]*+"'
-    pairs = [f'"{field.name}"\\s*+:\\s*+{NUMBER[field.type]}' for field in numbers]
-    pairs.append((f'(?!"(?:{names})")' if names else "") + f"{string}\\s*+:\\s*+{string}")
-    pair = f"(?:{'|'.join(pairs)})"
-    return _text().rlike(f"^\\s*+\\{{\\s*+{pair}(?:\\s*+,\\s*+{pair}){{0,30}}\\s*+\\}}\\s*+$") & F.is_valid_utf8(
-        _text()
-    )
+    text = (f'(?!"(?:{names})")' if names else "") + f"{string}\\s*+:\\s*+{string}"
+    pair = "|".join([text, *(f'"{field.name}"\\s*+:\\s*+{NUMBER[field.type]}' for field in numbers)])
+    return _text().rlike(f"^\\s*+\\{{\\s*+(?:{pair})(?:\\s*+,\\s*+(?:{pair})){{0,30}}\\s*+\\}}\\s*+$")
 
 
-def _reason(topic: str) -> Column:
-    """Why a record is rejected, in the order of its fields; null for a valid one."""
-    plain = F.when(_plain(topic), _first(_faults(topic)))
-    return plain.otherwise(_first([_not_json(), *_type_faults(topic)]))
+def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
+    """A rule of (text, fields) that few records need, evaluated without generated code.
+
+    Spark generates no code for higher-order functions. Inline, these rules come to more than the
+    64 KB that a Java method may have, and the compiler gives up on the whole stage, batch after batch.
+    """
+    record = F.struct(_text().alias("text"), F.col("d").alias("d"))
+    return F.transform(F.array(record), lambda one: rule(one["text"], one["d"]))[0]
 
 
-def _first(reasons: list[Column]) -> Column:
-    return F.coalesce(*reasons)
+def _has_right_types(topic: str, text: Column, d: Column) -> Column:
+    types = ";".join(f"(?:{VARIANT_TYPE[field.type]}{'' if field.required else '|-'})" for field in INPUT[topic])
+    return _is_object(text) & _kinds(topic, text).rlike(f"^{types}$") & ~_is_too_fine(topic, text)
 
 
-def _not_json() -> Column:
+def _is_object(text: Column) -> Column:
     """Parsers stop at the end of the first value; nothing that follows it can fit into an array and an object both."""
-    in_array = F.schema_of_variant(F.try_parse_json(F.concat(F.lit("["), _text(), F.lit("]"))))
-    in_object = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"r":'), _text(), F.lit("}"))))
-    is_object = (
-        F.is_valid_utf8(_text()) & in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
-    )
-    return F.when(~F.coalesce(is_object, F.lit(False)), F.lit("not json"))
+    in_array = F.schema_of_variant(F.try_parse_json(F.concat(F.lit("["), text, F.lit("]"))))
+    in_object = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"r":'), text, F.lit("}"))))
+    is_object = in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
+    return F.coalesce(is_object & F.is_valid_utf8(text), F.lit(False))
 
 
-def _type_faults(topic: str) -> list[Column]:
-    """The slow way: the JSON type of each field, from a variant, and only then its value."""
-    reasons = []
-    for field in INPUT[topic]:
-        kind = F.schema_of_variant(F.try_variant_get(F.try_parse_json(_text()), f"$.{field.name}", "variant"))
-        absent = kind.isNull() | (kind == "VOID")
-        if field.required:
-            reasons.append(F.when(absent, F.lit(f"missing {field.name}")))
-        right = kind.rlike(f"^({VARIANT_TYPE[field.type]})$") & ~_text().rlike(TOO_FINE.format(field.name))
-        reasons.append(F.when(~absent & ~right, F.lit(f"type {field.name}")))
-        reasons += [F.when(~absent, fault) for fault in _value_faults(field)]
-    return reasons
+def _kinds(topic: str, text: Column) -> Column:
+    """The JSON types of all fields as one text, such as ``STRING;BIGINT;-``; ``-`` is absent or null."""
+    kinds = [
+        F.schema_of_variant(F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant"))
+        for field in INPUT[topic]
+    ]
+    return F.regexp_replace(F.concat_ws(";", *(F.coalesce(kind, F.lit("-")) for kind in kinds)), r"\bVOID\b", "-")
 
 
-def _faults(topic: str) -> list[Column]:
-    """Of a plain record: what is missing, and what has a value that it must not have."""
-    reasons = []
-    for field in INPUT[topic]:
-        if field.required:
-            reasons.append(F.when(F.col(f"d.{field.name}").isNull(), F.lit(f"missing {field.name}")))
-        reasons += _value_faults(field)
-    return reasons
+def _is_too_fine(topic: str, text: Column) -> Column:
+    """A number with more digits than `from_json` keeps, which would be rounded to a right one."""
+    names = "|".join(field.name for field in INPUT[topic] if field.type == "decimal(12,2)")
+    return text.rlike(rf'"(?:{names})"\s*+:\s*+-?\d++\.\d{{18}}\d*[1-9]') if names else F.lit(False)
 
 
-def _value_faults(field: Field) -> list[Column]:
-    value, wrong_type, wrong_value = F.col(f"d.{field.name}"), F.lit(f"type {field.name}"), F.lit(f"value {field.name}")
+def _checks(field: Field, value: Column) -> list[Column]:
+    """What must hold of a value that is there and has the right type; null counts as not."""
     if field.type == "timestamp":
-        return [F.when(~value.rlike(TIMESTAMP) | _read(field).isNull(), wrong_type)]
+        return [value.rlike(TIMESTAMP) & _read(field, value).isNotNull()]
     if field.type == "decimal(12,2)":
-        exact = F.coalesce(value == value.try_cast("decimal(12,2)"), F.lit(False))
-        return [F.when(~exact, wrong_type), F.when(value < field.minimum, wrong_value)]
+        return [value == value.try_cast("decimal(12,2)"), value >= field.minimum]
     if field.type == "integer":
-        return [F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
-    return [F.when(~value.isin(*field.allowed), wrong_value)] if field.allowed else []
+        return [value >= field.minimum]
+    return [value.isin(*field.allowed)] if field.allowed else []
 
 
-def _read(field: Field) -> Column:
-    value = F.col(f"d.{field.name}")
+def _reason(topic: str, text: Column, d: Column) -> Column:
+    """The first reason, in the order of the fields, why a record that is not valid was rejected."""
+    kinds = F.split(_kinds(topic, text), ";")
+    faults = [fault for at, field in enumerate(INPUT[topic]) for fault in _faults(field, kinds[at], d[field.name])]
+    too_fine = F.when(_is_too_fine(topic, text), F.lit("type amount"))
+    return F.when(~_is_object(text), F.lit("not json")).otherwise(F.coalesce(*faults, too_fine, F.lit("not json")))
+
+
+def _faults(field: Field, kind: Column, value: Column) -> list[Column]:
+    wrong_type, wrong_value = F.lit(f"type {field.name}"), F.lit(f"value {field.name}")
+    faults = [F.when(kind == "-", F.lit(f"missing {field.name}"))] if field.required else []
+    faults.append(F.when(~kind.rlike(f"^(?:{VARIANT_TYPE[field.type]}|-)$"), wrong_type))
+    if field.type == "timestamp":
+        return [*faults, F.when(~F.coalesce(_checks(field, value)[0], F.lit(False)), wrong_type)]
+    if field.type == "decimal(12,2)":
+        exact = F.coalesce(_checks(field, value)[0], F.lit(False))
+        return [*faults, F.when(~exact, wrong_type), F.when(value < field.minimum, wrong_value)]
+    if field.type == "integer":
+        return [*faults, F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
+    return [*faults, *(F.when(~check, wrong_value) for check in _checks(field, value))]
+
+
+def _read(field: Field, value: Column) -> Column:
     if field.type == "timestamp":
         return F.date_trunc("MILLISECOND", value.try_cast("timestamp"))
     return value.try_cast("decimal(12,2)") if field.type == "decimal(12,2)" else value

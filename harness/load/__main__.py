@@ -99,7 +99,10 @@ def _failures(engine: Engine, settled: bool, bootstrap: str) -> int:
     if settled and not journal.failed:
         return 0
     lost = journal.sent - journal.acknowledged
-    print(f"{lost} of {journal.sent} records were not acknowledged by {bootstrap}: {journal.first_error or 'no answer'}", file=sys.stderr)
+    print(
+        f"{lost} of {journal.sent} records were not acknowledged by {bootstrap}: {journal.first_error or 'no answer'}",
+        file=sys.stderr,
+    )
     return 1
 
 

@@ -43,7 +43,9 @@ PRODUCER = {
 class Producer(Protocol):
     """What the engine needs of a Kafka client; confluent_kafka.Producer is one."""
 
-    def produce(self, topic: str, value: bytes, key: bytes, *, timestamp: int, on_delivery: Callable[[Any, Any], None]) -> None: ...
+    def produce(
+        self, topic: str, value: bytes, key: bytes, *, timestamp: int, on_delivery: Callable[[Any, Any], None]
+    ) -> None: ...
     def poll(self, timeout: float) -> int: ...
     def flush(self, timeout: float) -> int: ...
 
@@ -155,7 +157,9 @@ class Engine:
         columns["malformed"][rows] = events.malformed
         columns["due_us"][rows] = (due * 1e6).astype(np.int64)
         topics = [self._topics[topic] for topic in events.topic.tolist()]
-        for index, (moment, topic, key, value) in enumerate(zip(due.tolist(), topics, events.keys, events.values, strict=True)):
+        for index, (moment, topic, key, value) in enumerate(
+            zip(due.tolist(), topics, events.keys, events.values, strict=True)
+        ):
             if moment > self._clock():
                 self._wait(moment)
             if self._stopped:
@@ -170,13 +174,20 @@ class Engine:
             self._sleep(min(left, NAP_S))
 
     def _note(self, row: int, topic: int, due: float, event_time_ms: int, malformed: int) -> None:
-        for name, value in (("topic", topic), ("due_us", int(due * 1e6)), ("event_time_ms", event_time_ms), ("malformed", malformed)):
+        for name, value in (
+            ("topic", topic),
+            ("due_us", int(due * 1e6)),
+            ("event_time_ms", event_time_ms),
+            ("malformed", malformed),
+        ):
             self.journal.columns[name][row] = value
 
     def _produce(self, row: int, topic: str, key: bytes, value: bytes, timestamp_ms: int) -> None:
         while True:
             try:
-                self._producer.produce(topic, value, key, timestamp=timestamp_ms, on_delivery=partial(self._delivered, row))
+                self._producer.produce(
+                    topic, value, key, timestamp=timestamp_ms, on_delivery=partial(self._delivered, row)
+                )
                 break
             except BufferError:
                 self._producer.poll(0.01)
