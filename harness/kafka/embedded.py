@@ -1,0 +1,318 @@
+"""Brokers as plain Java processes on 127.0.0.1, from the broker's jars: no Docker, no network.
+
+Each node is a KRaft broker and controller in one. A node keeps its ports and its data for as long as the
+cluster is open, however often it is killed and started.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import jars, processes
+from harness.errors import ScenarioError, StackError
+from harness.kafka import topics
+from harness.kafka.cluster import Broker, Cluster, await_true
+
+LOG_TAIL_BYTES = 65_536
+NODES_MAX = 5
+START_S = 60.0
+FOREVER = 2**63 - 1
+# Below the ports that systems hand out by themselves: no outgoing connection takes a killed node's port.
+PORTS = range(20_000, 30_000)
+JVM = (
+    *("-Xms128m", "-Xmx448m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+)
+FORMAT_JVM = ("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where one broker listens, and the folder that it lives in."""
+
+    id: int
+    port: int
+    controller_port: int
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> Path:
+        """Its server.properties."""
+        return self.folder / "server.properties"
+
+
+class EmbeddedBroker:
+    """One broker process of ours."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def id(self) -> int:
+        """Its ``node.id``."""
+        return self.node.id
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self, wait_s: float = START_S) -> None:
+        """Start it where it is not running; StackError ends with the line of its log that tells why not."""
+        if self.pid is None:
+            self._process = processes.spawn(
+                [jars.java(), *JVM, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
+                log=self.node.folder / "broker.log",
+                cwd=self.node.folder,
+            )
+        if wait_s > 0:
+            self.await_up(wait_s)
+
+    def await_up(self, wait_s: float) -> None:
+        """Wait until it answers; StackError where it ends or the time is over."""
+        if not await_true(lambda: self.pid is None or self.is_up(), wait_s):
+            raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {self._last_words()}")
+        if self.pid is None:
+            code = self._process.returncode if self._process else None
+            raise StackError(f"broker {self.id} ended with {code} while it started: {self._last_words()}")
+
+    def stop(self) -> None:
+        """Shut it down in an orderly way."""
+        if self._process:
+            processes.stop(self._process, grace_s=20)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process:
+            processes.kill_tree(self._process)
+
+    def pause(self) -> None:
+        """SIGSTOP; StackError where it does not run."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT; StackError where it does not run."""
+        self._signal(signal.SIGCONT)
+
+    def is_up(self) -> bool:
+        """Whether it answers and stands in its own metadata."""
+        listens = self.pid is not None and _listens(self.node.port)
+        return listens and self.id in topics.broker_ids(self.node.address)
+
+    def log(self) -> str:
+        """The end of its log."""
+        try:
+            with (self.node.folder / "broker.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _signal(self, number: int) -> None:
+        if self.pid is None or self._process is None:
+            raise StackError(f"broker {self.id} does not run")
+        self._process.send_signal(number)
+
+    def _last_words(self) -> str:
+        """The last line that tells of an error, or the last line of all."""
+        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
+        errors = [line for line in lines if " ERROR " in line or "Exception" in line or "Error:" in line]
+        return (errors or lines or ["it logged nothing"])[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedCluster:
+    """Brokers of ours that form one Kafka."""
+
+    nodes: Mapping[int, EmbeddedBroker]
+    topic_prefix: str = ""
+
+    @property
+    def bootstrap(self) -> str:
+        """All addresses."""
+        return ",".join(broker.node.address for broker in self.nodes.values())
+
+    @property
+    def brokers(self) -> Mapping[int, Broker]:
+        """Every broker by its id."""
+        return self.nodes
+
+    def pids(self) -> Sequence[int]:
+        """The broker processes that run."""
+        return [broker.pid for broker in self.nodes.values() if broker.pid is not None]
+
+
+@contextlib.contextmanager
+def open_cluster(nodes: int, directory: Path) -> Iterator[Cluster]:
+    """Start `nodes` brokers that keep their data in `directory`, and kill them at the end.
+
+    Killing loses nothing that anyone will ask for: the data go with the run.
+    """
+    if not 1 <= nodes <= NODES_MAX:
+        raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
+    brokers = {node.id: EmbeddedBroker(node) for node in _lay_out(nodes, directory)}
+    cluster = EmbeddedCluster(brokers)
+    try:
+        _start(cluster)
+        yield cluster
+    finally:
+        for broker in brokers.values():
+            broker.kill()
+
+
+def settings(node: Node, nodes: Sequence[Node]) -> dict[str, str | int]:
+    """The server.properties of a node among its peers."""
+    copies = min(3, len(nodes))
+    in_sync = 2 if len(nodes) > 2 else 1
+    return {
+        "process.roles": "broker,controller",
+        "node.id": node.id,
+        "listeners": f"PLAINTEXT://{node.address},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{node.address}",
+        "controller.quorum.voters": ",".join(f"{n.id}@127.0.0.1:{n.controller_port}" for n in nodes),
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": str(node.folder / "data"),
+        "offsets.topic.num.partitions": 3,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.num.partitions": 3,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.num.partitions": 3,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        "group.initial.rebalance.delay.ms": 0,
+        "auto.create.topics.enable": "false",
+        "broker.session.timeout.ms": 6_000,
+        "broker.heartbeat.interval.ms": 1_000,
+        # Events carry their own times, which may lie years back or ahead: age removes and refuses nothing.
+        "log.retention.ms": -1,
+        "log.message.timestamp.after.max.ms": FOREVER,
+        "log.cleaner.dedupe.buffer.size": 8 * 2**20,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+    }
+
+
+def _start(cluster: EmbeddedCluster) -> None:
+    """Start all at once, and wait until every one is in the metadata."""
+    for broker in cluster.nodes.values():
+        broker.start(wait_s=0)
+    for broker in cluster.nodes.values():
+        broker.await_up(START_S)
+    everyone = set(cluster.nodes)
+    if not await_true(lambda: all(_sees(b, everyone) for b in cluster.nodes.values()), START_S):
+        raise StackError(f"the {len(everyone)} brokers do not see each other after {START_S:.0f} s")
+
+
+def _sees(broker: EmbeddedBroker, everyone: set[int]) -> bool:
+    return topics.broker_ids(broker.node.address) == everyone
+
+
+def _lay_out(count: int, directory: Path) -> list[Node]:
+    """Choose ports, and write what each node needs before it can start."""
+    ports = _free_ports(2 * count)
+    directory = directory.absolute()
+    nodes = [Node(i + 1, ports[2 * i], ports[2 * i + 1], directory / f"broker-{i + 1}") for i in range(count)]
+    checkpoint = _bootstrap_checkpoint()
+    cluster_id = _kafka_id()
+    for node in nodes:
+        _format(node, nodes, cluster_id, checkpoint)
+    return nodes
+
+
+def _format(node: Node, nodes: Sequence[Node], cluster_id: str, checkpoint: Path) -> None:
+    """Do what ``StorageTool format`` does, without half a second of JVM for each node."""
+    data = node.folder / "data"
+    data.mkdir(parents=True)
+    identity: dict[str, str | int] = {"version": 1}
+    identity |= {"cluster.id": cluster_id, "node.id": node.id, "directory.id": _kafka_id()}
+    _write_properties(data / "meta.properties", identity)
+    _write_properties(node.settings, settings(node, nodes))
+    shutil.copyfile(checkpoint, data / checkpoint.name)
+
+
+def _bootstrap_checkpoint() -> Path:
+    """The feature levels that a new cluster starts from: the same for all nodes, so made once and kept."""
+    kept = jars.cache() / "format" / jars.broker_jars().name / "bootstrap.checkpoint"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as work:
+            port, controller_port = _free_ports(2)
+            node = Node(1, port, controller_port, Path(work))
+            _write_properties(node.settings, settings(node, [node]))
+            _run_storage_tool(node)
+            os.replace(node.folder / "data" / kept.name, kept)
+    return kept
+
+
+def _run_storage_tool(node: Node) -> None:
+    command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
+    command += ["format", "-t", _kafka_id(), "-c", str(node.settings)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr + done.stdout).strip().splitlines()[-1:]
+        raise StackError(f"the storage of a broker cannot be formatted: {''.join(last)}")
+
+
+def _write_properties(path: Path, values: Mapping[str, str | int]) -> None:
+    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+
+
+def _classpath() -> str:
+    return f"{jars.broker_jars()}/*"
+
+
+def _kafka_id() -> str:
+    """A random id in Kafka's notation: 22 characters that do not begin with a dash."""
+    made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return made if made[0] != "-" else _kafka_id()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on."""
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if _can_bind(port):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise StackError(f"no {count} free ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""Someone else's Kafka: used, never started or stopped.
+
+Topics of ours bear a prefix with this machine's name and this process's id, ``harness-<host>-<pid>-<born>-``.
+They are removed at the end; what a dead process of this machine left is removed at the next start, and
+nothing else is ever touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from harness.errors import StackError
+from harness.kafka import topics
+from harness.kafka.cluster import Broker, Cluster
+from harness.processes import Owner
+
+REACH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalBroker:
+    """One broker that is not ours: it can be looked at, and nothing else."""
+
+    id: int
+    bootstrap: str
+    pid: None = None
+
+    def start(self, wait_s: float = 0.0) -> NoReturn:
+        """Not ours to start."""
+        self._refuse("start")
+
+    def stop(self) -> NoReturn:
+        """Not ours to stop."""
+        self._refuse("stop")
+
+    def kill(self) -> NoReturn:
+        """Not ours to kill."""
+        self._refuse("kill")
+
+    def pause(self) -> NoReturn:
+        """Not ours to pause."""
+        self._refuse("pause")
+
+    def resume(self) -> NoReturn:
+        """Not ours to resume."""
+        self._refuse("resume")
+
+    def is_up(self) -> bool:
+        """Whether it stands in the metadata of its cluster."""
+        return self.id in topics.broker_ids(self.bootstrap)
+
+    def log(self) -> str:
+        """Nothing: its log is where it runs."""
+        return ""
+
+    def _refuse(self, verb: str) -> NoReturn:
+        raise StackError(
+            f"broker {self.id} of {self.bootstrap} is external and not ours to {verb}: "
+            "run scenarios that break brokers on kafka=embedded"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalCluster:
+    """Someone else's brokers, and the prefix that keeps our topics apart from theirs."""
+
+    bootstrap: str
+    topic_prefix: str
+    brokers: Mapping[int, Broker]
+
+    def pids(self) -> Sequence[int]:
+        """None: they are not ours to measure."""
+        return ()
+
+
+@contextlib.contextmanager
+def open_cluster(bootstrap: str) -> Iterator[Cluster]:
+    """Reach a cluster, clear away what dead processes of this machine left, and leave nothing behind."""
+    brokers = topics.broker_ids(bootstrap, timeout_s=REACH_S)
+    if not brokers:
+        raise StackError(
+            f"no Kafka answers at {bootstrap} within {REACH_S:.0f} s: check the address, that it is up, "
+            "and that its advertised.listeners can be reached from here"
+        )
+    topics.delete(bootstrap, abandoned(topics.names(bootstrap)))
+    prefix = topic_prefix(Owner.me())
+    cluster = ExternalCluster(bootstrap, prefix, {i: ExternalBroker(i, bootstrap) for i in sorted(brokers)})
+    try:
+        yield cluster
+    finally:
+        topics.delete(bootstrap, [name for name in topics.names(bootstrap) if name.startswith(prefix)])
+
+
+def topic_prefix(owner: Owner) -> str:
+    """What the names of a process's topics begin with."""
+    return f"harness-{_host()}-{owner.pid}-{owner.born}-"
+
+
+def abandoned(names: set[str]) -> list[str]:
+    """The topics of this machine whose owner is dead."""
+    ours = re.compile(rf"harness-{re.escape(_host())}-(\d+)-(\d+)-.+")
+    found = {name: match for name in names if (match := ours.fullmatch(name))}
+    return sorted(name for name, match in found.items() if not Owner(int(match[1]), int(match[2])).is_alive())
+
+
+def _host() -> str:
+    """This machine's name in letters that a topic may have, without the dash that separates the parts."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "localhost"

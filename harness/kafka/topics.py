@@ -1,0 +1,216 @@
+"""Topics: made, removed, measured and read. Plain functions of a bootstrap address."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from harness.errors import StackError, Stalled
+from harness.kafka.cluster import await_true
+
+ADMIN_S = 30.0
+STALLED_S = 30.0
+# Quick to notice a broker that has come back, and silent about one that is away: that is often the point.
+CLIENT: Mapping[str, Any] = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "log_level": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it lies in a topic; `timestamp_ms` is what the topic's timestamp type says it is."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+
+def create(bootstrap: str, topics: Mapping[str, Mapping[str, str]], partitions: int, replication: int) -> None:
+    """Make topics (name → its configuration) and wait until every partition has a leader."""
+    admin = _admin(bootstrap)
+    new = [NewTopic(name, partitions, replication, config=dict(config)) for name, config in topics.items()]
+    _finish(admin.create_topics(new, operation_timeout=ADMIN_S), "created", bootstrap)
+    if not await_true(lambda: _led(admin, topics, partitions), ADMIN_S):
+        raise StackError(f"not every new topic has its leaders after {ADMIN_S:.0f} s: {', '.join(topics)}")
+
+
+def delete(bootstrap: str, names: Collection[str]) -> None:
+    """Remove topics and wait until they are gone; one that is not there is no error."""
+    if not names:
+        return
+    admin = _admin(bootstrap)
+    removed = admin.delete_topics(list(names), operation_timeout=ADMIN_S)
+    _finish(removed, "deleted", bootstrap, forgive=KafkaError.UNKNOWN_TOPIC_OR_PART)
+    if not await_true(lambda: not set(names) & _names(admin), ADMIN_S):
+        raise StackError(f"the deleted topics are still there after {ADMIN_S:.0f} s ({bootstrap})")
+
+
+def names(bootstrap: str) -> set[str]:
+    """The topics that are there."""
+    with _one_line(bootstrap):
+        return _names(_admin(bootstrap))
+
+
+def broker_ids(bootstrap: str, timeout_s: float = 1.0) -> set[int]:
+    """The brokers that stand in the metadata; none where nothing answers in time or no controller is known."""
+    try:
+        metadata = _admin(bootstrap).list_topics(timeout=timeout_s)
+    except KafkaException:
+        return set()
+    return set(metadata.brokers) if metadata.controller_id >= 0 else set()
+
+
+def end_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:
+    """Topic → partition → the offset that the next message will get."""
+    admin = _admin(bootstrap)
+    with _one_line(bootstrap):
+        partitions = _partitions(admin, topics)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the package's stub has none
+        asked = admin.list_offsets(dict.fromkeys(partitions, latest), request_timeout=ADMIN_S)
+        ends: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+        for place, future in asked.items():
+            ends[place.topic][place.partition] = future.result().offset
+    return ends
+
+
+def read(bootstrap: str, topics: Collection[str]) -> Iterator[Message]:
+    """Every message from the beginning to the ends that the topics had when reading began.
+
+    Messages of a partition come in order; partitions come mixed. Stalled where nothing comes for 30 s.
+    """
+    ends = {
+        (topic, partition): end
+        for topic, partitions in end_offsets(bootstrap, topics).items()
+        for partition, end in partitions.items()
+    }
+    with _consumer(bootstrap) as consumer:
+        with _one_line(bootstrap):
+            left = {place for place, end in ends.items() if _first(consumer, place) < end}
+            consumer.assign([TopicPartition(*place, _first(consumer, place)) for place in left])
+        yield from _until_ends(consumer, ends, left)
+
+
+def _until_ends(
+    consumer: Consumer, ends: Mapping[tuple[str, int], int], left: set[tuple[str, int]]
+) -> Iterator[Message]:
+    """Yield what comes before the ends, until each partition in `left` has come to its end."""
+    moved = time.monotonic()
+    while left:
+        batch = consumer.consume(num_messages=10_000, timeout=0.2)
+        for raw in batch:
+            place = _place(raw)
+            if raw.error() is None and _offset(raw) < ends[place]:
+                yield _message(raw)
+        arrived = {place for place in left if _position(consumer, place) >= ends[place]}
+        # Markers of transactions take offsets without being messages: the end of the partition counts too.
+        arrived |= {_place(raw) for raw in batch if _is_end(raw)} & left
+        left -= arrived
+        if batch:
+            moved = time.monotonic()
+        if time.monotonic() - moved > STALLED_S:
+            place = min(left)
+            stood = f"{place[0]}-{place[1]} at {_position(consumer, place)} of {ends[place]}"
+            raise Stalled(f"reading: no progress past {stood} for {STALLED_S:.0f} s")
+
+
+@contextlib.contextmanager
+def _consumer(bootstrap: str) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {
+            **CLIENT,
+            "bootstrap.servers": bootstrap,
+            "group.id": "harness-reads-without-a-group",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient({**CLIENT, "bootstrap.servers": bootstrap})
+
+
+def _first(consumer: Consumer, place: tuple[str, int]) -> int:
+    first: int = consumer.get_watermark_offsets(TopicPartition(*place), timeout=ADMIN_S)[0]
+    return first
+
+
+def _position(consumer: Consumer, place: tuple[str, int]) -> int:
+    return int(consumer.position([TopicPartition(*place)])[0].offset)
+
+
+def _place(raw: RawMessage) -> tuple[str, int]:
+    return raw.topic() or "", raw.partition() or 0
+
+
+def _offset(raw: RawMessage) -> int:
+    return raw.offset() or 0
+
+
+def _is_end(raw: RawMessage) -> bool:
+    error = raw.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _message(raw: RawMessage) -> Message:
+    topic, partition = _place(raw)
+    headers = cast(Sequence[tuple[str, bytes | None]], raw.headers() or ())
+    return Message(topic, partition, _offset(raw), raw.key(), raw.value(), tuple(headers), raw.timestamp()[1])
+
+
+def _names(admin: AdminClient) -> set[str]:
+    return set(admin.list_topics(timeout=ADMIN_S).topics)
+
+
+def _partitions(admin: AdminClient, topics: Collection[str]) -> list[TopicPartition]:
+    known = admin.list_topics(timeout=ADMIN_S).topics
+    missing = sorted(set(topics) - set(known))
+    if missing:
+        raise StackError(f"there is no topic {missing[0]}")
+    return [TopicPartition(topic, partition) for topic in topics for partition in known[topic].partitions]
+
+
+def _led(admin: AdminClient, topics: Collection[str], partitions: int) -> bool:
+    """Whether each partition of each topic has a leader."""
+    known = admin.list_topics(timeout=ADMIN_S).topics
+    return all(
+        topic in known
+        and len(known[topic].partitions) == partitions
+        and all(partition.leader >= 0 for partition in known[topic].partitions.values())
+        for topic in topics
+    )
+
+
+def _finish(futures: Mapping[str, Any], what: str, bootstrap: str, forgive: int | None = None) -> None:
+    """Wait for what an admin client has begun; StackError names the topic that failed."""
+    for topic, future in futures.items():
+        try:
+            future.result(timeout=2 * ADMIN_S)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() != forgive:
+                raise StackError(f"topic {topic} cannot be {what} on {bootstrap}: {reason.str()}") from error
+
+
+@contextlib.contextmanager
+def _one_line(bootstrap: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise StackError(f"Kafka at {bootstrap} does not answer: {error.args[0].str()}") from error
