@@ -124,16 +124,21 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
 
 def sweep() -> Swept:
     """End the marked processes whose owner is dead, and remove the scratch folders of dead owners."""
-    orphans = [process for process in psutil.process_iter() if _is_orphan(process)]
-    names = tuple(f"{process.pid} {_name(process)}" for process in orphans)
-    for process in orphans:
+    found = orphans()
+    names = tuple(f"{process.pid} {_name(process)}" for process in found)
+    for process in found:
         with contextlib.suppress(*GONE):
             process.kill()
-    psutil.wait_procs(orphans, timeout=10)
+    psutil.wait_procs(found, timeout=10)
     folders = tuple(_abandoned(Path(tempfile.gettempdir())))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     return Swept(names, folders)
+
+
+def orphans() -> list[psutil.Process]:
+    """The marked processes whose owner is dead."""
+    return [process for process in psutil.process_iter() if _is_orphan(process)]
 
 
 @contextlib.contextmanager
