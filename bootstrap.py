@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Set up `.venv` with everything pinned, once; the second time there is nothing to do.
+
+Runs on any Python from 3.6 on and needs nothing but its standard library, so that what is missing is
+told in one line instead of a traceback.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+STAMP = os.path.join(VENV, "harness-stamp")
+PYTHON_MIN = (3, 11)
+JAVA_MIN = 17
+DISK_GB = 3
+NAMES = ("python3.13", "python3.12", "python3.11", "python3.14")
+NETWORK = "the packages could not be fetched: check the network (pip's proxy or mirror settings are honoured), then make again"
+FULL = "the disk is full: free {} GB in {}, then make again".format(DISK_GB, ROOT)
+
+
+class Missing(Exception):
+    """Something that this machine lacks; the message says what, and how to get it."""
+
+
+def main():
+    """Check, install, fetch; exit code 1 with one line where that cannot be."""
+    try:
+        if not is_current():
+            check_java()
+            python = find_python()
+            check_disk()
+            install(python)
+        return 0
+    except Missing as missing:
+        print("setup: {}".format(missing), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("setup: interrupted; make again goes on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print("setup: {}".format(FULL if error.errno == 28 else error), file=sys.stderr)
+        return 1
+
+
+def is_current():
+    """Whether .venv was made from these very files, here."""
+    try:
+        with open(STAMP) as stamp:
+            return stamp.read() == fingerprint() and os.path.exists(inside("python"))
+    except OSError:
+        return False
+
+
+def fingerprint():
+    """What .venv depends on: the pinned packages, the project's own description, and this folder."""
+    digest = hashlib.sha256(ROOT.encode())
+    for name in ("requirements.txt", "pyproject.toml"):
+        with open(os.path.join(ROOT, name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def find_python():
+    """A Python that is new enough and can make virtual environments: this one, or one on PATH."""
+    able = None
+    for candidate in (sys.executable,) + tuple(filter(None, map(shutil.which, NAMES))):
+        if answers(candidate, "import sys; sys.exit(sys.version_info < {})".format(PYTHON_MIN)):
+            able = candidate
+            if answers(candidate, "import venv, ensurepip"):
+                return candidate
+    if able:
+        raise Missing(
+            "{} cannot make virtual environments: install its venv (Debian: apt install python3-venv)".format(able)
+        )
+    raise Missing(
+        "Python {}.{} or newer is missing (this is {}): install it "
+        "(Debian: apt install python3.11 python3.11-venv; macOS: brew install python@3.13)".format(
+            *(PYTHON_MIN + (sys.version.split()[0],))
+        )
+    )
+
+
+def answers(python, program):
+    """Whether a Python runs a program to a good end."""
+    try:
+        return subprocess.call([python, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
+
+
+def check_java():
+    """Java from JAVA_HOME or PATH, new enough."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=os.path.join(home, "bin") if home else None)
+    version = java_version(java) if java else None
+    if version is None or version < JAVA_MIN:
+        seen = "{} is version {}".format(java, version) if version else "none in {}".format(home or "PATH")
+        raise Missing(
+            "Java {} or newer is missing ({}): install it "
+            "(Debian: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)".format(JAVA_MIN, seen)
+        )
+
+
+def java_version(java):
+    """The major version that a Java tells of itself, or None where it does not run."""
+    try:
+        told = subprocess.check_output([java, "-version"], stderr=subprocess.STDOUT).decode("utf-8", "replace")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', told)
+    return int(found.group(1)) if found else None
+
+
+def check_disk():
+    """Room for the packages."""
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < DISK_GB:
+        raise Missing("{:.1f} GB are free in {}, and {} GB are needed: free some".format(free, ROOT, DISK_GB))
+
+
+def install(python):
+    """Make .venv anew, fill it from requirements.txt, add the project itself, fetch the jars."""
+    say("setting up .venv, once (some minutes, about 1 GB)")
+    run([python, "-m", "venv", "--clear", VENV], "the virtual environment could not be made")
+    pip = [inside("python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip += [] if sys.stdout.isatty() else ["--quiet"]
+    run(pip + ["-r", os.path.join(ROOT, "requirements.txt")], "the packages could not be installed")
+    run(pip + ["--no-deps", "--no-build-isolation", "-e", ROOT], "the project could not be installed")
+    if subprocess.call([inside("harness"), "jars"], stdout=subprocess.DEVNULL) != 0:
+        raise Missing("the jars could not be fetched (the line above says why); make again goes on")
+    with open(STAMP, "w") as stamp:
+        stamp.write(fingerprint())
+    say("done")
+
+
+def run(command, what):
+    """Run a step; where it fails, say why in one line."""
+    done = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    told = done.communicate()[1].decode("utf-8", "replace")
+    if done.returncode:
+        raise Missing(explain(told, what))
+
+
+def explain(told, what):
+    """One line for what pip or venv complained of."""
+    if "No space left" in told or "Errno 28" in told:
+        return FULL
+    if re.search(r"NewConnectionError|Max retries|timed out|name resolution|Connection|No matching distribution", told):
+        return NETWORK
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "error", "Error"))]
+    return "{}: {}".format(what, (errors or lines or ["no reason given"])[-1])
+
+
+def inside(name):
+    """A program of .venv."""
+    return os.path.join(VENV, "bin", name)
+
+
+def say(text):
+    """Tell a person."""
+    print("setup: {}".format(text), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
