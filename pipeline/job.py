@@ -99,7 +99,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
         configuration["spark.driver.extraJavaOptions"] = settings.java_options
     if settings.state_store == "rocksdb":
         configuration["spark.sql.streaming.stateStore.providerClass"] = ROCKSDB
-    return configuration | _connector(settings)
+    return configuration | _connector(settings) | dict(settings.conf)
 
 
 def _connector(settings: Settings) -> dict[str, str]:

@@ -53,6 +53,7 @@ class Settings:
     checkpoint_manager: str
     java_options: str
     driver_memory: str
+    conf: tuple[tuple[str, str], ...]
 
     def of_state(self) -> dict[str, Any]:
         """What a checkpoint depends on: with any of these changed it would be silently misread or disobeyed."""
@@ -78,7 +79,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     }
     plain = ("bootstrap", "checkpoint", "output", "jars", "topic_prefix", "master", "state_store", "starting_offsets")
     values |= {name: getattr(args, name) for name in (*plain, "max_offsets_per_trigger", "driver_memory")}
-    return Settings(**values, queries=queries, sinks=sinks)
+    return Settings(**values, queries=queries, sinks=sinks, conf=tuple(args.conf))
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -124,7 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
     add("--max-offsets-per-trigger", type=_positive, metavar="N", help="rate limit, records a batch and query")
     add("--driver-memory", default="1g", help="heap of the driver")
+    add("--conf", type=_conf, action="append", default=[], metavar="NAME=VALUE", help="any setting of Spark; may be repeated")
     return parser
+
+
+def _conf(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.startswith("spark."):
+        raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
+    return name, value
 
 
 def _queries(text: str) -> tuple[str, ...]:

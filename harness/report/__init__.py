@@ -1,0 +1,129 @@
+"""A result for a person: one HTML file that asks nothing of any other place.
+
+`Page` is all that the template sees. Everything that a chart shows is said in words and in a table
+too, so that the page is complete without a script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+POINTS_MAX = 1500
+ROWS_MAX = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart; None is a gap. `right` puts it on the second axis."""
+
+    label: str
+    values: tuple[float | None, ...]
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Figures over seconds since the start of the measured part, and what they say in a sentence."""
+
+    id: str
+    title: str
+    unit: str
+    x: tuple[float, ...]
+    series: tuple[Series, ...]
+    summary: str
+    right_unit: str = ""
+    stacked: bool = False
+
+    def rows(self) -> list[tuple[float, ...]]:
+        """At most 30 points of the chart, for the table that says the same."""
+        step = max(1, -(-len(self.x) // ROWS_MAX))
+        columns = [self.x, *(series.values for series in self.series)]
+        return list(zip(*(column[::step] for column in columns), strict=True))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with a caption; numbers are formatted by the template."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The report of one run."""
+
+    scenario: str
+    about: str
+    seed: int
+    started: str
+    again: str
+    verdict: str
+    why: str
+    targets: tuple[dict[str, Any], ...]
+    anomalies: Table | None
+    charts: tuple[Chart, ...]
+    shaded: tuple[dict[str, Any], ...]
+    tables: tuple[Table, ...]
+
+
+def write(page: Page, target: Path) -> None:
+    """Write the page whole, or not at all."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(render(page), encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = figure
+    vendor = resources.files("harness.report") / "vendor"
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        data=_embedded([_thinned(chart) for chart in page.charts], page.shaded),
+        uplot=Markup((vendor / "uPlot.iife.min.js").read_text(encoding="utf-8")),
+        uplot_css=Markup((vendor / "uPlot.min.css").read_text(encoding="utf-8")),
+    )
+
+
+def figure(value: Any) -> str:
+    """A number as a person reads it: separators, and no more digits than say something."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def _thinned(chart: Chart) -> dict[str, Any]:
+    """The chart with at most `POINTS_MAX` points; in each bucket the largest value stays, so that no spike is lost."""
+    plain = asdict(chart)
+    step = -(-len(chart.x) // POINTS_MAX)
+    if step > 1:
+        plain["x"] = chart.x[::step]
+        for series in plain["series"]:
+            buckets = (series["values"][at : at + step] for at in range(0, len(chart.x), step))
+            series["values"] = [max((one for one in bucket if one is not None), default=None) for bucket in buckets]
+    return plain
+
+
+def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...]) -> Markup:
+    """JSON that cannot end the script element that holds it."""
+    text = json.dumps({"charts": charts, "shaded": shaded}, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
