@@ -1,0 +1,109 @@
+"""What can be said of Kafka without a broker."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness import kafka
+from harness.errors import ScenarioError, StackError
+from harness.kafka import embedded, external
+from harness.kafka.embedded import EmbeddedBroker, Node
+from harness.processes import Owner
+
+
+def nodes(count):
+    """So many nodes, as if laid out."""
+    return [Node(i, 20_000 + i, 21_000 + i, Path(f"/nowhere/broker-{i}")) for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("count", "copies", "in_sync"),
+    [pytest.param(1, 1, 1, id="one"), pytest.param(2, 2, 1, id="two"), pytest.param(5, 3, 2, id="five")],
+)
+def test_inner_topics_have_the_copies_that_there_are_brokers_for(count, copies, in_sync):
+    """Offsets, transactions and share groups live as safely as the cluster allows."""
+    found = embedded.settings(nodes(count)[0], nodes(count))
+
+    assert {copies} == {value for key, value in found.items() if key.endswith("replication.factor")}
+    assert {in_sync} == {value for key, value in found.items() if key.endswith("min.isr")}
+    assert count == len(str(found["controller.quorum.voters"]).split(","))
+
+
+def test_everything_listens_on_loopback_only():
+    """No setting names another address."""
+    found = embedded.settings(nodes(3)[1], nodes(3))
+
+    assert "PLAINTEXT://127.0.0.1:20002,CONTROLLER://127.0.0.1:21002" == found["listeners"]
+    assert "0.0.0.0" not in str(found)
+
+
+def test_ids_are_in_kafkas_notation():
+    """22 characters of base64, and no dash first."""
+    ids = {embedded._kafka_id() for _ in range(500)}
+
+    assert 500 == len(ids)
+    assert {22} == {len(made) for made in ids}
+    assert not [made for made in ids if made.startswith("-")]
+
+
+def test_a_port_in_use_is_not_free():
+    """What someone listens on is not handed out."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not embedded._can_bind(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("where", ["docker", "kafka", "host:", ""])
+def test_an_unknown_kafka_is_bad_usage(where, tmp_path):
+    """The message says what there is."""
+    with pytest.raises(ScenarioError, match=r"is neither embedded.* nor HOST:PORT"):
+        kafka.open_cluster(where, 1, tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_one_to_five_brokers(count, tmp_path):
+    """More would not fit on a machine."""
+    with pytest.raises(ScenarioError, match="only 1 to 5"), embedded.open_cluster(count, tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("log", "last"),
+    [
+        pytest.param("a\nb\n\n", "b", id="the last line"),
+        pytest.param("a INFO\nx ERROR no disk\nbye\n", "x ERROR no disk", id="the last error"),
+        pytest.param("", "it logged nothing", id="nothing"),
+    ],
+)
+def test_a_broker_that_did_not_start_tells_why(tmp_path, log, last):
+    """The line that a person wants to read first."""
+    (tmp_path / "broker.log").write_text(log)
+
+    assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path))._last_words()
+
+
+def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
+    """Not those of the living, of other machines, or of other people."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "box-1")
+    dead, living = Owner(2**22 - 7, 1), Owner.me()
+    ours = external.topic_prefix(dead) + "clicks"
+    others = {
+        external.topic_prefix(living) + "clicks",
+        f"harness-box-{dead.pid}-1-clicks",
+        f"harness-box_1-x-{dead.pid}-1-clicks",
+        "clicks",
+        "harness-notes",
+    }
+
+    assert [ours] == external.abandoned({ours} | others)
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "kill", "pause", "resume"])
+def test_an_external_broker_is_not_ours_to_break(verb):
+    """The message names the broker and what to do instead."""
+    broker = external.ExternalBroker(1, "host:9092")
+
+    with pytest.raises(StackError, match=rf"^broker 1 of host:9092 is external and not ours to {verb}: .*embedded"):
+        getattr(broker, verb)()

@@ -1,0 +1,197 @@
+"""Processes that bear their owner's mark, and what a sweep does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import psutil
+import pytest
+
+from harness import processes
+from harness.processes import MARK, Owner
+
+WAIT = "import signal, sys; sys.stdout.write('.'); sys.stdout.flush(); signal.pause()"
+DEAD = Owner(2**22 - 7, 1)
+
+
+def waiting(mark=None, program=WAIT):
+    """A child that waits for a signal; with `mark`, one that bears it."""
+    env = {key: value for key, value in os.environ.items() if key != MARK} | ({MARK: mark} if mark else {})
+    child = subprocess.Popen([sys.executable, "-S", "-c", program], env=env, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert b"." == child.stdout.read(1)
+    return child
+
+
+@pytest.fixture
+def child():
+    """`waiting`, and an end for whatever it started."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args, **kwargs):
+            process = waiting(*args, **kwargs)
+            stack.callback(process.stdout.close)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    """Scratch folders of a test go to the test's own folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mark", "owner"),
+    [
+        pytest.param("12:345", Owner(12, 345), id="ours"),
+        pytest.param("", None, id="empty"),
+        pytest.param("12:", None, id="no birth"),
+        pytest.param("12:3.5", None, id="not whole"),
+        pytest.param("x12:345", None, id="something else"),
+    ],
+)
+def test_a_mark_names_its_owner(mark, owner):
+    """What is not exactly a mark of ours names nobody."""
+    assert owner == Owner.parse(mark)
+
+
+def test_a_mark_reads_back():
+    """This process, by its own mark, is alive."""
+    me = Owner.me()
+
+    assert me == Owner.parse(me.mark)
+    assert me.is_alive()
+
+
+def test_an_id_that_is_used_again_is_another_owner():
+    """Same id, another birth: the owner is dead."""
+    assert not Owner(os.getpid(), Owner.me().born + 100).is_alive()
+
+
+def test_a_zombie_owns_nothing(child):
+    """An owner that has ended is dead, even before anyone has asked for its exit code."""
+    process = child()
+    owner = Owner(process.pid, processes._born(process.pid))
+    assert owner.is_alive()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    assert not owner.is_alive()
+
+
+def test_a_sweep_ends_the_orphan_and_nothing_else(child):
+    """Of three that look alike, only the one whose owner is dead."""
+    orphan, owned, stranger = child(DEAD.mark), child(Owner.me().mark), child()
+
+    swept = processes.sweep()
+
+    assert not psutil.pid_exists(orphan.pid)
+    assert (None, None) == (owned.poll(), stranger.poll())
+    assert {orphan.pid} == ended(swept) & {orphan.pid, owned.pid, stranger.pid}
+
+
+def test_a_mark_is_inherited(child):
+    """A grandchild is found by the mark that its parent was given."""
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {WAIT!r}])"
+    orphan = child(DEAD.mark, program)
+    family = {orphan.pid, *(one.pid for one in psutil.Process(orphan.pid).children())}
+
+    assert family <= ended(processes.sweep())
+    assert 2 == len(family)
+
+
+def test_a_sweep_removes_what_dead_owners_left(tmp_path):
+    """Scratch folders of the dead go; those of the living and of others stay."""
+    left = tmp_path / f"harness-run-{DEAD.pid}-{DEAD.born}-abc"
+    other = tmp_path / "harness-notes"
+    for folder in (left, other):
+        folder.mkdir()
+
+    with processes.scratch("run") as mine:
+        assert (left,) == processes.sweep().folders
+        assert mine.is_dir()
+    assert other.is_dir()
+    assert not mine.exists()
+
+
+def test_a_spawned_process_bears_our_mark_and_writes_its_log(tmp_path):
+    """The log is appended to; the environment is ours and what was given."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    program = f"import os; print(os.environ['{MARK}'], os.environ['MORE'], os.getsid(0) == os.getpid())"
+
+    assert 0 == processes.spawn([sys.executable, "-S", "-c", program], log=log, env={"MORE": "more"}).wait(10)
+
+    assert f"before\n{Owner.me().mark} more True\n" == log.read_text()
+
+
+def test_a_process_that_ends_when_asked_is_not_killed():
+    """`stop` says that asking was enough."""
+    process = spawned(WAIT)
+
+    assert processes.stop(process, grace_s=5)
+    assert -signal.SIGTERM == process.returncode
+
+
+def test_a_process_that_does_not_listen_is_killed():
+    """After the grace, SIGKILL."""
+    process = spawned("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + WAIT)
+
+    assert not processes.stop(process, grace_s=0.05)
+    assert -signal.SIGKILL == process.returncode
+
+
+def test_the_whole_tree_goes():
+    """A grandchild in a session of its own does not stay behind."""
+    inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}], start_new_session=True).wait()"
+    process = spawned("import subprocess, sys; " + inner)
+    family = psutil.Process(process.pid).children(recursive=True)
+
+    processes.kill_tree(process)
+
+    assert 1 == len(family)
+    assert not family[0].is_running()
+
+
+def test_a_tree_that_has_gone_costs_nothing():
+    """A process that vanishes while it is measured is no error."""
+    process = spawned(WAIT)
+    assert processes.tree_rss_bytes(process.pid) > 0
+    processes.kill_tree(process)
+
+    assert (0.0, 0) == (processes.tree_cpu_s(process.pid), processes.tree_rss_bytes(process.pid))
+
+
+def test_cpu_of_children_that_ended_still_counts():
+    """What a child burnt is not forgotten when it is gone."""
+    burn = "import time\nend = time.process_time() + 0.05\nwhile time.process_time() < end: pass"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {burn!r}]); " + WAIT
+    process = spawned(program)
+
+    burnt = processes.tree_cpu_s(process.pid)
+    processes.kill_tree(process)
+
+    assert burnt >= 0.05
+
+
+def ended(swept):
+    """The ids of the processes that a sweep ended; others may have left some too."""
+    return {int(line.split()[0]) for line in swept.processes}
+
+
+def spawned(program):
+    """A process of ours that has told that it runs."""
+    process = processes.spawn([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"." == process.stdout.read(1)
+    process.stdout.close()
+    return process
