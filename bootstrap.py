@@ -20,7 +20,7 @@ JAVA_MIN = 17
 DISK_GB = 3
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.14")
 NETWORK = "the packages could not be fetched: check the network (pip's proxy or mirror settings are honoured), then make again"
-FULL = "the disk is full: free {} GB in {}, then make again".format(DISK_GB, ROOT)
+FULL = f"the disk is full: free {DISK_GB} GB in {ROOT}, then make again"
 
 
 class Missing(Exception):
@@ -37,13 +37,13 @@ def main():
             install(python)
         return 0
     except Missing as missing:
-        print("setup: {}".format(missing), file=sys.stderr)
+        print(f"setup: {missing}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("setup: interrupted; make again goes on", file=sys.stderr)
         return 130
     except OSError as error:
-        print("setup: {}".format(FULL if error.errno == 28 else error), file=sys.stderr)
+        print(f"setup: {FULL if error.errno == 28 else error}", file=sys.stderr)
         return 1
 
 
@@ -68,19 +68,17 @@ def fingerprint():
 def find_python():
     """A Python that is new enough and can make virtual environments: this one, or one on PATH."""
     able = None
-    for candidate in (sys.executable,) + tuple(filter(None, map(shutil.which, NAMES))):
-        if answers(candidate, "import sys; sys.exit(sys.version_info < {})".format(PYTHON_MIN)):
+    for candidate in (sys.executable, *tuple(filter(None, map(shutil.which, NAMES)))):
+        if answers(candidate, f"import sys; sys.exit(sys.version_info < {PYTHON_MIN})"):
             able = candidate
             if answers(candidate, "import venv, ensurepip"):
                 return candidate
     if able:
-        raise Missing(
-            "{} cannot make virtual environments: install its venv (Debian: apt install python3-venv)".format(able)
-        )
+        raise Missing(f"{able} cannot make virtual environments: install its venv (Debian: apt install python3-venv)")
     raise Missing(
         "Python {}.{} or newer is missing (this is {}): install it "
         "(Debian: apt install python3.11 python3.11-venv; macOS: brew install python@3.13)".format(
-            *(PYTHON_MIN + (sys.version.split()[0],))
+            *((*PYTHON_MIN, sys.version.split()[0]))
         )
     )
 
@@ -99,10 +97,10 @@ def check_java():
     java = shutil.which("java", path=os.path.join(home, "bin") if home else None)
     version = java_version(java) if java else None
     if version is None or version < JAVA_MIN:
-        seen = "{} is version {}".format(java, version) if version else "none in {}".format(home or "PATH")
+        seen = f"{java} is version {version}" if version else "none in {}".format(home or "PATH")
         raise Missing(
-            "Java {} or newer is missing ({}): install it "
-            "(Debian: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)".format(JAVA_MIN, seen)
+            f"Java {JAVA_MIN} or newer is missing ({seen}): install it "
+            "(Debian: apt install openjdk-17-jre-headless; macOS: brew install openjdk@17)"
         )
 
 
@@ -120,7 +118,7 @@ def check_disk():
     """Room for the packages."""
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < DISK_GB:
-        raise Missing("{:.1f} GB are free in {}, and {} GB are needed: free some".format(free, ROOT, DISK_GB))
+        raise Missing(f"{free:.1f} GB are free in {ROOT}, and {DISK_GB} GB are needed: free some")
 
 
 def install(python):
@@ -129,8 +127,8 @@ def install(python):
     run([python, "-m", "venv", "--clear", VENV], "the virtual environment could not be made")
     pip = [inside("python"), "-m", "pip", "install", "--disable-pip-version-check"]
     pip += [] if sys.stdout.isatty() else ["--quiet"]
-    run(pip + ["-r", os.path.join(ROOT, "requirements.txt")], "the packages could not be installed")
-    run(pip + ["--no-deps", "--no-build-isolation", "-e", ROOT], "the project could not be installed")
+    run([*pip, "-r", os.path.join(ROOT, "requirements.txt")], "the packages could not be installed")
+    run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], "the project could not be installed")
     if subprocess.call([inside("harness"), "jars"], stdout=subprocess.DEVNULL) != 0:
         raise Missing("the jars could not be fetched (the line above says why); make again goes on")
     with open(STAMP, "w") as stamp:
@@ -164,7 +162,7 @@ def inside(name):
 
 def say(text):
     """Tell a person."""
-    print("setup: {}".format(text), flush=True)
+    print(f"setup: {text}", flush=True)
 
 
 if __name__ == "__main__":

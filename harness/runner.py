@@ -99,7 +99,11 @@ class Cpu:
         """Take a sample and write it down."""
         machine = psutil.cpu_times()
         own = psutil.Process()
-        pids = {"pipeline": [self.system.pid], "brokers": list(self.cluster.pids()), "generator": [self.load.pid]}
+        pids: dict[str, list[int | None]] = {
+            "pipeline": [self.system.pid],
+            "brokers": list(self.cluster.pids()),
+            "generator": [self.load.pid],
+        }
         now: dict[str, float] = {
             f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
         }

@@ -45,7 +45,7 @@ def collect(bootstrap: str, prefix: str, output: Path) -> Iterator[tuple[str, li
 def _result(query: Query, message: topics.Message, prefix: str) -> Row:
     where = f"{message.topic.removeprefix(prefix)}-{message.partition}@{message.offset}"
     try:
-        columns = json.loads(message.value, parse_float=_digits)
+        columns = json.loads(message.value or b"", parse_float=_digits)
         return _row(query, columns, where, message.timestamp_ms / 1e3)
     except (ValueError, KeyError, TypeError):
         # A row that cannot be read is evidence, not an error of the harness: it matches no expected row.

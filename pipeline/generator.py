@@ -95,7 +95,7 @@ def _event(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
     }
     identity = f"{rng.getrandbits(48):012x}"
     if rng.random() < CLICKSTREAM_SHARE:
-        own = {
+        own: dict[str, Any] = {
             "event_id": f"evt_{identity}",
             "action": rng.choice(ACTIONS),
             "page_url": f"/product/{product}",

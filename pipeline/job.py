@@ -90,6 +90,8 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.streaming.numRecentProgressUpdates": "50",
+        # Five queries generate more classes than Spark's default of 100 holds: they would be compiled every batch.
+        "spark.sql.codegen.cache.maxEntries": str(settings.codegen_cache),
     }
     if settings.master.startswith("local"):
         configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}

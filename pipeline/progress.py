@@ -27,7 +27,7 @@ class Progress:
     def report(self) -> None:
         """Say what is new of every query."""
         for query in self._queries:
-            last = query._jsq.lastProgress()  # type: ignore[attr-defined]
+            last = query._jsq.lastProgress()
             if last is not None and self._is_new(query.name, last):
                 for progress in self._since(query):
                     say("progress", query=query.name, progress=progress)
@@ -38,7 +38,7 @@ class Progress:
     def _since(self, query: StreamingQuery) -> list[dict[str, Any]]:
         known = self._said.get(query.name, (-1, ""))
         fresh: list[dict[str, Any]] = []
-        for one in reversed(list(query._jsq.recentProgress())):  # type: ignore[attr-defined]
+        for one in reversed(list(query._jsq.recentProgress())):
             mark = (one.batchId(), one.timestamp())
             if mark == known:
                 break

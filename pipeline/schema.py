@@ -27,13 +27,13 @@ FieldType = Literal["string", "decimal(12,2)", "integer", "timestamp"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an input record: its JSON type, and the values it may have."""
+    """One field of an input record: its JSON type, and the values it may have; `minimum` is of numbers."""
 
     name: str
     type: FieldType = "string"
     required: bool = True
     allowed: tuple[str, ...] = ()
-    minimum: int | None = None
+    minimum: int = 0
 
 
 INPUT: dict[str, tuple[Field, ...]] = {

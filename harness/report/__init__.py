@@ -46,7 +46,7 @@ class Chart:
         """At most 30 points of the chart, for the table that says the same."""
         step = max(1, -(-len(self.x) // ROWS_MAX))
         columns = [self.x, *(series.values for series in self.series)]
-        return list(zip(*(column[::step] for column in columns), strict=True))  # type: ignore[arg-type]
+        return list(zip(*(column[::step] for column in columns), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def figure(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return f"{int(value):,}"
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"

@@ -26,7 +26,12 @@ PARTS = {
     "commit": ("commitOffsets",),
 }
 """Parts of a batch's time, by the names of Spark's durationMs."""
-TARGET_UNITS = {"latency": ("s", 1.0), "state_size": ("MB", 1e-6), "cpu": ("% of its cores", 100.0), "success": ("% of rows", 100.0)}
+TARGET_UNITS = {
+    "latency": ("s", 1.0),
+    "state_size": ("MB", 1e-6),
+    "cpu": ("% of its cores", 100.0),
+    "success": ("% of rows", 100.0),
+}
 
 
 def of_run(run: Run, result: Result) -> Page:
@@ -94,8 +99,15 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
 def _counts(counts: Mapping[str, int]) -> Table:
     accounted = counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
     agree = counts["acknowledged"] == counts["read"] == accounted
-    note = "Acknowledged = read = counted + dropped late + dead letter: " + ("they reconcile." if agree else "THEY DO NOT RECONCILE.")
-    return Table("Counts", note, ("count", "records or rows"), tuple((name.replace("_", " "), value) for name, value in counts.items()))
+    note = "Acknowledged = read = counted + dropped late + dead letter: " + (
+        "they reconcile." if agree else "THEY DO NOT RECONCILE."
+    )
+    return Table(
+        "Counts",
+        note,
+        ("count", "records or rows"),
+        tuple((name.replace("_", " "), value) for name, value in counts.items()),
+    )
 
 
 def _resources(figures: Mapping[str, Any]) -> Table:
@@ -119,7 +131,12 @@ def _resources(figures: Mapping[str, Any]) -> Table:
         ("pipeline, resident", scaled("pipeline_rss_bytes_max", 1e-6), "MB"),
         ("harness and generator, resident", scaled("harness_rss_bytes_max", 1e-6), "MB"),
     )
-    return Table("Resources", "CPU is the mean over the measured part; memory and state are maxima.", ("figure", "value", "unit"), rows)
+    return Table(
+        "Resources",
+        "CPU is the mean over the measured part; memory and state are maxima.",
+        ("figure", "value", "unit"),
+        rows,
+    )
 
 
 def _configuration(run: Run) -> Table:
@@ -136,7 +153,11 @@ def _configuration(run: Run) -> Table:
 
 def _versions(run: Run) -> Table:
     manifest = run.manifest
-    rows = [("machine", manifest["machine"]), ("cores", manifest["cores"]), ("memory", f"{manifest['memory_bytes'] / 1e9:.1f} GB")]
+    rows = [
+        ("machine", manifest["machine"]),
+        ("cores", manifest["cores"]),
+        ("memory", f"{manifest['memory_bytes'] / 1e9:.1f} GB"),
+    ]
     rows += [("python", manifest["python"]), ("git", manifest["git"])]
     rows += list(manifest["versions"].items())
     return Table("Machine and versions", "", ("what", "version"), tuple(rows))
@@ -165,10 +186,17 @@ def _latency(evidence: Evidence) -> Chart:
         committed = np.array([one.committed_s for one in batches])
         late = committed[batch[read]] - evidence.measured.start_s - due[read]
         series.append(Series(query, _rounded(_worst(due[read], late, seconds))))
-    top = {one.label: max((value for value, at in zip(one.values, seconds, strict=True) if value is not None and at >= 0), default=0.0) for one in series}
+    top = {
+        one.label: max(
+            (value for value, at in zip(one.values, seconds, strict=True) if value is not None and at >= 0), default=0.0
+        )
+        for one in series
+    }
     slowest = max(top, key=lambda name: top[name])
     words = f"In the measured part no event took longer than {top[slowest]:.2f} s until it was durable; the slowest query was {slowest}."
-    return Chart("latency", "Durable latency, worst event of each second", "s", tuple(seconds.tolist()), tuple(series), words)
+    return Chart(
+        "latency", "Durable latency, worst event of each second", "s", tuple(seconds.tolist()), tuple(series), words
+    )
 
 
 def _worst(at: Array, values: Array, seconds: Array) -> list[float | None]:
@@ -186,28 +214,45 @@ def _rates(evidence: Evidence) -> Chart:
     read = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
     times = np.array([one.committed_s for one in batches]) - start
     committed = [float(read[(times >= at - 5) & (times < at)].sum() / 5) for at in seconds]
-    lag = np.max([measures.lag_records(evidence.sent, evidence.batch_of[query], evidence.batches[query], seconds + start) for query in QUERIES], axis=0)
+    lag = np.max(
+        [
+            measures.lag_records(evidence.sent, evidence.batch_of[query], evidence.batches[query], seconds + start)
+            for query in QUERIES
+        ],
+        axis=0,
+    )
     words = f"Offered {np.median(offered[seconds >= 0]):,.0f} events/s in the median second; the lag never exceeded {lag[seconds >= 0].max():,.0f} records."
     series = (
         Series("acknowledged", _rounded(offered)),
         Series("committed, mean of 5 s", _rounded(committed)),
         Series("largest lag", _rounded(lag), right=True),
     )
-    return Chart("rates", "Rate in and out, and lag", "events/s", tuple(seconds.tolist()), series, words, right_unit="records")
+    return Chart(
+        "rates", "Rate in and out, and lag", "events/s", tuple(seconds.tolist()), series, words, right_unit="records"
+    )
 
 
 def _batch_time(evidence: Evidence) -> Chart:
     by_query: dict[str, list[Mapping[str, Any]]] = {}
     for event in evidence.run.of_kind("progress"):
         by_query.setdefault(event["query"], []).append(event)
-    slowest = max(by_query, key=lambda name: np.median([one["progress"]["durationMs"]["triggerExecution"] for one in by_query[name]]))
+    slowest = max(
+        by_query,
+        key=lambda name: np.median([one["progress"]["durationMs"]["triggerExecution"] for one in by_query[name]]),
+    )
     events = by_query[slowest]
     x = tuple(round(event["t"] - evidence.measured.start_s, 2) for event in events)
     series = tuple(
-        Series(part, tuple(sum(event["progress"]["durationMs"].get(name, 0) for name in names) / 1e3 for event in events))
+        Series(
+            part, tuple(sum(event["progress"]["durationMs"].get(name, 0) for name in names) / 1e3 for event in events)
+        )
         for part, names in PARTS.items()
     )
-    total = [event["progress"]["durationMs"]["triggerExecution"] / 1e3 for event in events if event["t"] >= evidence.measured.start_s]
+    total = [
+        event["progress"]["durationMs"]["triggerExecution"] / 1e3
+        for event in events
+        if event["t"] >= evidence.measured.start_s
+    ]
     words = f"The slowest query is {slowest}: its batches took {np.median(total or [0]):.2f} s in the median and {max(total, default=0):.2f} s at most."
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
 
@@ -229,7 +274,8 @@ def _cpu(evidence: Evidence) -> Chart:
     series = []
     for who in ("pipeline", "brokers", "generator", "harness", "machine"):
         used = np.array([sample[f"{who}_cpu_s"] for sample in samples])
-        series.append(Series(who, _rounded(np.diff(used) / np.maximum(np.diff(times), 0.01))))
+        # A process that has ended takes its seconds with it: that is no negative use.
+        series.append(Series(who, _rounded(np.maximum(np.diff(used), 0) / np.maximum(np.diff(times), 0.01))))
     mean = [value for value, at in zip(series[0].values, x, strict=True) if value is not None and at >= 0]
     words = f"The pipeline used {np.mean(mean or [0]):.2f} of {evidence.run.manifest['cores']} cores on average over the measured part."
     return Chart("cpu", "CPU by who used it", "cores", x, tuple(series), words)

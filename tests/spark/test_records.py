@@ -1,0 +1,137 @@
+"""Which records are valid: the pipeline and the oracle, each written from the contract, agree on every one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness import workload
+from harness.model import Record
+from harness.oracle.reference import Rejected, parse
+from harness.workload import TOPICS, Workload
+from pipeline import transforms
+from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS
+
+pytestmark = pytest.mark.spark
+
+CLICK = json.loads(workload.batch(Workload(clickstream_share=1.0), 7, 100, 0, 1).values[0])
+BUY = json.loads(workload.batch(Workload(clickstream_share=0.0), 7, 100, 0, 1).values[0])
+ODD_VALUES = (None, 5, 1.5, True, [], {}, "", "x", '"', "é", "\u0000")
+ODD_AMOUNTS = [
+    "1",
+    "1.0",
+    "1.00",
+    "1.000",
+    "1.005",
+    "-1",
+    "-0.01",
+    "-0",
+    "0",
+    "1e2",
+    "1E-2",
+    "1e-3",
+    "9999999999.99",
+    "10000000000",
+    "1e400",
+    "NaN",
+    "Infinity",
+    "01",
+    "1.",
+    ".5",
+    '"1.00"',
+    "12345678901234567890123",
+    "0.1",
+    "1.10000000000000000000000000000001",
+]
+ODD_QUANTITIES = ["1", "1.0", "0", "-1", "2147483647", "2147483648", "99999999999999999999", "1e0", '"1"', "true"]
+ODD_TIMES = (
+    "2026-01-01",
+    "2026-01-01T10:00:00",
+    "2026-01-01 10:00:00",
+    "2026-01-01T10:00:00.1Z",
+    "2026-01-01T10:00:00.123456789Z",
+    "2026-01-01T10:00:00+02:00",
+    "2026-01-01T10:00:00+0200",
+    "2026-02-30T10:00:00Z",
+    "2026-01-01T25:00:00Z",
+    "2026-01-01T23:59:60Z",
+    "10:00",
+    "now",
+    "1767225600000",
+    "2026-01-01T10:00Z",
+)
+
+
+def altered(base: dict) -> list[bytes]:
+    """Every field with every odd value, every field missing, extra fields, and damaged JSON."""
+    values = [json.dumps(base | {name: value}).encode() for name in base for value in ODD_VALUES]
+    values += [json.dumps({key: value for key, value in base.items() if key != name}).encode() for name in base]
+    values += [json.dumps(base | {"extra": extra}).encode() for extra in (1, None, {"user_id": 5}, 'a"user_id":5', [1])]
+    raw = json.dumps(base).encode()
+    values += [raw + b" x", raw + raw, raw + b"}", raw + b"]", b"  " + raw + b"\n", raw[:-1], raw.replace(b'"', b"'")]
+    values += [raw[:-1] + b",}", raw.replace(b"user_", b"us\xffer_"), raw.replace(b'"category"', b'"\\u0063ategory"')]
+    return [*values, b"null", b"5", b'"a"', b"[]", b"{}", b"", b"\xff\xfe", b"\x00"]
+
+
+def hard_clicks() -> list[bytes]:
+    """Clickstream records on the edge of validity."""
+    return altered(CLICK) + [json.dumps(CLICK | {"timestamp": text}).encode() for text in ODD_TIMES]
+
+
+def hard_transactions() -> list[bytes]:
+    """Transactions on the edge of validity."""
+    amount, quantity = f'"amount": {json.dumps(BUY["amount"])}', f'"quantity": {BUY["quantity"]}'
+    raw = json.dumps(BUY)
+    values = [raw.replace(amount, f'"amount": {text}').encode() for text in ODD_AMOUNTS]
+    return altered(BUY) + values + [raw.replace(quantity, f'"quantity": {text}').encode() for text in ODD_QUANTITIES]
+
+
+def test_pipeline_and_oracle_reject_the_same_records_for_the_same_reasons(records):
+    """Several hundred hard records, and the reason is one of those that the contract gives."""
+    values = {CLICKSTREAM: hard_clicks(), TRANSACTIONS: hard_transactions()}
+    rows = transforms.dead_letter(*records(values[CLICKSTREAM], values[TRANSACTIONS])).collect()
+    seen = {(row["topic"], row["offset"]): row["reason"] for row in rows}
+
+    for topic, of_topic in values.items():
+        for offset, value in enumerate(of_topic):
+            parsed = parse(Record(topic, 0, offset, value))
+            allowed = parsed.reasons if isinstance(parsed, Rejected) else {None}
+            assert seen.get((topic, offset)) in allowed, value
+
+
+def test_what_is_rejected_keeps_its_bytes_and_its_place(records):
+    """Value untouched, with topic, partition and offset."""
+    [row] = transforms.dead_letter(*records([b"\xff\x00{"], [])).collect()
+
+    assert (b"\xff\x00{", CLICKSTREAM, 0, 0) == (bytes(row["value"]), row["topic"], row["partition"], row["offset"])
+
+
+def test_what_is_valid_and_what_is_rejected_make_up_everything(records):
+    """No record is in both, none in neither."""
+    clicks, transactions = records(hard_clicks(), hard_transactions())
+    rejected = transforms.dead_letter(clicks, transactions).count()
+    valid = transforms.valid(clicks, CLICKSTREAM).count() + transforms.valid(transactions, TRANSACTIONS).count()
+
+    assert len(hard_clicks()) + len(hard_transactions()) == valid + rejected
+
+
+def test_every_malformed_kind_of_the_workload_is_rejected(records):
+    """What the load calls malformed, the pipeline does too."""
+    events = workload.batch(Workload(malformed=1), 7, 100, 0, 400)
+    by_topic = {
+        name: [v for t, v in zip(events.topic, events.values, strict=True) if TOPICS[t] == name] for name in INPUT
+    }
+
+    assert 400 == transforms.dead_letter(*records(by_topic[CLICKSTREAM], by_topic[TRANSACTIONS])).count()
+
+
+def test_the_plan_of_valid_records_compiles(spark, records):
+    """Inlined, the slow rules exceed what a Java method may hold, and Spark gives up on the stage batch after batch."""
+    codegen = spark._jvm.org.apache.spark.sql.execution.debug.package
+    for frame, topic in zip(records([json.dumps(CLICK).encode()], [json.dumps(BUY).encode()]), INPUT, strict=True):
+        plan = transforms.valid(frame, topic)._jdf.queryExecution().executedPlan()
+        stages = codegen.codegenStringSeq(plan)
+        sizes = [stages.apply(at)._3().maxMethodCodeSize() for at in range(stages.size())]
+        assert sizes
+        assert all(0 < size < 65_000 for size in sizes)

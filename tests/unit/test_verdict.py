@@ -1,0 +1,59 @@
+"""Fail outranks unknown outranks pass, and a target that was not measured is unknown."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import verdict
+from harness.model import Target, Verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "worst"),
+    [
+        pytest.param([], Verdict.UNKNOWN, id="nothing judged"),
+        pytest.param([Verdict.PASS], Verdict.PASS, id="pass"),
+        pytest.param([Verdict.PASS, Verdict.UNKNOWN], Verdict.UNKNOWN, id="unknown outranks pass"),
+        pytest.param([Verdict.UNKNOWN, Verdict.FAIL, Verdict.PASS], Verdict.FAIL, id="fail outranks all"),
+    ],
+)
+def test_the_worst_verdict_stands(given, worst):
+    """The order of measuring.md."""
+    assert worst is Verdict.worst(given)
+
+
+@pytest.mark.parametrize(("verdict_", "code"), [(Verdict.PASS, 0), (Verdict.FAIL, 1), (Verdict.UNKNOWN, 3)])
+def test_exit_codes(verdict_, code):
+    """2 is bad usage and no verdict."""
+    assert code == verdict_.exit_code
+
+
+def test_headroom_is_the_share_of_the_limit_that_is_left():
+    """Below a maximum, above a minimum, and negative where it was missed."""
+    assert Target("latency", 4, 10, "s", Verdict.PASS).headroom == pytest.approx(0.6)
+    assert Target("throughput", 1500, 1000, "e/s", Verdict.PASS, at_least=True).headroom == pytest.approx(0.5)
+    assert Target("latency", 12, 10, "s", Verdict.FAIL).headroom == pytest.approx(-0.2)
+    assert Target("latency", None, 10, "s", Verdict.UNKNOWN).headroom is None
+
+
+def test_an_unknown_result_has_the_stable_keys():
+    """Others build on them, so they are there whatever happened."""
+    result = verdict.as_json(verdict.unknown("interrupted"))
+
+    assert {"verdict", "why", "targets", "figures", "counts", "anomalies", "faults", "recovery_s"} <= set(result)
+    assert "unknown" == result["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("throughput", "lag_slope", "said"),
+    [
+        pytest.param(4999, 1, Verdict.PASS, id="keeps up"),
+        pytest.param(4900, 1, Verdict.FAIL, id="less than 99 % of what was offered"),
+        pytest.param(4999, 51, Verdict.FAIL, id="the lag grows by more than 1 % of the load"),
+    ],
+)
+def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
+    """A pipeline above the limit that falls behind does not pass."""
+    figures = {"throughput_eps": throughput, "offered_eps": 5000, "lag_slope_eps": lag_slope}
+
+    assert said is verdict._throughput(figures, 1000).verdict
