@@ -6,7 +6,7 @@ A checker takes a `Comparison` and returns anomalies; it knows nothing of Kafka,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,8 @@ import msgspec
 from harness.model import Anomaly
 
 Key = tuple[Any, ...]
+CLOCK_S = 0.005
+"""Kafka and file times are in whole milliseconds, cut off: less than this is no order of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,18 @@ class Comparison:
     """One query's expected rows, and the observed ones by the same key.
 
     An expected value that is a frozenset allows each of its members (a record may be rejected for
-    any of its faults).
+    any of its faults). `earliest_s` is the epoch second before which a row cannot have been written:
+    the commit of the batch before the one that emits it. `if_late_counted` and `if_late_dropped` are the
+    rows of a pipeline that counts every late event, or drops what is behind its batch's own watermark.
     """
 
     query: str
     measures: tuple[str, ...]
     expected: Mapping[Key, tuple[Any, ...]]
     observed: Mapping[Key, tuple[Seen, ...]]
+    earliest_s: Mapping[Key, float] = field(default_factory=dict)
+    if_late_counted: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
+    if_late_dropped: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def decoded(rows: list[tuple[str, str, str, float]]) -> dict[Key, tuple[Seen, ...]]:
@@ -51,21 +58,30 @@ def decoded(rows: list[tuple[str, str, str, float]]) -> dict[Key, tuple[Seen, ..
 
 
 def lost(comparison: Comparison) -> list[Anomaly]:
-    """Rows that must be there and are not."""
+    """Rows that must be there and are not; all of their events dropped as late where they were not is told apart."""
     return [
         Anomaly(
-            "lost_row", comparison.query, key, _show(comparison.measures, values), "no row", "the row never came out"
+            _kind(comparison, "late_dropped" if _all_dropped(comparison, key) else "lost_row"),
+            comparison.query,
+            key,
+            _show(comparison.measures, values),
+            "no row",
+            "the row never came out",
         )
         for key, values in comparison.expected.items()
         if key not in comparison.observed
     ]
 
 
+def _all_dropped(comparison: Comparison, key: Key) -> bool:
+    return bool(comparison.if_late_dropped) and key not in comparison.if_late_dropped
+
+
 def invented(comparison: Comparison) -> list[Anomaly]:
-    """Rows for which no input gives a reason."""
+    """Rows for which no input gives a reason; one made of late events alone is told apart."""
     return [
         Anomaly(
-            "invented_row",
+            _kind(comparison, "late_counted" if _is(comparison.if_late_counted, key, rows[0]) else "invented_row"),
             comparison.query,
             key,
             "no row",
@@ -88,6 +104,24 @@ def wrong(comparison: Comparison) -> list[Anomaly]:
     ]
 
 
+def premature(comparison: Comparison) -> list[Anomaly]:
+    """Rows that appeared before the batch that emits them can have run: they were not final."""
+    return [
+        Anomaly(
+            "premature_row",
+            comparison.query,
+            key,
+            f"not before {comparison.earliest_s[key]:.3f}",
+            f"at {row.at_s:.3f}",
+            f"it appeared {comparison.earliest_s[key] - row.at_s:.3f} s before the batch that closes its window began",
+        )
+        for key, rows in comparison.observed.items()
+        if key in comparison.earliest_s
+        for row in rows
+        if row.at_s + CLOCK_S < comparison.earliest_s[key]
+    ]
+
+
 def duplicated(comparison: Comparison) -> list[Anomaly]:
     """Rows that stand more than once."""
     return [
@@ -107,13 +141,37 @@ def duplicated(comparison: Comparison) -> list[Anomaly]:
 Checker = Callable[[Comparison], list[Anomaly]]
 
 FORBIDDEN: dict[str, tuple[Checker, ...]] = {
-    "at-least-once": (lost, invented, wrong),
-    "exactly-once": (lost, invented, wrong, duplicated),
+    "at-least-once": (lost, invented, wrong, premature),
+    "exactly-once": (lost, invented, wrong, premature, duplicated),
 }
 """What each guarantee forbids. Without a replayed batch, at-least-once too must give every row once:
 the caller then holds the sink to exactly-once."""
 
-KINDS = ("lost_row", "invented_row", "wrong_value", "duplicated_row", "record_lost")
+KINDS = (
+    "lost_row",
+    "invented_row",
+    "wrong_value",
+    "duplicated_row",
+    "premature_row",
+    "row_never_closed",
+    "late_counted",
+    "late_dropped",
+    "dead_letter_missing",
+    "dead_letter_invented",
+    "dead_letter_altered",
+    "record_lost",
+    "record_read_twice",
+    "wrong_watermark",
+    "state_not_released",
+    "unreconciled_count",
+)
+OF_RECORDS = ("record_lost", "record_read_twice", "wrong_watermark", "state_not_released", "unreconciled_count")
+"""Kinds that are not about a result row, and so do not count against the share of right rows."""
+DEAD_LETTER = {"lost_row": "missing", "invented_row": "invented", "wrong_value": "altered"}
+
+
+def _kind(comparison: Comparison, kind: str) -> str:
+    return f"dead_letter_{DEAD_LETTER[kind]}" if comparison.query == "dead_letter" else kind
 
 
 def check(guarantee: str, comparison: Comparison) -> list[Anomaly]:
@@ -127,8 +185,13 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         for name, want, saw in zip(comparison.measures, expected, row.values, strict=True)
         if not _agrees((want,), (saw,))
     ]
+    kind = "wrong_value"
+    if _is(comparison.if_late_counted, key, row):
+        kind = "late_counted"
+    elif _is(comparison.if_late_dropped, key, row):
+        kind = "late_dropped"
     return Anomaly(
-        "wrong_value",
+        _kind(comparison, kind),
         comparison.query,
         key,
         _show(comparison.measures, expected),
@@ -142,6 +205,10 @@ def _agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
         saw in want if isinstance(want, frozenset) else plain(want) == saw
         for want, saw in zip(expected, observed, strict=True)
     )
+
+
+def _is(rows: Mapping[Key, tuple[Any, ...]], key: Key, row: Seen) -> bool:
+    return key in rows and _agrees(rows[key], row.values)
 
 
 def plain(value: Any) -> Any:

@@ -150,6 +150,15 @@ def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch
     return np.asarray(np.searchsorted(acked, at_s, side="right") - read[np.searchsorted(times, at_s, side="right")])
 
 
+def lag_at_commits(
+    sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span
+) -> tuple[Array, Array]:
+    """(times, lag) right after each commit of the measured part: without the sawtooth between commits."""
+    times = np.array([one.committed_s for one in batches])
+    inside = times[measured.holds(times)] if len(times) else times
+    return inside, lag_records(sent, batch, batches, inside)
+
+
 def slope(times_s: Array, values: Array) -> float:
     """Least-squares slope per second."""
     return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
@@ -181,15 +190,24 @@ def largest(samples: Sequence[Mapping[str, Any]], field: str) -> int | None:
     return max((int(sample[field]) for sample in samples if field in sample), default=None)
 
 
-def dropped_late(progress: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What Spark itself counted as dropped by the watermark, by query."""
-    dropped: dict[str, int] = {}
-    for event in progress:
-        operators = event["progress"].get("stateOperators", ())
-        dropped[event["query"]] = dropped.get(event["query"], 0) + sum(
-            one.get("numRowsDroppedByWatermark", 0) for one in operators
-        )
-    return dropped
+def dropped_by_batch(progress: Sequence[Mapping[str, Any]], query: str) -> dict[int, int]:
+    """What Spark itself counted as dropped by the watermark, by batch; the last word on a replayed batch counts."""
+    return {
+        event["batch"]: sum(one.get("numRowsDroppedByWatermark", 0) for one in _operators(event))
+        for event in progress
+        if event["query"] == query
+    }
+
+
+def last_state_rows(progress: Sequence[Mapping[str, Any]], query: str) -> tuple[int, list[int]] | None:
+    """(batch, rows in state by operator) of the query's last progress; None without any."""
+    last = next((event for event in reversed(progress) if event["query"] == query), None)
+    return None if last is None else (last["batch"], [one.get("numRowsTotal", 0) for one in _operators(last)])
+
+
+def _operators(event: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    operators: Sequence[Mapping[str, Any]] = event["progress"].get("stateOperators", ())
+    return operators
 
 
 def late(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch]) -> int:

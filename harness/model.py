@@ -36,7 +36,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """One way in which the output breaks the guarantee, with what was expected and what was seen."""
+    """One way in which the output breaks the guarantee, with what was expected and what was seen.
+
+    `why` is the likely cause in a sentence; `events` and `near` are the evidence: the events that
+    contribute to the row (where, event time, batch), and the nearest rows that did come out.
+    """
 
     kind: str
     query: str
@@ -44,6 +48,9 @@ class Anomaly:
     expected: str
     observed: str
     why: str
+    batch: int | None = None
+    events: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
 
 
 class Verdict(Enum):

@@ -23,12 +23,12 @@ from typing import Any
 import msgspec
 import psutil
 
-from harness import history, jars, kafka, processes, sinks, workload
+from harness import history, jars, kafka, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import HarnessError, StackError, Stalled
 from harness.history import FORMAT, Recorder
 from harness.kafka import Cluster, topics
-from harness.scenario import Scenario
+from harness.scenario import Fault, Scenario
 from harness.status import Status
 from harness.system import Checkpoint, System, command, ticking
 from pipeline.schema import CLICKSTREAM, INPUT, QUERIES, TRANSACTIONS, WATERMARK_DELAY_S
@@ -107,6 +107,7 @@ class Cpu:
         now: dict[str, float] = {
             f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
         }
+        now["pipeline_cpu_s"] = round(now["pipeline_cpu_s"] + self.system.ended_cpu_s, 3)
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
@@ -128,6 +129,7 @@ class Load:
         self.sent = 0
         self.acknowledged = 0
         self.delay_ms_p99 = 0.0
+        self.flush_ms = 0
 
     @property
     def pid(self) -> int | None:
@@ -166,6 +168,7 @@ class Load:
             event = json.loads(line)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.delay_ms_p99 = event.get("delay_ms_p99") or 0.0
+            self.flush_ms = event.get("flush_ms", self.flush_ms)
 
 
 def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Phases, args: list[str]) -> Bench:
@@ -217,15 +220,8 @@ def _keep_logs(brokers: Path, logs: Path) -> None:
 
 
 def _conduct(bench: Bench, phases: Phases) -> None:
-    bench.system.start()
-    _eventually(
-        bench,
-        phases,
-        bench.system.started.is_set,
-        lambda: 0,
-        "the pipeline's queries to start",
-        bench.scenario.pipeline.ready_s,
-    )
+    if not bench.scenario.pipeline.start_after_s:
+        _start_pipeline(bench, phases)
     with _followed(bench):
         _offer(bench, phases)
         phases.begin("flush", "two events far ahead close every window")
@@ -238,6 +234,12 @@ def _conduct(bench: Bench, phases: Phases) -> None:
     phases.begin("collect", "every result row")
     for query, rows in sinks.collect(bench.cluster.bootstrap, bench.cluster.topic_prefix, bench.scratch / "output"):
         history.write_rows(bench.directory, query, rows)
+
+
+def _start_pipeline(bench: Bench, phases: Phases) -> None:
+    bench.system.start()
+    patience_s = bench.scenario.pipeline.ready_s
+    _eventually(bench, phases, bench.system.started.is_set, lambda: 0, "the pipeline's queries to start", patience_s)
 
 
 @contextmanager
@@ -263,18 +265,80 @@ def _offer(bench: Bench, phases: Phases) -> None:
         "eps": load.eps,
         "events": load.events,
         "start_at": start,
+        "segments": load.segments,
     }
     (bench.scratch / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     bench.load.start()
+    if backlog_s := bench.scenario.pipeline.start_after_s:
+        phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
+        _until(bench, phases, start + backlog_s)
+        _start_pipeline(bench, phases)
+    striking = _Striking(bench, phases.history)
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
-    _until(bench, phases, start + load.warm_up_s)
+    _until(bench, phases, start + load.warm_up_s, striking)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
-    _until(bench, phases, start + load.warm_up_s + load.duration_s)
+    _until(bench, phases, start + load.warm_up_s + load.duration_s, striking)
+    striking.finish(phases)
 
 
-def _until(bench: Bench, phases: Phases, end_s: float) -> None:
+class _Striking:
+    """The scenario's faults, each at its position of the stream, one after the other."""
+
+    def __init__(self, bench: Bench, happenings: Recorder) -> None:
+        self._bench = bench
+        self._history = happenings
+        self._left = sorted(bench.scenario.fault, key=lambda fault: fault.at)
+        self._thread: threading.Thread | None = None
+        self._errors: list[HarnessError] = []
+
+    def look(self) -> None:
+        """Strike when the next one is due and the one before has healed."""
+        if self._errors:
+            raise self._errors[0]
+        idle = self._thread is None or not self._thread.is_alive()
+        if self._left and idle and self._bench.load.acknowledged >= self._left[0].at:
+            self._thread = threading.Thread(target=self._strike, args=(self._left.pop(0),), daemon=True, name="fault")
+            self._thread.start()
+
+    def finish(self, phases: Phases) -> None:
+        """Wait until all have struck and healed."""
+
+        def done() -> bool:
+            self.look()
+            return not self._left and (self._thread is None or not self._thread.is_alive())
+
+        _eventually(self._bench, phases, done, lambda: self._bench.load.acknowledged, "the faults to heal", 180)
+
+    def _strike(self, fault: Fault) -> None:
+        system, at_s, position = self._bench.system, time.time(), self._bench.load.acknowledged
+        pid = system.pid
+        (system.kill if fault.kind == "kill" else system.stop)()
+        proof = {"pid": pid, "gone": not system.is_up, "gone_s": round(time.time(), 3)}
+        time.sleep(fault.for_s)  # the fault's own length
+        try:
+            system.start()
+            healed = system.started.wait(self._bench.scenario.pipeline.ready_s)
+            system.check()
+        except HarnessError as error:
+            self._errors.append(error)
+            return
+        self._history.write(
+            "fault",
+            fault=f"{fault.kind} {fault.on}",
+            at=fault.at,
+            struck_at=position,
+            at_s=at_s,
+            proved=proof["gone"],
+            proof=proof,
+            healed_s=round(time.time(), 3) if healed else None,
+        )
+
+
+def _until(bench: Bench, phases: Phases, end_s: float, striking: _Striking | None = None) -> None:
     while (left := end_s - time.time()) > 0:
         _look(bench, phases, left)
+        if striking:
+            striking.look()
         time.sleep(min(0.25, max(0.0, end_s - time.time())))
 
 
@@ -296,10 +360,7 @@ def _drain(bench: Bench, phases: Phases) -> None:
     names = [bench.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
     ends = topics.end_offsets(bench.cluster.bootstrap, names)
     goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
-    last = (bench.scenario.load.events - 1) / bench.scenario.load.eps * bench.scenario.workload.time_scale
-    flushed_ms = (
-        workload.start_ms(bench.scenario.workload) + last * 1e3 + workload.FLUSH_AHEAD_MS - WATERMARK_DELAY_S * 1e3
-    )
+    flushed_ms = bench.load.flush_ms - WATERMARK_DELAY_S * 1000
 
     def drained() -> bool:
         return all(_has_drained(bench, query, goal, flushed_ms) for query in QUERIES)

@@ -20,6 +20,18 @@ import msgspec
 from harness.errors import ScenarioError
 from harness.workload import Workload
 
+PROVABLE = (
+    "dropped_late",
+    "dropped_late_sessions",
+    "behind_counted",
+    "dead_letter",
+    "sessions_merged",
+    "copies_sent",
+    "deduplicated",
+    "restarts",
+)
+"""Counts of the result that a scenario can be about."""
+
 
 def _number(default: float, *, low: float, high: float, doc: str) -> Any:
     return field(default=default, metadata={"min": low, "max": high, "doc": doc})
@@ -32,12 +44,26 @@ class Load:
     eps: float = _number(5000, low=0.1, high=1_000_000, doc="events per second offered, open loop")
     warm_up_s: float = _number(30, low=0, high=3600, doc="seconds of load before the measured part")
     duration_s: float = _number(60, low=1, high=86_400, doc="seconds of the measured part")
+    burst_factor: float = _number(1, low=1, high=1000, doc="how many times the rate during the burst")
+    burst_at_s: float = _number(0, low=0, high=86_400, doc="seconds of load before the burst")
+    burst_s: float = _number(0, low=0, high=3600, doc="seconds of the burst; 0 is none")
+    silence_s: float = _number(0, low=0, high=3600, doc="seconds without load after the burst")
     seed: int = _number(7, low=0, high=2**63 - 1, doc="same seed, same bytes")
 
     @property
     def events(self) -> int:
         """Number of events of the whole run, the two flush events not counted."""
-        return round(self.eps * (self.warm_up_s + self.duration_s))
+        return round(sum(rate * seconds for rate, seconds in self.segments))
+
+    @property
+    def segments(self) -> tuple[tuple[float, float], ...]:
+        """(events per second, seconds) of each stretch of the schedule."""
+        whole = self.warm_up_s + self.duration_s
+        if not self.burst_s:
+            return ((self.eps, whole),)
+        after = max(0.0, whole - self.burst_at_s - self.burst_s - self.silence_s)
+        burst = (self.eps * self.burst_factor, self.burst_s)
+        return ((self.eps, self.burst_at_s), burst, (0.0, self.silence_s), (self.eps, after))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +76,16 @@ class Kafka:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
+
+    kind: str = field(default="kill", metadata={"choices": ("stop", "kill")})
+    on: str = field(default="pipeline", metadata={"choices": ("pipeline",)})
+    at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
+    for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """The system under test: ours with a profile and flags, or any command line."""
 
@@ -59,8 +95,18 @@ class Pipeline:
         default=(),
         metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars}"},
     )
+    conversions: str = field(
+        default="", metadata={"choices": ("", "linear", "join"), "doc": "its form; empty is the profile's"}
+    )
+    deduplicate: bool = False
+    start_after_s: float = _number(0, low=0, high=3600, doc="seconds of load before the pipeline starts: a backlog")
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
     ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
+
+    @property
+    def form(self) -> str:
+        """The form of the conversions query that runs."""
+        return self.conversions or {"specification": "join"}.get(self.profile, "linear")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +115,9 @@ class Limits:
 
     latency_s: float = _number(10, low=0, high=1e6, doc="p99 of durable latency and of emission delay")
     throughput_eps: float = _number(1000, low=0, high=1e9, doc="committed events per second, at least")
+    keeps_up: bool = field(
+        default=True, metadata={"doc": "throughput is also held to the load: 99 %, and no growing lag"}
+    )
     state_bytes: float = _number(1e9, low=0, high=1e15, doc="maximum of the state's memory")
     cpu_share: float = _number(0.8, low=0, high=1e3, doc="CPU of the pipeline ÷ cores given to it")
     success_share: float = _number(0.999, low=0, high=1, doc="right rows ÷ expected rows, above")
@@ -85,6 +134,10 @@ class Scenario:
     kafka: Kafka = field(default_factory=Kafka)
     pipeline: Pipeline = field(default_factory=Pipeline)
     limits: Limits = field(default_factory=Limits)
+    fault: tuple[Fault, ...] = ()
+    proves: tuple[str, ...] = field(
+        default=(), metadata={"choices": PROVABLE, "doc": "counts that must not be 0, or the run is unknown"}
+    )
 
 
 def folder() -> Path:
@@ -123,12 +176,15 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
 def dump(scenario: Scenario) -> str:
     """The scenario as TOML that `parse` reads back to an equal one."""
     plain = msgspec.to_builtins(scenario)
+    faults = plain.pop("fault")
     lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for name, table in plain.items():
         if isinstance(table, dict):
             lines += ["", f"[{name}]"] + [
                 f"{key} = {_toml(value)}" for key, value in table.items() if value is not None
             ]
+    for fault in faults:
+        lines += ["", "[[fault]]"] + [f"{key} = {_toml(value)}" for key, value in fault.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -186,6 +242,12 @@ def _build(cls: type[Any], table: Any, source: str, path: str) -> Any:
 def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type[Any], hint), value, source, path)
+    if (of := typing.get_args(hint)) and dataclasses.is_dataclass(of[0]):
+        if not isinstance(value, list):
+            raise ScenarioError(f"{source}: {path} must be tables [[{path}]], not {value!r}")
+        return tuple(
+            _build(typing.cast(type[Any], of[0]), one, source, f"{path}[{at}]") for at, one in enumerate(value)
+        )
     try:
         converted = msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -194,8 +256,10 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
     if (low is not None and converted < low) or (high is not None and not converted <= high):
         raise ScenarioError(f"{source}: {path} = {value!r}: must lie between {low:g} and {high:g}")
     choices = item.metadata.get("choices")
-    if choices and converted not in choices:
-        raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {', '.join(choices)}")
+    for one in converted if isinstance(converted, tuple) else (converted,):
+        if choices and one not in choices:
+            allowed = ", ".join(choice or '""' for choice in choices)
+            raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {allowed}{_nearest(str(one), choices)}")
     return converted
 
 

@@ -25,9 +25,12 @@ PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars")
 
 def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
     """The command line that starts the pipeline, with its placeholders filled in."""
-    ours = (sys.executable, "-m", "pipeline", "--profile", scenario.pipeline.profile)
+    ours: tuple[str, ...] = (sys.executable, "-m", "pipeline", "--profile", scenario.pipeline.profile)
     where = ("--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}")
-    parts = scenario.pipeline.command or (*ours, *where, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
+    asked = scenario.pipeline
+    forms = ("--conversions", asked.conversions) if asked.conversions else ()
+    ours = (*ours, *where, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
+    parts = asked.command or (*ours, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
     return [_filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
 
 
@@ -46,9 +49,17 @@ class System:
         self._history = history
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._starts = 0
+        self._down = False
+        self.ended_cpu_s = 0.0
         self.started = threading.Event()
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int | None:
@@ -56,15 +67,20 @@ class System:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process and follow its progress lines."""
+        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own."""
+        if self._starts:
+            self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
+        self._starts += 1
+        self.started.clear()
         self._process = processes.spawn(self._args, log=self._log, stdout=subprocess.PIPE)
         self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=self._args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()
+        self._down = False
 
     def check(self) -> None:
         """Raise StackError if the process has ended by itself, with its last line."""
-        if self._process is not None and (code := self._process.poll()) is not None:
+        if self._process is not None and not self._down and (code := self._process.poll()) is not None:
             last = self.last_line()
             self._history.write("process", name="pipeline", event="died", code=code, last=last)
             raise StackError(f"the pipeline ended by itself with code {code}: {last}; see {self._log}")
@@ -77,6 +93,8 @@ class System:
     def stop(self, grace_s: float = 30.0) -> None:
         """Ask it to stop between batches; kill it after `grace_s`."""
         if self._process is not None:
+            self._down = True
+            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
             processes.stop(self._process, grace_s)
             self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
             if self._reader is not None:
@@ -85,6 +103,8 @@ class System:
     def kill(self) -> None:
         """Kill it with everything it started."""
         if self._process is not None:
+            self._down = True
+            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
             processes.kill_tree(self._process)
 
     def _follow(self) -> None:

@@ -39,6 +39,11 @@ MALFORMED = (
     "random bytes",
     "empty",
     "bad timestamp",
+    "wrong encoding",
+    "deep",
+    "NaN",
+    "huge number",
+    "oversized",
 )
 """What is wrong with a malformed record; index 0 is a valid one."""
 
@@ -60,18 +65,43 @@ class Workload:
     time_scale: float = field(
         default=1.0, metadata={"min": 0.001, "max": 10_000, "doc": "seconds of event time a second"}
     )
+    late: float = _share("events inside the watermark delay: up to 4 minutes behind")
+    too_late: float = _share("events behind it: 10 to 60 minutes")
+    far_late_every: int = field(
+        default=0, metadata={"min": 0, "max": 10**9, "doc": "each how many events one is a day behind"}
+    )
+    disorder_s: float = field(
+        default=0.0, metadata={"min": 0, "max": 86_400, "doc": "event seconds by which events go back at most"}
+    )
+    duplicates: float = _share("events that are sent again, byte for byte")
+    duplicate_within: int = field(
+        default=500, metadata={"min": 1, "max": 10**6, "doc": "events between copy and original at most"}
+    )
+    odd_clocks: float = _share("timestamps with an offset, with none, or with other fractions")
+    future_every: int = field(
+        default=0, metadata={"min": 0, "max": 10**9, "doc": "each how many events one is in the future"}
+    )
+    future_s: float = field(default=600.0, metadata={"min": 0, "max": 10**8, "doc": "event seconds by which"})
+    transactions_until: int = field(
+        default=0,
+        metadata={"min": 0, "max": 2**53, "doc": "number of the event from which only clicks come; 0 is never"},
+    )
+    session_gaps: bool = field(
+        default=False, metadata={"doc": "users in step, gaps just under, at and over 30 minutes"}
+    )
     start: str = field(default="2026-01-01T00:00:00.000Z", metadata={"doc": "event time of event 0, ISO 8601"})
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """A run of events as columns: topic (index into TOPICS), user key, value, event time, malformed kind."""
+    """A run of events as columns: topic (index into TOPICS), user key, value, event time, malformed kind, whether it is a copy."""
 
     topic: Array
     keys: list[bytes]
     values: list[bytes]
     event_time_ms: Array
     malformed: Array
+    copy: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +122,17 @@ def start_ms(workload: Workload) -> int:
 
 def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> Events:
     """Events first … first + count − 1."""
-    n = np.arange(first, first + count, dtype=np.uint64)
+    numbers = np.arange(first, first + count, dtype=np.uint64)
+    n = _originals(workload, seed, numbers)
     draws = _Draws(seed, n)
-    times = start_ms(workload) + np.floor(n.astype(np.float64) * (1000.0 * workload.time_scale) / eps).astype(np.int64)
+    times = _event_times(workload, draws, n, eps)
     users = _pick(draws.bits(1), workload.users, workload.user_skew)
     products = _pick(draws.bits(2), workload.products, workload.product_skew)
     topic = (_unit(draws.bits(0)) >= _threshold(workload.clickstream_share)).astype(np.uint8)
+    if workload.transactions_until:
+        topic[n >= workload.transactions_until] = 0
+    if workload.session_gaps:
+        users = (n % np.uint64(workload.users)).astype(np.int64)
     kinds = np.where(
         _unit(draws.bits(5)) < _threshold(workload.malformed),
         draws.bits(6) % np.uint64(len(MALFORMED) - 1) + np.uint64(1),
@@ -106,10 +141,12 @@ def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> 
     values = _values(
         workload, n.tolist(), topic.tolist(), users.tolist(), products.tolist(), times.tolist(), draws.bits(3).tolist()
     )
+    for at in np.flatnonzero(_unit(draws.bits(8)) < _threshold(workload.odd_clocks)).tolist():
+        values[at] = _other_clock(values[at], int(times[at]), int(draws.bits(9)[at]))
     for at in np.flatnonzero(kinds).tolist():
         values[at] = _spoil(values[at], MALFORMED[int(kinds[at])], int(topic[at]), int(draws.bits(7)[at]))
     keys = _keys(workload.users)
-    return Events(topic, [keys[user] for user in users.tolist()], values, times, kinds.astype(np.uint8))
+    return Events(topic, [keys[user] for user in users.tolist()], values, times, kinds.astype(np.uint8), n != numbers)
 
 
 def flush(workload: Workload, after_ms: int) -> list[Flush]:
@@ -123,6 +160,47 @@ def flush(workload: Workload, after_ms: int) -> list[Flush]:
         f'"timestamp":"{_iso(at)}","payment_method":"paypal"}}'
     )
     return [Flush(topic, b"flush", text.encode(), at) for topic, text in zip(TOPICS, (click, sale), strict=True)]
+
+
+def _originals(workload: Workload, seed: int, n: Array) -> Array:
+    """For each event the number of the one whose bytes it has: its own, or that of an earlier one."""
+    if not workload.duplicates:
+        return n
+    draws = _Draws(seed, n)
+    back = np.uint64(1) + draws.bits(11) % np.uint64(workload.duplicate_within)
+    chosen = (_unit(draws.bits(10)) < _threshold(workload.duplicates)) & (n >= back)
+    return np.where(chosen, n - np.minimum(back, n), n)
+
+
+def _event_times(workload: Workload, draws: _Draws, n: Array, eps: float) -> Array:
+    """Event times in epoch ms: on the scenario's scale, then late, disordered or in the future as it says."""
+    if workload.session_gaps:
+        return start_ms(workload) + _steps_ms(int(n.max(initial=0)) // workload.users)[n // np.uint64(workload.users)]
+    times = start_ms(workload) + np.floor(n.astype(np.float64) * (1000.0 * workload.time_scale) / eps).astype(np.int64)
+    which, how_far = _unit(draws.bits(12)), draws.bits(13)
+    inside, behind = _threshold(workload.late), _threshold(workload.too_late)
+    times -= np.where(which < inside, how_far % np.uint64(240_000), 0).astype(np.int64)
+    too_late = (which >= inside) & (which < inside + behind)
+    times -= np.where(too_late, 600_000 + how_far % np.uint64(3_000_000), 0).astype(np.int64)
+    if workload.disorder_s:
+        times -= (draws.bits(14) % np.uint64(round(workload.disorder_s * 1000) + 1)).astype(np.int64)
+    if workload.far_late_every:
+        times -= np.where(_every(n, workload.far_late_every), 86_400_000, 0)
+    if workload.future_every:
+        times += np.where(_every(n, workload.future_every), round(workload.future_s * 1000), 0)
+    return times
+
+
+def _every(n: Array, every: int) -> Array:
+    last: Array = n % np.uint64(every) == np.uint64(every - 1)
+    return last
+
+
+def _steps_ms(last: int) -> Array:
+    """Event time of each step since the start: its gaps lie just under, at and over 30 minutes, or are short."""
+    gaps = np.array([60_000, 1_799_999, 1_800_000, 1_800_001, 600_000, 240_000])
+    steps: Array = np.concatenate([[0], np.cumsum(gaps[np.arange(last) % len(gaps)])])
+    return steps
 
 
 class _Draws:
@@ -212,7 +290,8 @@ def _values(
     catalogue, middles, values = _products(workload.products), _middles(workload.products), []
     for index, topic, user, product, ms, extra in zip(n, topics, users, products, times, bits, strict=True):
         second, rest = divmod(ms, 1000)
-        who = f'","user_id":"user_{user + 1}","session_id":"sess_user_{user + 1}_{second // 1800}'
+        period = "" if workload.session_gaps else f"_{second // 1800}"
+        who = f'","user_id":"user_{user + 1}","session_id":"sess_user_{user + 1}{period}'
         if topic == 0:
             text = (
                 f'{{"event_id":"evt_{index:012x}{who}{middles[product][0]}{ACTIONS[extra % 6]}","timestamp":"'
@@ -227,6 +306,19 @@ def _values(
             )
         values.append(text.encode())
     return values
+
+
+def _other_clock(value: bytes, ms: int, bits: int) -> bytes:
+    """The same record with the same moment written otherwise: with an offset, without, finer, or with a space."""
+    ahead = ms + 7_200_000
+    forms = (
+        f"{_iso(ahead)[:-1]}+02:00",
+        _iso(ms)[:-1],
+        f"{_iso(ms)[:-1]}999Z",
+        _iso(ms).replace("T", " "),
+        f"{_iso(ms - 19_800_000)[:-1]}-05:30",
+    )
+    return value.replace(_iso(ms).encode(), forms[bits % len(forms)].encode())
 
 
 def _spoil(value: bytes, kind: str, topic: int, bits: int) -> bytes:
@@ -249,7 +341,22 @@ def _spoil(value: bytes, kind: str, topic: int, bits: int) -> bytes:
             return b"\xff" + bits.to_bytes(8, "little") * (1 + bits % 8)
         case "empty":
             return b""
+        case "wrong encoding":
+            return value.decode().replace('"user_id":"', '"user_id":"é').encode("latin-1")
+        case "deep":
+            return b'{"event_id":' + b"[" * 3000 + b"]" * 3000 + b"}"
+        case "NaN" if topic:
+            return _replace_amount(value, b"NaN")
+        case "huge number" if topic:
+            return _replace_amount(value, b"1" + b"0" * 40)
+        case "oversized":
+            return value.replace(b'"product_id"', b'"filler":"' + b"x" * 200_000 + b'","product"')
         case "bad timestamp":
             return value.replace(b'"timestamp":"2', b'"timestamp":"second ')
     outside = (b'"payment_method":"', b'"payment_method":"cash or ') if topic else (b'"action":"', b'"action":"re')
     return value.replace(*outside)
+
+
+def _replace_amount(value: bytes, number: bytes) -> bytes:
+    before, _, after = value.partition(b'"amount":')
+    return before + b'"amount":' + number + after[after.index(b",") :]

@@ -143,10 +143,10 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
 def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> DataFrame:
     """The result of a query, from the records of the topics that it reads, in their order."""
     makers: dict[str, Callable[..., DataFrame]] = {
-        "page_views": transforms.page_views,
-        "revenue": transforms.revenue,
-        "conversions": partial(transforms.conversions, form=settings.conversions),
-        "sessions": transforms.sessions,
+        "page_views": partial(transforms.page_views, once=settings.deduplicate),
+        "revenue": partial(transforms.revenue, once=settings.deduplicate),
+        "conversions": partial(transforms.conversions, form=settings.conversions, once=settings.deduplicate),
+        "sessions": partial(transforms.sessions, once=settings.deduplicate),
         "dead_letter": transforms.dead_letter,
     }
     return makers[name](*records)

@@ -52,6 +52,7 @@ class Settings:
     starting_offsets: str
     max_offsets_per_trigger: int | None
     conversions: str
+    deduplicate: bool
     checkpoint_manager: str
     java_options: str
     codegen_cache: int
@@ -66,6 +67,7 @@ class Settings:
             "partitions": self.partitions,
             "state store": self.state_store,
             "conversions": self.conversions,
+            "deduplicate": self.deduplicate,
             "topic prefix": self.topic_prefix,
         }
 
@@ -81,7 +83,9 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         for name in ("partitions", "trigger", "conversions", "checkpoint_manager", "java_options", "codegen_cache")
     }
     plain = ("bootstrap", "checkpoint", "output", "jars", "topic_prefix", "master", "state_store", "starting_offsets")
-    values |= {name: getattr(args, name) for name in (*plain, "max_offsets_per_trigger", "driver_memory")}
+    values |= {
+        name: getattr(args, name) for name in (*plain, "deduplicate", "max_offsets_per_trigger", "driver_memory")
+    }
     return Settings(**values, queries=queries, sinks=sinks, conf=tuple(args.conf))
 
 
@@ -123,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trigger", type=_interval, metavar="T", help="such as '1500 ms' or '10 seconds'; 0 ms is as fast as can be")
     add("--partitions", type=_positive, metavar="N", help="shuffle partitions, and so of the state")
     add("--conversions", choices=("linear", "join"), help="form of the conversions query; both give the same rows")
+    add("--deduplicate", action="store_true", help="count an event id once, as long as the watermark has not passed it")
     add("--master", default="local[2]", help="Spark's master")
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")

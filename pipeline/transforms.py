@@ -46,24 +46,22 @@ NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{
 TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?$"
 
 
-def page_views(records: DataFrame) -> DataFrame:
+def page_views(records: DataFrame, once: bool = False) -> DataFrame:
     """Events and distinct users per minute, product and category; the users are exact."""
     window = F.window("timestamp", f"{PAGE_VIEWS_WINDOW_S} seconds")
     return (
-        valid(records, CLICKSTREAM)
-        .withWatermark("timestamp", DELAY)
+        _watermarked(records, CLICKSTREAM, once)
         .groupBy(window, "product_id", "category")
         .agg(F.count("*").alias("view_count"), F.size(F.collect_set("user_id")).alias("unique_users"))
         .select(*_bounds(), "product_id", "category", "view_count", "unique_users")
     )
 
 
-def revenue(records: DataFrame) -> DataFrame:
+def revenue(records: DataFrame, once: bool = False) -> DataFrame:
     """Transactions, their sum and their mean per five minutes and category, in decimals."""
     mean = F.col("total_revenue") / F.col("transaction_count").cast("decimal(12,0)")
     return (
-        valid(records, TRANSACTIONS)
-        .withWatermark("timestamp", DELAY)
+        _watermarked(records, TRANSACTIONS, once)
         .groupBy(F.window("timestamp", f"{REVENUE_WINDOW_S} seconds"), "category")
         .agg(F.count("*").alias("transaction_count"), F.sum("amount").alias("total_revenue"))
         .select(
@@ -76,13 +74,12 @@ def revenue(records: DataFrame) -> DataFrame:
     )
 
 
-def sessions(records: DataFrame) -> DataFrame:
+def sessions(records: DataFrame, once: bool = False) -> DataFrame:
     """Periods of activity of one session id, closed by 30 minutes without an event."""
     start, end = F.min("timestamp").alias("session_start"), F.max("timestamp").alias("session_end")
     duration = (F.unix_millis("session_end") - F.unix_millis("session_start")) / 1000.0
     return (
-        valid(records, CLICKSTREAM)
-        .withWatermark("timestamp", DELAY)
+        _watermarked(records, CLICKSTREAM, once)
         .groupBy(F.session_window("timestamp", f"{SESSION_GAP_S} seconds"), "session_id")
         .agg(start, end, F.count("*").alias("event_count"))
         .select(
@@ -96,16 +93,16 @@ def sessions(records: DataFrame) -> DataFrame:
     )
 
 
-def conversions(clickstream: DataFrame, transactions: DataFrame, form: str) -> DataFrame:
+def conversions(clickstream: DataFrame, transactions: DataFrame, form: str, once: bool = False) -> DataFrame:
     """Clicks and how many of them led to a purchase, per five minutes of the click's time and product.
 
-    `form` is ``linear`` or ``join``; both give the same rows for records that are not late.
+    `form` is ``linear`` or ``join``; both give the same rows for records that are not late. With `once`
+    the clicks of one event id count as one.
     """
-    clicks = valid(clickstream, CLICKSTREAM).select(
-        "user_id", "product_id", "timestamp", F.concat_ws(":", "partition", "offset").alias("record")
-    )
+    record = F.col("event_id") if once else F.concat_ws(":", "partition", "offset")
+    clicks = valid(clickstream, CLICKSTREAM).select("user_id", "product_id", "timestamp", record.alias("record"))
     purchases = valid(transactions, TRANSACTIONS).select("user_id", "product_id", "timestamp")
-    counted = {"linear": _linear, "join": _join}[form](clicks, purchases)
+    counted = _join(clicks, purchases) if form == "join" else _linear(clicks, purchases, once)
     rate = F.col("purchases") / F.col("clicks")
     return counted.select(
         "window_start", "window_end", "product_id", "clicks", "purchases", rate.cast("double").alias("conversion_rate")
@@ -134,7 +131,13 @@ def _bounds() -> tuple[Column, Column]:
     return F.col("window.start").alias("window_start"), F.col("window.end").alias("window_end")
 
 
-def _linear(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
+def _watermarked(records: DataFrame, topic: str, once: bool) -> DataFrame:
+    """Valid records under the watermark; with `once` those of one event id count as one until it has passed them."""
+    events = valid(records, topic).withWatermark("timestamp", DELAY)
+    return events.dropDuplicatesWithinWatermark([INPUT[topic][0].name]) if once else events
+
+
+def _linear(clicks: DataFrame, purchases: DataFrame, once: bool) -> DataFrame:
     """One aggregation over the union of both streams; no click ever meets more than its next purchase.
 
     A purchase is put into each of the three click windows whose clicks it can convert. The event time of
@@ -145,18 +148,29 @@ def _linear(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
     length, horizon = CONVERSIONS_WINDOW_S, CONVERSION_HORIZON_S
     delay = f"{WATERMARK_DELAY_S + horizon} seconds"
     shifted = F.col("timestamp") + F.expr(f"INTERVAL {horizon} SECONDS")
-    seen = clicks.select("user_id", "product_id", shifted.alias("e"), (F.unix_millis("timestamp") * 2).alias("mark"))
+    identity = F.col("record") if once else F.lit(None).cast("string")
+    seen = clicks.select(
+        "user_id",
+        "product_id",
+        shifted.alias("e"),
+        (F.unix_millis("timestamp") * 2).alias("mark"),
+        identity.alias("id"),
+    )
     steps = F.explode(F.array(*(F.lit(step) for step in range(horizon // length + 1))))
     bought = purchases.select("*", steps.alias("step")).select(
         "user_id",
         "product_id",
         F.timestamp_millis(F.unix_millis("timestamp") + (horizon - F.col("step") * length) * 1000).alias("e"),
         (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
+        F.lit(None).cast("string").alias("id"),
     )
     both = seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay))
+    # A set of (time, id) holds the copies of a click once, and equal purchases too, which change nothing.
+    copies_once = F.transform(F.collect_set(F.struct("mark", F.coalesce("id", F.lit("")))), lambda one: one["mark"])
+    collected = copies_once if once else F.collect_list("mark")
     marks = (
         both.groupBy(F.window("e", f"{length} seconds"), "product_id", "user_id")
-        .agg(F.sort_array(F.collect_list("mark"), asc=False).alias("marks"))
+        .agg(F.sort_array(collected, asc=False).alias("marks"))
         .select("window", "product_id", _matched("marks").alias("matched"))
     )
     back = F.expr(f"INTERVAL {horizon} SECONDS")

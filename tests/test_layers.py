@@ -13,6 +13,8 @@ LAYERS = (
     {"doctor", "runner"},
     {"report", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
     {"verdict"},
+    {"explain"},
+    {"evidence"},
     {"oracle", "checkers", "measures"},
     {"history"},
     {"scenario"},

@@ -67,6 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 def _engine(args: argparse.Namespace) -> Engine:
     plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
+    plan["segments"] = tuple(map(tuple, plan.get("segments", ())))
     plan["workload"] = msgspec.convert(plan["workload"], Workload)
     producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **PRODUCER})
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
@@ -90,7 +91,12 @@ def _report(engine: Engine) -> None:
 
 def _say(engine: Engine, event: str) -> None:
     journal = engine.journal
-    figures = {"sent": journal.sent, "acked": journal.acknowledged, "failed": journal.failed}
+    figures = {
+        "flush_ms": engine.flush_ms,
+        "sent": journal.sent,
+        "acked": journal.acknowledged,
+        "failed": journal.failed,
+    }
     print(json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()}), flush=True)
 
 

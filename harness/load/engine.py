@@ -8,7 +8,7 @@ the schedule at once, so that making them does not disturb the pace.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,10 @@ class Producer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to send: `eps` None is as fast as the client takes it; `start_at` is an epoch second."""
+    """What to send: `eps` None is as fast as the client takes it; `start_at` is an epoch second.
+
+    `segments` are (events per second, seconds) of each stretch of the schedule; without any it is steady.
+    """
 
     workload: Workload
     seed: int
@@ -60,6 +63,7 @@ class Plan:
     events: int
     start_at: float
     event_eps: float = 1000.0
+    segments: tuple[tuple[float, float], ...] = ()
 
     @property
     def density(self) -> float:
@@ -79,8 +83,19 @@ class Journal:
     columns: dict[str, Array] = field(init=False)
 
     def __post_init__(self) -> None:
-        types = {"topic": np.uint8, "partition": np.int32, "malformed": np.uint8, "flush": np.bool_}
-        names = ("topic", "partition", "offset", "due_us", "sent_us", "acked_us", "event_time_ms", "malformed", "flush")
+        types = {"topic": np.uint8, "partition": np.int32, "malformed": np.uint8, "copy": np.bool_, "flush": np.bool_}
+        names = (
+            "topic",
+            "partition",
+            "offset",
+            "due_us",
+            "sent_us",
+            "acked_us",
+            "event_time_ms",
+            "malformed",
+            "copy",
+            "flush",
+        )
         self.columns = {name: np.zeros(self.size, dtype=types.get(name, np.int64)) for name in names}
         self.columns["offset"] -= 1
 
@@ -106,6 +121,7 @@ class Engine:
         self._clock = clock
         self._sleep = sleep
         self._stopped = False
+        self.flush_ms = 0
         self.journal = Journal(plan.events + len(TOPICS))
 
     def stop(self) -> None:
@@ -125,6 +141,7 @@ class Engine:
         after_ms = int(self.journal.columns["event_time_ms"][:n].max(initial=workloads.start_ms(self._plan.workload)))
         for index, event in enumerate(workloads.flush(self._plan.workload, after_ms)):
             row = n + index
+            self.flush_ms = event.event_time_ms
             now = self._clock()
             self._note(row, index, now, event.event_time_ms, malformed=0)
             self.journal.columns["flush"][row] = True
@@ -147,7 +164,10 @@ class Engine:
     def _due(self, first: int, count: int) -> Array:
         if self._plan.eps is None:
             return np.full(count, self._plan.start_at)
-        return self._plan.start_at + np.arange(first, first + count) / self._plan.eps
+        numbers = np.arange(first, first + count)
+        if not self._plan.segments:
+            return self._plan.start_at + numbers / self._plan.eps
+        return self._plan.start_at + _due_s(self._plan.segments, numbers)
 
     def _send(self, first: int, events: Events, due: Array) -> None:
         rows = slice(first, first + len(due))
@@ -155,6 +175,7 @@ class Engine:
         columns["topic"][rows] = events.topic
         columns["event_time_ms"][rows] = events.event_time_ms
         columns["malformed"][rows] = events.malformed
+        columns["copy"][rows] = events.copy
         columns["due_us"][rows] = (due * 1e6).astype(np.int64)
         topics = [self._topics[topic] for topic in events.topic.tolist()]
         for index, (moment, topic, key, value) in enumerate(
@@ -213,3 +234,15 @@ class Engine:
         columns = self.journal.columns
         delays = columns["sent_us"][rows] - columns["due_us"][rows]
         return round(float(np.percentile(delays, 99)) / 1e3, 3) if len(delays) else 0.0
+
+
+def _due_s(segments: Sequence[tuple[float, float]], numbers: Array) -> Array:
+    """Seconds after the start at which each event is due, for stretches of (events per second, seconds)."""
+    due = np.zeros(len(numbers))
+    first, begins_s = 0.0, 0.0
+    for rate, seconds in segments:
+        inside = numbers >= first
+        if rate:
+            due[inside] = begins_s + (numbers[inside] - first) / rate
+        first, begins_s = first + rate * seconds, begins_s + seconds
+    return due

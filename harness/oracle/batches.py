@@ -7,9 +7,11 @@ exists once N is done, and its modification time is the moment at which its effe
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import RunError
 
@@ -22,6 +24,32 @@ class Batch:
     ends: dict[tuple[str, int], int]
     watermark_ms: int
     committed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """The watermark at which each batch of a query ran, in epoch ms; they never fall."""
+
+    at: tuple[int, ...]
+    lateness: Literal["previous", "own", "never"] = "previous"
+    """What late rows are judged by; `own` and `never` are what a wrong pipeline may do."""
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> Watermarks:
+        """The watermarks of batches in order."""
+        return cls(tuple(batch.watermark_ms for batch in batches))
+
+    def before(self, batch: int) -> int:
+        """What late rows of a batch are judged by: the watermark of the batch before it, 0 for the first."""
+        if self.lateness == "never":
+            return -(2**62)
+        number = batch if self.lateness == "own" else batch - 1
+        return self.at[number] if number >= 0 else 0
+
+    def first_at(self, moment_ms: int) -> int | None:
+        """The first batch whose watermark has reached a moment; None where none has."""
+        found = bisect_left(self.at, moment_ms)
+        return found if found < len(self.at) else None
 
 
 def read(checkpoint: Path, committed_s: dict[int, float]) -> list[Batch]:

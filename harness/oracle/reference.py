@@ -1,249 +1,365 @@
-"""The contract once more, in plain Python, an event at a time.
+"""What must come out, batch by batch: the contract once more, in plain Python, an event at a time.
 
-Written from contract.md alone, to be read against it: slower and smaller than the pipeline, and
-sharing nothing with it. This oracle judges on-time data: every valid record counts, and every window
-that the flush events close has its row. Whether the data was on time is checked apart (`late`).
+Written to be read against contract.md and the semantics that facts.md lists; slower and smaller than
+the pipeline, and sharing nothing with it. What it needs beside the records is Spark's own log: which
+batch read each record, and at which watermark each batch ran. Records come in the order of their
+partitions, so that of two copies the first is read first.
+
+    late     by the watermark of the batch before:  window end ≤ W[b-1]    (page_views, revenue, conversions)
+                                                   time + 30 min ≤ W[b-1] (sessions)
+                                                   time ≤ W[b-1]          (join, deduplication)
+    emitted  in the first batch whose own watermark has reached the end of the window or session
 """
 
 from __future__ import annotations
 
-import json
-import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from harness.model import Record
+from harness.oracle.batches import Watermarks
+from harness.oracle.records import Click, Purchase, Rejected, iso, parse
 
 MINUTE_MS = 60_000
 DELAY_MS = 5 * MINUTE_MS
 HORIZON_MS = 10 * MINUTE_MS
 GAP_MS = 30 * MINUTE_MS
+FIVE_MS = 5 * MINUTE_MS
 
-Rows = dict[tuple[Any, ...], tuple[Any, ...]]
-
-OPTIONAL = ("page_url", "referrer")
-ACTIONS = {"view", "click", "add_to_cart"}
-PAYMENTS = {"credit_card", "debit_card", "paypal"}
-CLICK_STRINGS = ("event_id", "user_id", "session_id", "product_id", "category", "action")
-TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", "category", "payment_method")
-TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Key = tuple[Any, ...]
+Rows = dict[Key, tuple[Any, ...]]
+Batches = Mapping[str, int]
+"""For each query that reads the record, the number of the batch that read it; a query that never read it is left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Click:
-    """A valid clickstream record."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Which of the pipeline's promised forms is judged: they differ in what is late, not in what is right."""
 
-    at_ms: int
-    user: str
-    session: str
-    product: str
-    category: str
+    conversions: str = "linear"
+    deduplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """A valid transaction."""
+@dataclass(slots=True)
+class Expected:
+    """One query's answer.
 
-    at_ms: int
-    user: str
-    product: str
-    category: str
-    amount: Decimal
+    `rows`: identity → measures of every row that must have come out; `batch`: identity → the batch that
+    emits it. `dropped`: batch → rows that its operators must report as dropped by the watermark. `late`:
+    identity → event times of the late events that would have counted in this row. `counted`,
+    `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
+    joined an open session, `open` of groups or sessions still held in state at the end, of `open_events` events.
+    """
 
+    rows: Rows = field(default_factory=dict)
+    batch: dict[Key, int] = field(default_factory=dict)
+    dropped: dict[int, int] = field(default_factory=dict)
+    late: dict[Key, list[int]] = field(default_factory=dict)
+    counted: int = 0
+    late_events: int = 0
+    open: int = 0
+    open_events: int = 0
+    merged: int = 0
+    repeated: int = 0
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that the contract sends to the dead letter, and every reason that would be a right one."""
+    def drop(self, batch: int, rows: int = 1) -> None:
+        """Note rows that an operator of the batch drops."""
+        self.dropped[batch] = self.dropped.get(batch, 0) + rows
 
-    reasons: frozenset[str]
-
-
-def parse(record: Record) -> Click | Purchase | Rejected:
-    """Read a record by the contract's table of input."""
-    fields = _object(record.value)
-    if fields is None:
-        return Rejected(frozenset({"not json"}))
-    strings = CLICK_STRINGS if record.topic == "clickstream" else TRANSACTION_STRINGS
-    problems = set(_string_problems(fields, strings))
-    at_ms = _timestamp(fields.get("timestamp"), problems)
-    if record.topic == "clickstream":
-        _in_set(fields, "action", ACTIONS, problems)
-        problems |= {f"type {name}" for name in OPTIONAL if not isinstance(fields.get(name), str | None)}
-        if problems or at_ms is None:
-            return Rejected(frozenset(problems))
-        return Click(at_ms, fields["user_id"], fields["session_id"], fields["product_id"], fields["category"])
-    _in_set(fields, "payment_method", PAYMENTS, problems)
-    amount = _amount(fields.get("amount"), problems)
-    _quantity(fields.get("quantity"), problems)
-    if problems or at_ms is None or amount is None:
-        return Rejected(frozenset(problems))
-    return Purchase(at_ms, fields["user_id"], fields["product_id"], fields["category"], amount)
-
-
-def _object(value: bytes) -> dict[str, Any] | None:
-    try:
-        fields = json.loads(value.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError, InvalidOperation):
-        return None
-    return fields if isinstance(fields, dict) else None
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _string_problems(fields: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
-    for name in names:
-        if fields.get(name) is None:
-            yield f"missing {name}"
-        elif not isinstance(fields[name], str):
-            yield f"type {name}"
-
-
-def _in_set(fields: dict[str, Any], name: str, allowed: set[str], problems: set[str]) -> None:
-    if isinstance(fields.get(name), str) and fields[name] not in allowed:
-        problems.add(f"value {name}")
-
-
-def _timestamp(value: Any, problems: set[str]) -> int | None:
-    if value is None:
-        problems.add("missing timestamp")
-        return None
-    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        problems.add("type timestamp")
-        return None
-    day, clock, fraction, offset = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}{(offset or 'Z')}")
-    except ValueError:
-        problems.add("type timestamp")
-        return None
-    whole_ms = (moment - EPOCH) // timedelta(milliseconds=1)
-    return whole_ms + int((fraction or "0").ljust(3, "0")[:3])
-
-
-def _amount(value: Any, problems: set[str]) -> Decimal | None:
-    if value is None:
-        problems.add("missing amount")
-    elif isinstance(value, bool) or not isinstance(value, int | Decimal):
-        problems.add("type amount")
-    else:
-        amount = Decimal(value)
-        if abs(amount) >= 10**10 or amount != amount.quantize(Decimal("0.01")):
-            problems.add("type amount")
-        elif amount < 0:
-            problems.add("value amount")
-        else:
-            return amount
-    return None
-
-
-def _quantity(value: Any, problems: set[str]) -> None:
-    if value is None:
-        problems.add("missing quantity")
-    elif isinstance(value, bool) or not isinstance(value, int) or value >= 2**31:
-        problems.add("type quantity")
-    elif value < 1:
-        problems.add("value quantity")
-
-
-def iso(ms: int) -> str:
-    """Epoch milliseconds as ISO 8601 in UTC, the form in which rows are compared."""
-    return (EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    def emit(self, key: Key, values: tuple[Any, ...], batch: int) -> None:
+        """Note a row and the batch that emits it."""
+        self.rows[key] = values
+        self.batch[key] = batch
 
 
 class Reference:
-    """Takes records one by one; `rows` then gives every row that must have come out."""
+    """Takes records with the batch that read each; `expected` then gives every row that must have come out."""
 
-    def __init__(self) -> None:
-        self._views: dict[tuple[int, str, str], tuple[list[int], set[str]]] = defaultdict(lambda: ([0], set()))
-        self._revenue: dict[tuple[int, str], list[Decimal]] = defaultdict(list)
-        self._clicks: dict[tuple[str, str], list[int]] = defaultdict(list)
-        self._purchases: dict[tuple[str, str], list[int]] = defaultdict(list)
-        self._sessions: dict[str, list[int]] = defaultdict(list)
+    def __init__(self, watermarks: Mapping[str, Watermarks], rules: Rules | None = None) -> None:
+        rules = rules or Rules()
+        self._queries = {
+            "page_views": PageViews(watermarks["page_views"], rules),
+            "revenue": Revenue(watermarks["revenue"], rules),
+            "conversions": CONVERSIONS[rules.conversions](watermarks["conversions"], rules),
+            "sessions": Sessions(watermarks["sessions"], rules),
+        }
         self._rejected: Rows = {}
-        self._newest = {"clickstream": -1, "transactions": -1}
-        self.counted = {"clickstream": 0, "transactions": 0}
 
-    def add(self, record: Record) -> None:
-        """Count one record wherever the contract counts it."""
-        event = parse(record)
+    def add(self, record: Record, event: Click | Purchase | Rejected, batches: Batches) -> None:
+        """Count one record wherever the contract counts it, by the queries that have read it."""
         match event:
             case Rejected(reasons):
-                key = (record.topic, record.partition, record.offset)
-                self._rejected[key] = (record.value.hex(), reasons)
-                return
+                if "dead_letter" in batches:
+                    key = (record.topic, record.partition, record.offset)
+                    self._rejected[key] = (record.value.hex(), reasons)
             case Click():
-                self._click(event)
+                for name in ("page_views", "conversions", "sessions"):
+                    if name in batches:
+                        self._queries[name].click(event, batches[name], record.partition)
             case Purchase():
-                self._revenue[event.at_ms // (5 * MINUTE_MS), event.category].append(event.amount)
-                self._purchases[event.user, event.product].append(event.at_ms)
-        self.counted[record.topic] += 1
-        self._newest[record.topic] = max(self._newest[record.topic], event.at_ms)
+                for name in ("revenue", "conversions"):
+                    if name in batches:
+                        self._queries[name].purchase(event, batches[name])
 
-    def _click(self, click: Click) -> None:
-        views, users = self._views[click.at_ms // MINUTE_MS, click.product, click.category]
-        views[0] += 1
-        users.add(click.user)
-        self._clicks[click.user, click.product].append(click.at_ms)
-        self._sessions[click.session].append(click.at_ms)
+    def expected(self) -> dict[str, Expected]:
+        """Every row that the watermark has released, by query."""
+        answers = {name: query.expected() for name, query in self._queries.items()}
+        return answers | {"dead_letter": Expected(rows=self._rejected, counted=len(self._rejected))}
 
-    def rows(self) -> dict[str, Rows]:
-        """Every row that the watermark has released, by query: identity columns → measures."""
-        clicks = self._newest["clickstream"] - DELAY_MS
-        transactions = self._newest["transactions"] - DELAY_MS
-        return {
-            "page_views": self._page_views(clicks),
-            "revenue": self._revenues(transactions),
-            "conversions": self._conversions(min(clicks, transactions)),
-            "sessions": self._session_rows(clicks),
-            "dead_letter": self._rejected,
-        }
 
-    def _page_views(self, watermark_ms: int) -> Rows:
-        return {
-            (*_window(minute, MINUTE_MS), product, category): (views[0], len(users))
-            for (minute, product, category), (views, users) in self._views.items()
-            if (minute + 1) * MINUTE_MS <= watermark_ms
-        }
+class Windows:
+    """Groups of a window that ends at a known moment: what is late for it, and when it closes.
 
-    def _revenues(self, watermark_ms: int) -> Rows:
-        rows: Rows = {}
-        for (five, category), amounts in self._revenue.items():
-            if (five + 1) * 5 * MINUTE_MS <= watermark_ms:
-                total = sum(amounts, Decimal(0)).quantize(Decimal("0.01"))
-                average = (total / len(amounts)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
-                rows[*_window(five, 5 * MINUTE_MS), category] = (len(amounts), total, average)
-        return rows
+    Order does not matter: a record counts unless its window's end is behind the watermark of the batch
+    before its own, and whatever counts has been read by the batch that emits the window.
+    """
 
-    def _conversions(self, watermark_ms: int) -> Rows:
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        self.watermarks = watermarks
+        self.rules = rules
+        self.answer = Expected()
+        self._dropped: set[tuple[int, Key]] = set()
+        self._held: dict[str, int] = {}
+
+    def counts(self, end_ms: int, batch: int, group: Key | None, row: Key, at_ms: int) -> bool:
+        """Whether an event of this group is in time; a late one is noted, once a group and batch.
+
+        Spark aggregates within a batch before it looks at the watermark, so it reports dropped groups,
+        not dropped events; group None is for operators that see each event.
+        """
+        if end_ms > self.watermarks.before(batch):
+            self.answer.counted += 1
+            return True
+        self.answer.late_events += 1
+        self.answer.late.setdefault(row, []).append(at_ms)
+        if group is None:
+            self.answer.drop(batch)
+        elif (batch, group) not in self._dropped:
+            self._dropped.add((batch, group))
+            self.answer.drop(batch)
+        return False
+
+    def counts_once(self, end_ms: int, batch: int, group: Key, row: Key, event: Click | Purchase) -> bool:
+        """As `counts`, but with deduplication the event is late by its own time, before any grouping."""
+        if self.rules.deduplicate:
+            return self.counts(event.at_ms, batch, None, row, event.at_ms) and self._is_first(event, batch)
+        return self.counts(end_ms, batch, group, row, event.at_ms)
+
+    def _is_first(self, event: Click | Purchase, batch: int) -> bool:
+        """`dropDuplicatesWithinWatermark`: an identity is held until the watermark reaches time + delay."""
+        held = self._held.get(event.identity)
+        if held is not None and held > self.watermarks.before(batch):
+            self.answer.repeated += 1
+            self.answer.counted -= 1
+            return False
+        self._held[event.identity] = event.at_ms + DELAY_MS
+        return True
+
+    def close(self, end_ms: int, key: Key, values: tuple[Any, ...], events: int, groups: int = 1) -> None:
+        """Emit the row in the first batch whose watermark has reached the end; else it is still open."""
+        batch = self.watermarks.first_at(end_ms)
+        if batch is None:
+            self.answer.open += groups
+            self.answer.open_events += events
+        else:
+            self.answer.emit(key, values, batch)
+
+    def click(self, click: Click, batch: int, partition: int) -> None:
+        """Count a click."""
+        raise NotImplementedError
+
+    def purchase(self, purchase: Purchase, batch: int) -> None:
+        """Count a purchase."""
+        raise NotImplementedError
+
+    def expected(self) -> Expected:
+        """The answer."""
+        raise NotImplementedError
+
+
+class PageViews(Windows):
+    """Events and distinct users of a minute, product and category."""
+
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        super().__init__(watermarks, rules)
+        self._groups: dict[tuple[int, str, str], tuple[list[int], set[str]]] = defaultdict(lambda: ([0], set()))
+
+    def click(self, click: Click, batch: int, partition: int) -> None:
+        minute = click.at_ms // MINUTE_MS
+        group = (minute, click.product, click.category)
+        row = (*_window(minute, MINUTE_MS), click.product, click.category)
+        if self.counts_once((minute + 1) * MINUTE_MS, batch, group, row, click):
+            views, users = self._groups[group]
+            views[0] += 1
+            users.add(click.user)
+
+    def expected(self) -> Expected:
+        for (minute, product, category), (views, users) in self._groups.items():
+            key = (*_window(minute, MINUTE_MS), product, category)
+            self.close((minute + 1) * MINUTE_MS, key, (views[0], len(users)), views[0])
+        return self.answer
+
+
+class Revenue(Windows):
+    """Transactions, their sum and their mean of five minutes and a category."""
+
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        super().__init__(watermarks, rules)
+        self._groups: dict[tuple[int, str], list[Decimal]] = defaultdict(list)
+
+    def purchase(self, purchase: Purchase, batch: int) -> None:
+        five = purchase.at_ms // FIVE_MS
+        row = (*_window(five, FIVE_MS), purchase.category)
+        if self.counts_once((five + 1) * FIVE_MS, batch, (five, purchase.category), row, purchase):
+            self._groups[five, purchase.category].append(purchase.amount)
+
+    def expected(self) -> Expected:
+        for (five, category), amounts in self._groups.items():
+            total = sum(amounts, Decimal(0)).quantize(Decimal("0.01"))
+            average = (total / len(amounts)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
+            key = (*_window(five, FIVE_MS), category)
+            self.close((five + 1) * FIVE_MS, key, (len(amounts), total, average), len(amounts))
+        return self.answer
+
+
+class LinearConversions(Windows):
+    """Clicks and those that converted, of five minutes of the click and a product; linear form.
+
+    A click is late with its window; a purchase is put into each window whose clicks it can convert, and
+    is late for each of them apart. With deduplication a window counts an event id once.
+    """
+
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        super().__init__(watermarks, rules)
+        self._clicks: dict[tuple[int, str, str], list[tuple[int, str]]] = defaultdict(list)
+        self._purchases: dict[tuple[int, str, str], list[int]] = defaultdict(list)
+
+    def click(self, click: Click, batch: int, partition: int) -> None:
+        if self._in_time(click.at_ms // FIVE_MS, click, batch):
+            self._clicks[click.at_ms // FIVE_MS, click.product, click.user].append((click.at_ms, click.identity))
+
+    def purchase(self, purchase: Purchase, batch: int) -> None:
+        own = purchase.at_ms // FIVE_MS
+        for five in range(own - HORIZON_MS // FIVE_MS, own + 1):
+            if self._in_time(five, purchase, batch):
+                self._purchases[five, purchase.product, purchase.user].append(purchase.at_ms)
+
+    def _in_time(self, five: int, event: Click | Purchase, batch: int) -> bool:
+        row = (*_window(five, FIVE_MS), event.product)
+        group = (five, event.product, event.user)
+        return self.counts((five + 1) * FIVE_MS + HORIZON_MS, batch, group, row, event.at_ms)
+
+    def expected(self) -> Expected:
+        totals: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        for group in self._clicks.keys() | self._purchases.keys():
+            clicks, purchases = _times(self._clicks.get(group, []), self.rules), sorted(self._purchases.get(group, []))
+            total = totals[group[0], group[1]]
+            total[0] += len(clicks)
+            total[1] += sum(_converted(click, purchases) for click in clicks)
+            total[2] += 1
+        for (five, product), (clicks_, bought, groups) in totals.items():
+            end = (five + 1) * FIVE_MS + HORIZON_MS
+            if clicks_:
+                key = (*_window(five, FIVE_MS), product)
+                self.close(end, key, (clicks_, bought, bought / clicks_), clicks_, groups)
+            elif self.watermarks.first_at(end) is None:
+                self.answer.open += groups
+        return self.answer
+
+
+class JoinedConversions(Windows):
+    """The same rows from the left-outer join: there an event is late by its own time."""
+
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        super().__init__(watermarks, rules)
+        self._clicks: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self._purchases: dict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def click(self, click: Click, batch: int, partition: int) -> None:
+        if self._in_time(click, batch):
+            self._clicks[click.user, click.product].append((click.at_ms, click.identity))
+
+    def purchase(self, purchase: Purchase, batch: int) -> None:
+        if self._in_time(purchase, batch):
+            self._purchases[purchase.user, purchase.product].append(purchase.at_ms)
+
+    def _in_time(self, event: Click | Purchase, batch: int) -> bool:
+        row = (*_window(event.at_ms // FIVE_MS, FIVE_MS), event.product)
+        return self.counts(event.at_ms, batch, None, row, event.at_ms)
+
+    def expected(self) -> Expected:
         totals: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
-        for (user, product), clicks in self._clicks.items():
-            purchases = sorted(self._purchases.get((user, product), ()))
-            for click in clicks:
-                total = totals[click // (5 * MINUTE_MS), product]
+        for who, clicks in self._clicks.items():
+            purchases = sorted(self._purchases.get(who, ()))
+            for click in _times(clicks, self.rules):
+                total = totals[click // FIVE_MS, who[1]]
                 total[0] += 1
                 total[1] += _converted(click, purchases)
-        return {
-            (*_window(five, 5 * MINUTE_MS), product): (clicks_, bought, bought / clicks_)
-            for (five, product), (clicks_, bought) in totals.items()
-            if (five + 1) * 5 * MINUTE_MS + HORIZON_MS <= watermark_ms
-        }
+        for (five, product), (clicks_, bought) in totals.items():
+            # The join lets the watermark on to the aggregation only as far as it can no longer emit a click.
+            end = (five + 1) * FIVE_MS + HORIZON_MS + 1
+            self.close(end, (*_window(five, FIVE_MS), product), (clicks_, bought, bought / clicks_), clicks_)
+        return self.answer
 
-    def _session_rows(self, watermark_ms: int) -> Rows:
-        rows: Rows = {}
-        for session, times in self._sessions.items():
-            for start, end, count in _periods(sorted(times)):
-                if end + GAP_MS <= watermark_ms:
-                    rows[session, iso(start)] = (iso(end), count, (end - start) / 1000, "completed")
-        return rows
+
+CONVERSIONS = {"linear": LinearConversions, "join": JoinedConversions}
+
+
+class Sessions(Windows):
+    """Periods of one session id. Here order matters: what was emitted can no longer be merged with."""
+
+    def __init__(self, watermarks: Watermarks, rules: Rules) -> None:
+        super().__init__(watermarks, rules)
+        self._events: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def click(self, click: Click, batch: int, partition: int) -> None:
+        row = (click.session, iso(click.at_ms))
+        group = (partition, click.session, click.at_ms)
+        if self.counts_once(click.at_ms + GAP_MS, batch, group, row, click):
+            self._events[click.session].append((batch, click.at_ms))
+
+    def expected(self) -> Expected:
+        for session, events in self._events.items():
+            self._replay(session, sorted(events))
+        return self.answer
+
+    def _replay(self, session: str, events: Sequence[tuple[int, int]]) -> None:
+        held: list[tuple[int, int, int]] = []
+        last = -1
+        for batch, at_ms in events:
+            if batch != last:
+                held = self._release(session, held, last, batch)
+                last = batch
+            joined = [one for one in held if one[0] - GAP_MS <= at_ms <= one[1] + GAP_MS]
+            rest = [one for one in held if one not in joined]
+            self.answer.merged += bool(joined)
+            held = [*rest, _merged([*joined, (at_ms, at_ms, 1)])]
+        self._release(session, held, last, None)
+
+    def _release(
+        self, session: str, held: list[tuple[int, int, int]], last: int, until: int | None
+    ) -> list[tuple[int, int, int]]:
+        """Emit what closes in batches `last` … `until` - 1 (None is the end); the rest is still held."""
+        kept = []
+        for start, end, count in held:
+            closes = self.watermarks.first_at(end + GAP_MS)
+            if closes is None or (until is not None and max(closes, last) >= until):
+                kept.append((start, end, count))
+                continue
+            values = (iso(end), count, (end - start) / 1000, "completed")
+            self.answer.emit((session, iso(start)), values, max(closes, last))
+        if until is None:
+            self.answer.open += len(kept)
+            self.answer.open_events += sum(count for _, _, count in kept)
+        return kept
+
+
+def _merged(periods: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    return min(one[0] for one in periods), max(one[1] for one in periods), sum(one[2] for one in periods)
 
 
 def _converted(click_ms: int, purchases: list[int]) -> bool:
@@ -252,24 +368,27 @@ def _converted(click_ms: int, purchases: list[int]) -> bool:
     return at < len(purchases) and purchases[at] <= click_ms + HORIZON_MS
 
 
-def _periods(times: list[int]) -> Iterator[tuple[int, int, int]]:
-    start = end = times[0]
-    count = 0
-    for time in times:
-        if time - end > GAP_MS:
-            yield start, end, count
-            start, count = time, 0
-        end, count = time, count + 1
-    yield start, end, count
-
-
 def _window(number: int, length_ms: int) -> tuple[str, str]:
     return iso(number * length_ms), iso((number + 1) * length_ms)
 
 
-def expected(records: Iterable[Record]) -> Reference:
-    """Feed every record to a fresh reference."""
-    reference = Reference()
-    for record in records:
-        reference.add(record)
-    return reference
+def _times(clicks: Sequence[tuple[int, str]], rules: Rules) -> list[int]:
+    """The clicks' times; with deduplication each event id once."""
+    if rules.deduplicate:
+        return list({identity: at_ms for at_ms, identity in clicks}.values())
+    return [at_ms for at_ms, _ in clicks]
+
+
+def of_one_batch(records: Iterable[Record], rules: Rules | None = None) -> dict[str, Expected]:
+    """What must come of records that are all read in the first batch, so that none is late."""
+    events = [(record, parse(record)) for record in records]
+    newest = {"clickstream": -1, "transactions": -1}
+    for record, event in events:
+        if not isinstance(event, Rejected):
+            newest[record.topic] = max(newest[record.topic], event.at_ms)
+    clicks, both = newest["clickstream"] - DELAY_MS, min(newest.values()) - DELAY_MS
+    ends = {"page_views": clicks, "sessions": clicks, "revenue": newest["transactions"] - DELAY_MS, "conversions": both}
+    reference = Reference({query: Watermarks((0, max(0, end))) for query, end in ends.items()}, rules)
+    for record, event in events:
+        reference.add(record, event, dict.fromkeys((*ends, "dead_letter"), 0))
+    return reference.expected()

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from harness import measures, scenario, verdict
+from harness import evidence as runs
+from harness import measures, scenario
+from harness.evidence import Evidence
 from harness.history import Run
 from harness.measures import Array
 from harness.model import Result
 from harness.report import Chart, Page, Series, Table
-from harness.verdict import Evidence
 from pipeline.schema import QUERIES
 
 ANOMALIES_MAX = 50
@@ -36,7 +37,7 @@ TARGET_UNITS = {
 
 def of_run(run: Run, result: Result) -> Page:
     """The page of a run; without charts where the run was interrupted."""
-    evidence = verdict.gather(run) if result.figures else None
+    evidence = runs.gather(run) if result.figures else None
     started = datetime.fromtimestamp(run.manifest["started_s"], UTC)
     return Page(
         scenario=run.scenario.name,
@@ -71,11 +72,19 @@ def _anomalies(result: Result) -> Table | None:
     if not result.anomalies:
         return None
     rows = tuple(
-        (one.kind.replace("_", " "), one.query, " · ".join(map(str, one.key)), one.expected, one.observed, one.why)
+        (
+            one.kind.replace("_", " "),
+            one.query,
+            " · ".join(map(str, one.key)),
+            one.expected,
+            one.observed,
+            one.why,
+            "; ".join(one.events),
+        )
         for one in result.anomalies[:ANOMALIES_MAX]
     )
     note = f"{len(result.anomalies):,} in all, the first {len(rows)} here, the rest in result.json."
-    return Table("Anomalies", note, ("kind", "query", "row", "expected", "seen", "explanation"), rows)
+    return Table("Anomalies", note, ("kind", "query", "row", "expected", "seen", "explanation", "events"), rows)
 
 
 def _figures(result: Result) -> tuple[Table, ...]:
@@ -97,9 +106,9 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
 
 
 def _counts(counts: Mapping[str, int]) -> Table:
-    accounted = counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
+    accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
     agree = counts["acknowledged"] == counts["read"] == accounted
-    note = "Acknowledged = read = counted + dropped late + dead letter: " + (
+    note = "Acknowledged = read = counted + dropped late + deduplicated + dead letter: " + (
         "they reconcile." if agree else "THEY DO NOT RECONCILE."
     )
     return Table(

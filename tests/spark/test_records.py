@@ -8,7 +8,7 @@ import pytest
 
 from harness import workload
 from harness.model import Record
-from harness.oracle.reference import Rejected, parse
+from harness.oracle.records import Rejected, parse
 from harness.workload import TOPICS, Workload
 from pipeline import transforms
 from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS

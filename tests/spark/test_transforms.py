@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from harness import workload
 from harness.model import Record
-from harness.oracle.reference import Reference, iso
+from harness.oracle.records import iso
+from harness.oracle.reference import of_one_batch
 from harness.workload import TOPICS, Workload
 from pipeline import transforms
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
@@ -39,14 +41,9 @@ def buy(at_ms: int, user: str = "u", product: str = "p", amount: float = 1.25) -
 
 def expected(query: str, clicks: list[bytes], transactions: list[bytes]) -> dict:
     """The oracle's rows, with every window closed."""
-    reference = Reference()
-    for topic, values in (
-        (CLICKSTREAM, [*clicks, click(FAR, "f", "f", "f")]),
-        (TRANSACTIONS, [*transactions, buy(FAR, "f")]),
-    ):
-        for offset, value in enumerate(values):
-            reference.add(Record(topic, 0, offset, value))
-    return reference.rows()[query]
+    streams = {CLICKSTREAM: [*clicks, click(FAR, "f", "f", "f")], TRANSACTIONS: [*transactions, buy(FAR, "f")]}
+    records = [Record(topic, 0, at, value) for topic, values in streams.items() for at, value in enumerate(values)]
+    return of_one_batch(records)[query].rows
 
 
 def observed(query: str, frame: DataFrame) -> dict:
@@ -134,7 +131,9 @@ def streamed(spark: SparkSession, folder: Path, steps: list[tuple[list[bytes], l
             lines = [
                 json.dumps({"value": value.decode(), "offset": 1000 * number + at}) for at, value in enumerate(values)
             ]
-            (target / f"{number:03d}.json").write_text("\n".join(lines))
+            path = target / f"{number:03d}.json"
+            path.write_text("\n".join(lines))
+            os.utime(path, (number, number))  # Spark takes files in order of their times
 
     def source(topic: str) -> DataFrame:
         files = spark.readStream.schema(schema).option("maxFilesPerTrigger", 1).json(str(folder / topic))

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model import Record
-from harness.oracle.reference import Click, Purchase, Reference, Rejected, iso, parse
+from harness.oracle.batches import Watermarks
+from harness.oracle.records import Click, Purchase, Rejected, iso, parse
+from harness.oracle.reference import Reference, Rules, of_one_batch
 
 MINUTE = 60_000
 T0 = 1_767_261_600_000  # 2026-01-01T10:00:00Z
@@ -50,14 +52,8 @@ def buy(at_ms: int, **fields: object) -> Record:
 
 def rows(*records: Record) -> dict:
     """The rows after the records and a flush far ahead."""
-    reference = Reference()
-    for record in (
-        *records,
-        click(T0 + 600 * MINUTE, user_id="f", session_id="f"),
-        buy(T0 + 600 * MINUTE, user_id="f"),
-    ):
-        reference.add(record)
-    return reference.rows()
+    flush = (click(T0 + 600 * MINUTE, user_id="f", session_id="f"), buy(T0 + 600 * MINUTE, user_id="f"))
+    return {query: answer.rows for query, answer in of_one_batch([*records, *flush]).items()}
 
 
 def test_a_window_is_half_open():
@@ -119,13 +115,10 @@ def test_thirty_minutes_to_the_millisecond_is_one_session():
 
 def test_a_window_that_the_watermark_has_not_passed_has_no_row():
     """Results are final when they appear, so open windows have none."""
-    reference = Reference()
-    for record in (click(T0), click(T0 + 6 * MINUTE - 1)):
-        reference.add(record)
-    assert {} == reference.rows()["page_views"]
+    two = [click(T0), click(T0 + 6 * MINUTE - 1)]
 
-    reference.add(click(T0 + 6 * MINUTE))
-    assert 1 == len(reference.rows()["page_views"])
+    assert {} == of_one_batch(two)["page_views"].rows
+    assert 1 == len(of_one_batch([*two, click(T0 + 6 * MINUTE)])["page_views"].rows)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +182,53 @@ def test_conversions_equal_brute_force(clicks, purchases):
 
     seen = rows(*records)["conversions"]
     assert sorted(map(tuple, expected.values())) == sorted(values[:2] for values in seen.values())
+
+
+def judged(query: str, batches: list[tuple[int, list[Record]]], rules: Rules | None = None):
+    """The answer for batches of (watermark, records)."""
+    marks = Watermarks(tuple(watermark for watermark, _ in batches))
+    reference = Reference(dict.fromkeys(("page_views", "revenue", "conversions", "sessions"), marks), rules)
+    for number, (_, records) in enumerate(batches):
+        for record in records:
+            reference.add(record, parse(record), {query: number})
+    return reference.expected()[query]
+
+
+def test_a_late_event_is_judged_by_the_watermark_of_the_batch_before():
+    """Behind its own batch's watermark it still counts; behind the one before it is dropped, once a group."""
+    end = T0 + MINUTE
+    counted = judged("page_views", [(0, [click(T0)]), (end, [click(T0)]), (end + 1, [])])
+    dropped = judged("page_views", [(0, [click(T0)]), (end, []), (end + 1, [click(T0), click(T0 + 1)])])
+
+    assert [(2, 1)] == list(counted.rows.values())
+    assert {1} == set(counted.batch.values())
+    assert ([(1, 1)], 2, {2: 1}) == (list(dropped.rows.values()), dropped.late_events, dropped.dropped)
+
+
+def test_a_late_event_of_an_emitted_session_begins_a_new_one():
+    """It is 20 minutes behind the session's end, but the session is gone."""
+    gone = T0 + 30 * MINUTE
+    answer = judged("sessions", [(0, [click(T0)]), (gone, []), (gone, [click(T0 + 20 * MINUTE)]), (gone * 2, [])])
+
+    assert {("s1", iso(T0)): 1, ("s1", iso(T0 + 20 * MINUTE)): 3} == answer.batch
+
+
+@pytest.mark.parametrize(("form", "clicks"), [("linear", 1), ("join", 0)])
+def test_the_forms_of_conversions_differ_in_what_is_late(form, clicks):
+    """The join drops a click behind the watermark; the linear form counts it while its window is open."""
+    batches = [(0, []), (T0 + 2, []), (T0 + 2, [click(T0)]), (T0 + 90 * MINUTE, [])]
+    answer = judged("conversions", batches, Rules(conversions=form))
+
+    assert clicks == len(answer.rows)
+    assert 1 - clicks == answer.late_events == sum(answer.dropped.values())
+
+
+def test_deduplication_counts_an_event_id_once():
+    """Copies are counted as repeated, in every query that counts events."""
+    same = [click(T0), click(T0), click(T0, event_id="e2")]
+    flush = [click(T0 + 600 * MINUTE, session_id="f", event_id="f"), buy(T0 + 600 * MINUTE)]
+    answers = of_one_batch([*same, *flush], Rules(deduplicate=True))
+
+    assert (2, 1) == (next(iter(answers["page_views"].rows.values()))[0], answers["page_views"].repeated)
+    assert [2] == [values[0] for values in answers["conversions"].rows.values()]
+    assert [2] == [values[1] for values in answers["sessions"].rows.values()]

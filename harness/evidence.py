@@ -1,0 +1,137 @@
+"""A run directory as one value: which event was sent, which batch of which query read it, and what must have come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from harness import measures, workload
+from harness.history import Run
+from harness.measures import Array, Span
+from harness.model import Record
+from harness.oracle import batches as spark
+from harness.oracle.batches import Batch, Watermarks
+from harness.oracle.records import Click, Purchase, Rejected, parse
+from harness.oracle.reference import Expected, Reference, Rules
+from harness.oracle.watermarks import lawful
+from pipeline.schema import QUERIES, WATERMARK_DELAY_S
+
+CHUNK = 50_000
+Event = Click | Purchase | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What all conclusions are drawn from.
+
+    `sent` has a row an event (columns of sent.parquet); `batch_of` for each query and row the index of
+    the batch that read it, −1 where there is none, len(batches) where none has.
+    """
+
+    run: Run
+    sent: Mapping[str, Array]
+    batches: Mapping[str, Sequence[Batch]]
+    batch_of: Mapping[str, Array]
+    measured: Span
+
+    @property
+    def rules(self) -> Rules:
+        """What the pipeline was started to promise."""
+        pipeline = self.run.scenario.pipeline
+        return Rules(conversions=pipeline.form, deduplicate=pipeline.deduplicate)
+
+
+def gather(run: Run) -> Evidence:
+    """Read events and batches, and join them. Raises RunError where the directory is incomplete."""
+    sent = run.sent()
+    prefix = run.manifest["topic_prefix"]
+    batches = {query: _batches(run, query, prefix) for query in QUERIES}
+    batch_of = {query: measures.batch_of(query, sent, batches[query]) for query in QUERIES}
+    load = run.scenario.load
+    return Evidence(run, sent, batches, batch_of, measures.span(sent, load.warm_up_s, load.duration_s))
+
+
+def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
+    committed = {event["batch"]: event["committed_s"] for event in run.of_kind("commit") if event["query"] == query}
+    found = spark.read(run.directory / "checkpoints" / query, committed)
+    return [
+        replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
+        for one in found
+    ]
+
+
+def records(evidence: Evidence) -> Iterator[tuple[int, Record]]:
+    """(row of `sent`, record) of every acknowledged event, its bytes made again from the seed, in order of sending."""
+    sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
+    own = np.flatnonzero(~sent["flush"])
+    for first in range(0, len(own), CHUNK):
+        rows = own[first : first + CHUNK]
+        values = workload.batch(shape, load.seed, load.eps, int(sent["n"][rows[0]]), len(rows)).values
+        yield from _acknowledged(sent, rows, values)
+    rows = np.flatnonzero(sent["flush"])
+    if len(rows):
+        events = workload.flush(shape, int(sent["event_time_ms"][rows[0]]) - workload.FLUSH_AHEAD_MS)
+        by_topic = {event.topic: event.value for event in events}
+        yield from _acknowledged(sent, rows, [by_topic[sent["topic"][row]] for row in rows])
+
+
+def _acknowledged(sent: Mapping[str, Array], rows: Array, values: Sequence[bytes]) -> Iterator[tuple[int, Record]]:
+    columns = (sent[name][rows].tolist() for name in ("topic", "partition", "offset"))
+    for row, topic, partition, offset, value in zip(rows.tolist(), *columns, values, strict=True):
+        if offset >= 0:
+            yield row, Record(topic, partition, offset, value)
+
+
+def parsed(evidence: Evidence) -> Iterator[tuple[Record, Event, dict[str, int]]]:
+    """(record, event, query → batch that read it) of every acknowledged event."""
+    counts = {query: len(found) for query, found in evidence.batches.items()}
+    indexes = {query: evidence.batch_of[query].tolist() for query in QUERIES}
+    for row, record in records(evidence):
+        batches = {query: at for query, index in indexes.items() if 0 <= (at := index[row]) < counts[query]}
+        yield record, parse(record), batches
+
+
+def expected(
+    evidence: Evidence,
+    lateness: Literal["previous", "own", "never"] = "previous",
+    watermarks: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Expected]:
+    """What must have come out, by query, from the recorded watermarks or from those given."""
+    at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
+    reference = Reference({query: Watermarks(tuple(found), lateness) for query, found in at.items()}, evidence.rules)
+    for record, event, batches in parsed(evidence):
+        reference.add(record, event, batches)
+    return reference.expected()
+
+
+def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
+    """The watermark that each batch of a query must have run at, from what its predecessors read."""
+    sent, index = evidence.sent, evidence.batch_of[query]
+    count = len(evidence.batches[query])
+    newest: list[dict[str, int]] = [{} for _ in range(count)]
+    for topic in QUERIES[query].reads:
+        rows = (sent["topic"] == topic) & (index >= 0) & (index < count) & (sent["malformed"] == 0)
+        latest = np.full(count, -1, dtype=np.int64)
+        np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
+        for number in np.flatnonzero(latest >= 0).tolist():
+            newest[number][topic] = int(latest[number])
+    return lawful(newest, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)[:count]
+
+
+def starts(evidence: Evidence, query: str) -> set[int]:
+    """The batches that were the first to be committed by a process of the pipeline."""
+    begun = [event["t"] for event in evidence.run.of_kind("process") if _is_start(event)]
+    committed = np.array([one.committed_s for one in evidence.batches[query]])
+    return {int(np.searchsorted(committed, at)) for at in begun}
+
+
+def _is_start(event: Mapping[str, object]) -> bool:
+    return (event["name"], event["event"]) == ("pipeline", "start")
+
+
+def restarts(run: Run) -> int:
+    """How often the pipeline was started again."""
+    return max(0, sum(map(_is_start, run.of_kind("process"))) - 1)

@@ -1,0 +1,153 @@
+"""The contract's table of input, in plain Python: a record is a click, a purchase, or rejected.
+
+Written from contract.md alone, to be read against it; it shares nothing with the pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from harness.model import Record
+
+OPTIONAL = ("page_url", "referrer")
+ACTIONS = {"view", "click", "add_to_cart"}
+PAYMENTS = {"credit_card", "debit_card", "paypal"}
+CLICK_STRINGS = ("event_id", "user_id", "session_id", "product_id", "category", "action")
+TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", "category", "payment_method")
+TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A valid clickstream record."""
+
+    identity: str
+    at_ms: int
+    user: str
+    session: str
+    product: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A valid transaction."""
+
+    identity: str
+    at_ms: int
+    user: str
+    product: str
+    category: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the contract sends to the dead letter, and every reason that would be a right one."""
+
+    reasons: frozenset[str]
+
+
+def parse(record: Record) -> Click | Purchase | Rejected:
+    """Read a record by the contract's table of input."""
+    fields = _object(record.value)
+    if fields is None:
+        return Rejected(frozenset({"not json"}))
+    strings = CLICK_STRINGS if record.topic == "clickstream" else TRANSACTION_STRINGS
+    problems = set(_string_problems(fields, strings))
+    at_ms = _timestamp(fields.get("timestamp"), problems)
+    if record.topic == "clickstream":
+        _in_set(fields, "action", ACTIONS, problems)
+        problems |= {f"type {name}" for name in OPTIONAL if not isinstance(fields.get(name), str | None)}
+        if problems or at_ms is None:
+            return Rejected(frozenset(problems))
+        names = ("user_id", "session_id", "product_id", "category")
+        return Click(fields["event_id"], at_ms, *(fields[name] for name in names))
+    _in_set(fields, "payment_method", PAYMENTS, problems)
+    amount = _amount(fields.get("amount"), problems)
+    _quantity(fields.get("quantity"), problems)
+    if problems or at_ms is None or amount is None:
+        return Rejected(frozenset(problems))
+    return Purchase(
+        fields["transaction_id"], at_ms, fields["user_id"], fields["product_id"], fields["category"], amount
+    )
+
+
+def _object(value: bytes) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(value.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse)
+    except (ValueError, RecursionError, InvalidOperation):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _string_problems(fields: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        if fields.get(name) is None:
+            yield f"missing {name}"
+        elif not isinstance(fields[name], str):
+            yield f"type {name}"
+
+
+def _in_set(fields: dict[str, Any], name: str, allowed: set[str], problems: set[str]) -> None:
+    if isinstance(fields.get(name), str) and fields[name] not in allowed:
+        problems.add(f"value {name}")
+
+
+def _timestamp(value: Any, problems: set[str]) -> int | None:
+    if value is None:
+        problems.add("missing timestamp")
+        return None
+    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        problems.add("type timestamp")
+        return None
+    day, clock, fraction, offset = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}{(offset or 'Z')}")
+    except ValueError:
+        problems.add("type timestamp")
+        return None
+    whole_ms = (moment - EPOCH) // timedelta(milliseconds=1)
+    return whole_ms + int((fraction or "0").ljust(3, "0")[:3])
+
+
+def _amount(value: Any, problems: set[str]) -> Decimal | None:
+    if value is None:
+        problems.add("missing amount")
+    elif isinstance(value, bool) or not isinstance(value, int | Decimal):
+        problems.add("type amount")
+    else:
+        amount = Decimal(value)
+        if abs(amount) >= 10**10 or amount != amount.quantize(Decimal("0.01")):
+            problems.add("type amount")
+        elif amount < 0:
+            problems.add("value amount")
+        else:
+            return amount
+    return None
+
+
+def _quantity(value: Any, problems: set[str]) -> None:
+    if value is None:
+        problems.add("missing quantity")
+    elif isinstance(value, bool) or not isinstance(value, int) or value >= 2**31:
+        problems.add("type quantity")
+    elif value < 1:
+        problems.add("value quantity")
+
+
+def iso(ms: int) -> str:
+    """Epoch milliseconds as ISO 8601 in UTC, the form in which rows are compared."""
+    return (EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
