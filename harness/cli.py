@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -15,15 +12,14 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness import doctor as machine
-from harness import history, jars, runner, scenario, verdict
+from harness import jars, scenario, selfcheck, trial, verdict
 from harness.errors import HarnessError, ScenarioError
-from harness.model import Result, Verdict
-from harness.report import page as pages
-from harness.report import write as write_page
-from harness.scenario import Scenario
+from harness.model import Verdict
 from harness.status import Status
+from harness.trial import Trial
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
@@ -57,17 +53,8 @@ def run(
     }
     overrides = [f"{field}={json.dumps(value)}" for field, value in flags.items() if value is not None]
     chosen = scenario.load(name, overrides + (sets or []))
-    directory = _directory(reports, chosen)
-    try:
-        runner.run(chosen, directory, Status(people), sys.argv[1:])
-    except KeyboardInterrupt:
-        _leave(directory, "interrupted by the user")
-        raise
-    except HarnessError as error:
-        _leave(directory, str(error))
-        raise
-    _link_latest(directory)
-    raise typer.Exit(_judge(directory, as_json).exit_code)
+    done = trial.run(chosen, reports, sys.argv[1:], Status(people))
+    raise typer.Exit(_tell(done, as_json).exit_code)
 
 
 @app.command()
@@ -75,7 +62,33 @@ def check(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run directories")], as_json: JsonOption = False
 ) -> None:
     """Judge runs again, from their directories alone."""
-    raise typer.Exit(Verdict.worst(_judge(directory, as_json) for directory in runs).exit_code)
+    raise typer.Exit(Verdict.worst(_tell(trial.judge(directory), as_json) for directory in runs).exit_code)
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    row: Annotated[str | None, typer.Option(metavar="KEY", help="identity columns of a row, joined by |")] = None,
+    most: Annotated[int, typer.Option(help="how many anomalies")] = 10,
+) -> None:
+    """Everything known about a row, or about the first anomalies."""
+    for line in trial.explain(run, row, most):
+        print(line)
+
+
+@app.command("selfcheck")
+def selfcheck_(
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds")] = 3,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="a right run, instead of one made for this")] = None,
+) -> None:
+    """Plant every anomaly in a right run, and prove that each is found as its own kind."""
+    table = Table("kind", "planted", "found", "missed", "accused wrongly")
+    tally = selfcheck.prove(range(seeds), run)
+    for kind, one in tally.items():
+        table.add_row(kind, str(one.planted), str(one.found), str(one.missed), str(one.accused))
+    Console().print(table)
+    right = all(one.planted == one.found and not one.accused for one in tally.values())
+    raise typer.Exit(0 if right else 1)
 
 
 @app.command("list")
@@ -109,63 +122,17 @@ def fetch() -> None:
     print(jars.broker_jars())
 
 
-def _directory(reports: Path, chosen: Scenario) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
-    return (reports / chosen.name / f"{stamp}-seed{chosen.load.seed}").absolute()
-
-
-def _link_latest(directory: Path) -> None:
-    temporary = directory.parent / f".latest-{os.getpid()}"
-    temporary.symlink_to(directory.name)
-    os.replace(temporary, directory.parent / "latest")
-
-
-def _leave(directory: Path, why: str) -> None:
-    """What an interrupted run leaves: a result that says unknown, and where everything is."""
-    if directory.is_dir():
-        _write_result(directory, verdict.unknown(why))
-        people.print(f"[bold yellow]UNKNOWN[/]  what happened so far is in {directory}", highlight=False)
-
-
-def _judge(directory: Path, as_json: bool) -> Verdict:
-    read = history.read(directory)
-    result = verdict.judge(read)
-    _write_result(directory, result)
-    write_page(pages.of_run(read, result), directory / "report.html")
-    _print(directory, read.scenario, result)
-    if as_json:
-        print(json.dumps(verdict.as_json(result)))
-    return result.verdict
-
-
-def _write_result(directory: Path, result: Result) -> None:
-    temporary = directory / "result.json.tmp"
-    temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
-    os.replace(temporary, directory / "result.json")
-
-
-def _print(directory: Path, chosen: Scenario, result: Result) -> None:
+def _tell(done: Trial, as_json: bool) -> Verdict:
+    style = MARK[done.result.verdict]
+    first, *rest = trial.story(done)
     people.print(
-        f"[{MARK[result.verdict]}]{result.verdict.value.upper()}[/]  {chosen.name}  seed {chosen.load.seed}  {result.why}",
-        highlight=False,
+        Text.assemble((done.result.verdict.value.upper(), style), "  ", first), soft_wrap=True, highlight=False
     )
-    for target in result.targets:
-        value = "not measured" if target.value is None else f"{target.value:,.4g}"
-        sign = ">" if target.at_least else "<"
-        room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-        people.print(
-            f"  {target.verdict.value:<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}",
-            highlight=False,
-        )
-    for anomaly in result.anomalies[:3]:
-        key = " ".join(map(str, anomaly.key))
-        people.print(
-            f"  {anomaly.kind}  {anomaly.query}  {key}\n    expected {anomaly.expected}\n    saw      {anomaly.observed}\n    {anomaly.why}",
-            highlight=False,
-            markup=False,
-        )
-    again = f"harness run {shlex.join(history.read(directory).manifest['command'][1:])}"
-    people.print(f"  {directory / 'report.html'}\n  again: {again}", highlight=False, markup=False, soft_wrap=True)
+    for line in rest:
+        people.print(Text(line), soft_wrap=True, highlight=False)
+    if as_json:
+        print(json.dumps(verdict.as_json(done.result)))
+    return done.result.verdict
 
 
 def main() -> NoReturn:

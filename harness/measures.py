@@ -210,6 +210,18 @@ def _operators(event: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return operators
 
 
+def out_of_order(sent: Mapping[str, Array]) -> int:
+    """Valid records behind the newest event time of their partition when they were written to it."""
+    found = 0
+    for topic in np.unique(sent["topic"]):
+        for partition in np.unique(sent["partition"][sent["topic"] == topic]):
+            rows = (sent["topic"] == topic) & (sent["partition"] == partition) & (sent["malformed"] == 0)
+            rows &= sent["offset"] >= 0
+            times = sent["event_time_ms"][rows][np.argsort(sent["offset"][rows])]
+            found += int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
+    return found
+
+
 def late(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch]) -> int:
     """Records that a query may drop: at or behind the watermark of the batch before the one that read them."""
     before = np.array([0] + [one.watermark_ms for one in batches])

@@ -23,7 +23,7 @@ from harness.workload import Workload
 PROVABLE = (
     "dropped_late",
     "dropped_late_sessions",
-    "behind_counted",
+    "out_of_order",
     "dead_letter",
     "sessions_merged",
     "copies_sent",

@@ -42,6 +42,10 @@ class Status:
         self._console.print(Text.assemble((f"{name:<9}", "bold"), what), highlight=False)
         self._printed = time.monotonic()
 
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(text), soft_wrap=True, highlight=False)
+
     def show(self, **figures: str) -> None:
         """The latest figures, by name."""
         elapsed = time.monotonic() - self._since

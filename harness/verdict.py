@@ -34,8 +34,8 @@ def judge(run: Run) -> Result:
         return unknown(f"interrupted in phase {what['phase']}: {what['why']}")
     gathered = evidence.gather(run)
     answers = evidence.expected(gathered)
-    comparisons = _comparisons(gathered, answers)
-    anomalies = _anomalies(gathered, answers, comparisons)
+    comparisons = compare(gathered, answers)
+    anomalies = find(gathered, answers, comparisons)
     counts = _counts(gathered, answers, comparisons)
     figures = _figures(gathered, comparisons)
     targets = _targets(gathered, figures, anomalies, counts)
@@ -76,7 +76,8 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
     }
 
 
-def _comparisons(gathered: Evidence, answers: Mapping[str, Expected]) -> dict[str, Comparison]:
+def compare(gathered: Evidence, answers: Mapping[str, Expected]) -> dict[str, Comparison]:
+    """Expected and observed rows, by query."""
     return {
         name: Comparison(
             name,
@@ -94,15 +95,13 @@ def _earliest(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[An
     return {key: committed[batch - 1] for key, batch in answer.batch.items() if batch > 0}
 
 
-def _anomalies(
-    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
-) -> list[Anomaly]:
+def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
+    """Every anomaly of a run, what explains the others first, the first of them explained."""
     of_rows = _of_rows(gathered, comparisons)
     if any(anomaly.kind in OF_LATENESS for anomaly in of_rows):
         of_rows = _of_rows(gathered, _with_lateness(gathered, comparisons))
     of_records = [anomaly for query in QUERIES for anomaly in _of_query(gathered, query, answers[query])]
     of_records += _never_closed(gathered, of_records, comparisons)
-    # What explains the others stands first.
     found = sorted(of_records + of_rows, key=lambda anomaly: anomaly.kind != "wrong_watermark")
     explained = explain.explain(gathered, found[:EXPLAINED_MAX], answers, comparisons)
     return explained + found[EXPLAINED_MAX:]
@@ -234,6 +233,7 @@ def _counts(
         "dead_letter": len(comparisons["dead_letter"].observed),
         "rows_expected": sum(len(one.expected) for one in comparisons.values()),
         "rows_seen": sum(len(rows) for one in comparisons.values() for rows in one.observed.values()),
+        "out_of_order": measures.out_of_order(sent),
         "behind_counted": _behind_counted(gathered, answers),
         "dropped_late_sessions": answers["sessions"].late_events,
         "sessions_merged": answers["sessions"].merged,

@@ -66,7 +66,7 @@ class Workload:
         default=1.0, metadata={"min": 0.001, "max": 10_000, "doc": "seconds of event time a second"}
     )
     late: float = _share("events inside the watermark delay: up to 4 minutes behind")
-    too_late: float = _share("events behind it: 10 to 60 minutes")
+    too_late: float = _share("events around and behind its end: 5 to 60 minutes")
     far_late_every: int = field(
         default=0, metadata={"min": 0, "max": 10**9, "doc": "each how many events one is a day behind"}
     )
@@ -85,6 +85,9 @@ class Workload:
     transactions_until: int = field(
         default=0,
         metadata={"min": 0, "max": 2**53, "doc": "number of the event from which only clicks come; 0 is never"},
+    )
+    exact_horizon: bool = field(
+        default=False, metadata={"doc": "each purchase exactly 10 minutes after a click of its user and product"}
     )
     session_gaps: bool = field(
         default=False, metadata={"doc": "users in step, gaps just under, at and over 30 minutes"}
@@ -124,11 +127,16 @@ def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> 
     """Events first … first + count − 1."""
     numbers = np.arange(first, first + count, dtype=np.uint64)
     n = _originals(workload, seed, numbers)
+    pair = n // np.uint64(2) * np.uint64(2) if workload.exact_horizon else n
     draws = _Draws(seed, n)
     times = _event_times(workload, draws, n, eps)
-    users = _pick(draws.bits(1), workload.users, workload.user_skew)
-    products = _pick(draws.bits(2), workload.products, workload.product_skew)
+    draws_of_pair = _Draws(seed, pair)
+    users = _pick(draws_of_pair.bits(1), workload.users, workload.user_skew)
+    products = _pick(draws_of_pair.bits(2), workload.products, workload.product_skew)
     topic = (_unit(draws.bits(0)) >= _threshold(workload.clickstream_share)).astype(np.uint8)
+    if workload.exact_horizon:
+        topic = (n % np.uint64(2)).astype(np.uint8)
+        times = _event_times(workload, draws_of_pair, pair, eps) + np.where(topic == 1, 600_000, 0)
     if workload.transactions_until:
         topic[n >= workload.transactions_until] = 0
     if workload.session_gaps:
@@ -181,7 +189,7 @@ def _event_times(workload: Workload, draws: _Draws, n: Array, eps: float) -> Arr
     inside, behind = _threshold(workload.late), _threshold(workload.too_late)
     times -= np.where(which < inside, how_far % np.uint64(240_000), 0).astype(np.int64)
     too_late = (which >= inside) & (which < inside + behind)
-    times -= np.where(too_late, 600_000 + how_far % np.uint64(3_000_000), 0).astype(np.int64)
+    times -= np.where(too_late, 300_000 + how_far % np.uint64(3_300_000), 0).astype(np.int64)
     if workload.disorder_s:
         times -= (draws.bits(14) % np.uint64(round(workload.disorder_s * 1000) + 1)).astype(np.int64)
     if workload.far_late_every:

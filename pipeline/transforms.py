@@ -28,6 +28,7 @@ from pipeline.schema import (
     Field,
 )
 
+CONVERSION_HORIZON_MS = CONVERSION_HORIZON_S * 1000
 DELAY = f"{WATERMARK_DELAY_S} seconds"
 JSON_OPTIONS = {
     "mode": "PERMISSIVE",
@@ -191,7 +192,7 @@ def _matched(marks: str) -> Column:
 
     def step(seen: Column, mark: Column) -> Column:
         ms, is_purchase = F.shiftright(mark, 1), mark % 2 == 1
-        converts = (~is_purchase & (seen["next"] - ms <= CONVERSION_HORIZON_S * 1000)).cast("long")
+        converts = (~is_purchase & (seen["next"] - ms <= CONVERSION_HORIZON_MS)).cast("long")
         return F.struct(
             F.when(is_purchase, ms).otherwise(seen["next"]).alias("next"),
             (seen["clicks"] + (~is_purchase).cast("long")).alias("clicks"),

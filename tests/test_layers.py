@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"cli", "__main__", "pytest_plugin"},
+    {"trial", "selfcheck", "simulate"},
     {"doctor", "runner"},
-    {"report", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
+    {"report", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
     {"verdict"},
     {"explain"},
     {"evidence"},

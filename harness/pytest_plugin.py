@@ -1,0 +1,107 @@
+"""A scenario as a test: the fixture `run_scenario`, and every TOML file of a folder named scenarios collected.
+
+    def test_late_data(run_scenario):
+        assert run_scenario("late").verdict is Verdict.PASS
+
+Installed with the package. A scenario that does not pass fails with the explanation of its first anomalies.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.model import Result
+
+OPTIONS = {"kafka": "kafka.where", "seed": "load.seed", "eps": "load.eps"}
+"""Options of pytest, and the field of the scenario that each sets."""
+
+
+class ScenarioFailed(Exception):
+    """The scenario did not pass; the text is its story."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--kafka, --seed and --eps, as `harness run` has them."""
+    group = parser.getgroup("streaming harness")
+    group.addoption("--kafka", help="embedded, or HOST:PORT of brokers that run already")
+    group.addoption("--seed", type=int, help="of every scenario")
+    group.addoption("--eps", type=float, help="events per second of every scenario")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of everything that starts Kafka and Spark."""
+    config.addinivalue_line("markers", "e2e: starts Kafka and Spark for real")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A TOML file in a folder named scenarios is a test."""
+    if file_path.suffix == ".toml" and file_path.parent.name == "scenarios":
+        return ScenarioFile.from_parent(parent, path=file_path)
+    return None
+
+
+class ScenarioFile(pytest.File):
+    """A scenario file: one test."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """The scenario, marked e2e."""
+        item: pytest.Item = ScenarioItem.from_parent(self, name=self.path.stem)
+        item.add_marker("e2e")
+        yield item
+
+
+class ScenarioItem(pytest.Item):
+    """A scenario as a test."""
+
+    def runtest(self) -> None:
+        """Run it; anything but pass fails."""
+        lines, result = _run(self.config, str(self.path), (), self.config.rootpath / "reports")
+        if result.verdict.exit_code:
+            raise ScenarioFailed("\n".join(lines))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The story alone, without a trace."""
+        if isinstance(excinfo.value, ScenarioFailed):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Where it stands."""
+        return self.path, None, f"scenario: {self.name}"
+
+
+@pytest.fixture
+def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Result]:
+    """`run_scenario(name_or_path, *overrides)` runs, judges and returns the result; a fail is told by its story."""
+
+    def run(name_or_path: str, *overrides: str) -> Result:
+        lines, result = _run(request.config, name_or_path, overrides, tmp_path / "reports")
+        if result.verdict.exit_code:
+            request.node.add_report_section("call", "scenario", "\n".join(lines))
+        return result
+
+    return run
+
+
+def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: Path) -> tuple[list[str], Result]:
+    # Imported here: a plugin is loaded by every pytest, and most of them run no scenario.
+    from rich.console import Console
+
+    from harness import scenario, trial
+    from harness.status import Status
+
+    flags = [
+        f"{field}={json.dumps(value)}"
+        for option, field in OPTIONS.items()
+        if (value := config.getoption(f"--{option}")) is not None
+    ]
+    chosen = scenario.load(name, [*flags, *overrides])
+    done = trial.run(chosen, reports, ["run", name, *sys.argv[1:0]], Status(Console(stderr=True)))
+    return trial.story(done), done.result

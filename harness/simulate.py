@@ -1,0 +1,144 @@
+"""A right run without Kafka and Spark: a directory as a run would leave it, whose every row is the oracle's own.
+
+For testing what judges runs, and for timing it. It proves nothing about a pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import evidence, history, workload
+from harness import scenario as scenarios
+from harness.history import FORMAT
+from harness.load.engine import Journal
+from harness.measures import Array
+from harness.model import Row
+from harness.oracle.watermarks import lawful
+from harness.scenario import Scenario
+from harness.workload import TOPICS
+from pipeline.schema import QUERIES, WATERMARK_DELAY_S
+
+START_S = 1_767_000_000.0
+BATCH_S = 1.5
+COMMIT_S = 0.5
+
+
+def simulate(directory: Path, scenario: Scenario) -> None:
+    """Write the run directory of a pipeline that reads every 1.5 s and commits half a second later."""
+    (directory / "logs").mkdir(parents=True)
+    (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
+    manifest = {
+        "format": FORMAT,
+        "topic_prefix": "",
+        "cores": 2,
+        "command": ["run", scenario.name],
+        "started_s": START_S,
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    sent = _sent(directory, scenario)
+    events = [{"t": START_S - 5, "kind": "process", "name": "pipeline", "event": "start", "pid": 1}]
+    for number, query in enumerate(QUERIES):
+        events += _checkpoint(directory, query, sent, offset_s=0.1 * number)
+    _write_history(directory, events)
+    gathered = evidence.gather(history.read(directory))
+    for query, answer in evidence.expected(gathered).items():
+        batches = gathered.batches[query]
+        rows = [
+            Row(key, tuple(map(_plain, values)), f"{query}-0@{at}", batches[answer.batch.get(key, 0)].committed_s - 0.1)
+            for at, (key, values) in enumerate(answer.rows.items())
+        ]
+        history.write_rows(directory, query, rows)
+        events += [_progress(query, batch.number, batch.committed_s, answer.dropped) for batch in batches]
+    _write_history(directory, events)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        sorted(value)[0]
+        if isinstance(value, frozenset)
+        else str(value)
+        if not isinstance(value, int | float | str)
+        else value
+    )
+
+
+def _write_history(directory: Path, events: list[dict[str, Any]]) -> None:
+    lines = [json.dumps(event) for event in sorted(events, key=lambda event: event["t"])]
+    (directory / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
+    load, shape = scenario.load, scenario.workload
+    total = load.events
+    journal = Journal(total + len(TOPICS))
+    columns = journal.columns
+    keys: list[int] = []
+    for first in range(0, total, 50_000):
+        rows = slice(first, min(total, first + 50_000))
+        made = workload.batch(shape, load.seed, load.eps, first, rows.stop - first)
+        columns["topic"][rows], columns["event_time_ms"][rows] = made.topic, made.event_time_ms
+        columns["malformed"][rows], columns["copy"][rows] = made.malformed, made.copy
+        keys += [sum(key) for key in made.keys]
+    for row, flush in enumerate(workload.flush(shape, int(columns["event_time_ms"][:total].max())), start=total):
+        columns["topic"][row], columns["event_time_ms"][row] = row - total, flush.event_time_ms
+        columns["flush"][row] = True
+        keys.append(0)
+    columns["due_us"][:] = ((START_S + np.arange(len(keys)) / load.eps) * 1e6).astype(np.int64)
+    columns["sent_us"][:], columns["acked_us"][:] = columns["due_us"] + 100, columns["due_us"] + 5_000
+    columns["partition"][:] = np.array(keys) % scenario.kafka.partitions
+    for topic in range(len(TOPICS)):
+        for partition in range(scenario.kafka.partitions):
+            mine = np.flatnonzero((columns["topic"] == topic) & (columns["partition"] == partition))
+            columns["offset"][mine] = np.arange(len(mine))
+    journal.write(directory / "sent.parquet")
+    return columns | {"name": np.array(TOPICS)[columns["topic"]]}
+
+
+def _checkpoint(directory: Path, query: str, sent: Mapping[str, Array], offset_s: float) -> list[dict[str, Any]]:
+    """Offsets and commits of the query's batches; returns the commits' happenings."""
+    index = ((sent["acked_us"] / 1e6 - START_S - offset_s) // BATCH_S + 1).astype(np.int64)
+    count = int(index.max()) + 1
+    reads = QUERIES[query].reads
+    newest = [_newest(sent, index == number, reads) for number in range(count)]
+    marks = lawful(newest, reads, {0}, WATERMARK_DELAY_S * 1000)
+    events = []
+    # After the last batch that read something there is one without data, which emits what the watermark lets go.
+    for number in range(count + 1):
+        committed = START_S + offset_s + number * BATCH_S + COMMIT_S
+        ends = _ends(sent, index <= number, reads)
+        lines = ["v1", json.dumps({"batchWatermarkMs": marks[number]}), *(json.dumps({t: ends[t]}) for t in reads)]
+        for log, text in (("offsets", "\n".join(lines)), ("commits", "v1\n{}")):
+            path = directory / "checkpoints" / query / log / str(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            os.utime(path, (committed, committed))
+        events.append({"t": committed, "kind": "commit", "query": query, "batch": number, "committed_s": committed})
+    return events
+
+
+def _newest(sent: Mapping[str, Array], chosen: Array, reads: tuple[str, ...]) -> dict[str, int]:
+    valid = chosen & (sent["malformed"] == 0)
+    found = {topic: sent["event_time_ms"][valid & (sent["name"] == topic)] for topic in reads}
+    return {topic: int(times.max()) for topic, times in found.items() if len(times)}
+
+
+def _ends(sent: Mapping[str, Array], chosen: Array, reads: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    return {
+        topic: {
+            str(partition): int((chosen & (sent["name"] == topic) & (sent["partition"] == partition)).sum())
+            for partition in np.unique(sent["partition"]).tolist()
+        }
+        for topic in reads
+    }
+
+
+def _progress(query: str, batch: int, committed_s: float, dropped: Mapping[int, int]) -> dict[str, Any]:
+    operators = [{"numRowsDroppedByWatermark": dropped.get(batch, 0), "numRowsTotal": 1, "memoryUsedBytes": 1000}]
+    progress = {"batchId": batch, "stateOperators": operators, "durationMs": {"triggerExecution": 500}}
+    return {"t": committed_s + 0.01, "kind": "progress", "query": query, "batch": batch, "progress": progress}

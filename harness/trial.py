@@ -1,0 +1,132 @@
+"""One scenario run, judged and reported: what `harness run` and a test do alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import evidence, history, runner, verdict
+from harness import explain as explaining
+from harness.errors import HarnessError, RunError
+from harness.history import Run
+from harness.model import Anomaly, Result
+from harness.report import page as pages
+from harness.report import write as write_page
+from harness.scenario import Scenario
+from harness.status import Status
+from pipeline.schema import QUERIES
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run directory, read, and what it came to."""
+
+    run: Run
+    result: Result
+
+
+def run(scenario: Scenario, reports: Path, command: Sequence[str], status: Status) -> Trial:
+    """Run, judge, report. Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown."""
+    directory = _directory(reports, scenario)
+    try:
+        runner.run(scenario, directory, status, list(command))
+    except (KeyboardInterrupt, HarnessError) as error:
+        why = str(error) or "interrupted by the user"
+        if directory.is_dir():
+            _write_result(directory, verdict.unknown(why))
+            status.note(f"UNKNOWN  what happened so far is in {directory}")
+        raise
+    _link_latest(directory)
+    return judge(directory)
+
+
+def judge(directory: Path) -> Trial:
+    """Judge a run directory, and write its result and report. Raises RunError where it is incomplete."""
+    read = history.read(directory)
+    result = verdict.judge(read)
+    _write_result(directory, result)
+    write_page(pages.of_run(read, result), directory / "report.html")
+    return Trial(read, result)
+
+
+def story(done: Trial, most: int = SHOWN) -> list[str]:
+    """The outcome in lines: why, the targets, the first anomalies explained, where the rest is, how to do it again."""
+    chosen, result = done.run.scenario, done.result
+    lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
+    for target in result.targets:
+        value = "not measured" if target.value is None else f"{target.value:,.4g}"
+        sign = ">" if target.at_least else "<"
+        room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
+        lines.append(
+            f"  {target.verdict.value:<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}"
+        )
+    for anomaly in result.anomalies[:most]:
+        lines += [f"  {line}" for line in described(anomaly)]
+    if len(result.anomalies) > most:
+        lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
+    again = shlex.join(["harness", *done.run.manifest["command"]])
+    return [*lines, f"  {done.run.directory / 'report.html'}", f"  again: {again}"]
+
+
+def described(anomaly: Anomaly) -> Iterator[str]:
+    """An anomaly with its evidence, a line each."""
+    batch = "" if anomaly.batch is None else f"  batch {anomaly.batch}"
+    yield f"{anomaly.kind}  {anomaly.query}  {'|'.join(map(str, anomaly.key))}{batch}"
+    yield f"  expected {anomaly.expected}"
+    yield f"  saw      {anomaly.observed}"
+    yield f"  {anomaly.why}"
+    yield from (f"  event    {event}" for event in anomaly.events)
+    yield from (f"  near     {row}" for row in anomaly.near)
+
+
+def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
+    """Everything known about a row, by its identity joined by |, or about the first anomalies."""
+    read = history.read(directory)
+    if row is None:
+        found = verdict.judge(read).anomalies[:most]
+        yield from (line for anomaly in found for line in described(anomaly)) if found else ("no anomaly",)
+        return
+    gathered = evidence.gather(read)
+    answers = evidence.expected(gathered)
+    comparisons = verdict.compare(gathered, answers)
+    known = [
+        (query, key)
+        for query, one in comparisons.items()
+        for key in one.expected.keys() | one.observed.keys()
+        if "|".join(map(str, key)) == row
+    ]
+    if not known:
+        raise RunError(
+            f"{directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
+        )
+    for query, key in known:
+        yield f"{query}  {row}"
+        yield f"  expected {comparisons[query].expected.get(key, 'no row')}  by batch {answers[query].batch.get(key)}"
+        for seen in comparisons[query].observed.get(key, ()):
+            yield f"  saw      {seen.values}  {seen.where}  {datetime.fromtimestamp(seen.at_s, UTC):%H:%M:%S.%f}"
+        for event in explaining.contributing(gathered, {(query, key)})[query, key]:
+            yield f"  event    {event}"
+
+
+def _directory(reports: Path, chosen: Scenario) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+    return (reports / chosen.name / f"{stamp}-seed{chosen.load.seed}").absolute()
+
+
+def _link_latest(directory: Path) -> None:
+    temporary = directory.parent / f".latest-{os.getpid()}"
+    temporary.symlink_to(directory.name)
+    os.replace(temporary, directory.parent / "latest")
+
+
+def _write_result(directory: Path, result: Result) -> None:
+    temporary = directory / "result.json.tmp"
+    temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
+    os.replace(temporary, directory / "result.json")

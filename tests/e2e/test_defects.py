@@ -1,0 +1,47 @@
+"""Pipelines with one defect each: every one fails, in a scenario that names the cause."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
+WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}"]
+
+
+@pytest.mark.parametrize(
+    ("defect", "scenario", "kind", "query", "said"),
+    [
+        ("pairs", "late", "wrong_value", "conversions", "counted once per purchase"),
+        ("approximate", "skew", "wrong_value", "page_views", "approximate count"),
+        ("shifted_window", "late", "invented_row", "page_views", "1 ms off the grid"),
+        ("open_boundary", "edges", "wrong_value", "conversions", "< stands for <="),
+        ("short_watermark", "late", "wrong_watermark", "page_views", "60 s ahead of"),
+        ("short_sessions", "sessions", "invented_row", "sessions", "a gap of 30 minutes; the gap is 30"),
+        ("doubles", "late", "wrong_value", "revenue", "doubles stand for decimals"),
+        ("swallowed", "malformed", "dead_letter_missing", "dead_letter", "never came out"),
+        ("written_twice", "late", "duplicated_row", "page_views", "wrote it twice"),
+        ("missing", "sessions", "lost_row", "sessions", "never came out"),
+        ("state_kept", "late", "state_not_released", "page_views", "still holds"),
+    ],
+)
+def test_a_defect_fails_by_its_cause(tmp_path, defect, scenario, kind, query, said):
+    """The verdict is fail, and an anomaly of the kind, of the query, names the cause."""
+    command = json.dumps([*BROKEN, defect, *WHERE])
+    args = ["run", scenario, "--set", f"pipeline.command={command}", "--json"]
+    run = subprocess.run(
+        [sys.executable, "-m", "harness", *args], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+
+    assert 1 == run.returncode, run.stderr
+    result = json.loads(run.stdout)
+    assert result["anomalies"][kind], result["why"]
+    assert any(said in one["why"] for one in result["examples"] if (one["kind"], one["query"]) == (kind, query)), [
+        (one["kind"], one["query"], one["why"]) for one in result["examples"][:5]
+    ]

@@ -1,0 +1,33 @@
+"""Every scenario that comes with the harness, judged by the exact oracle on real Kafka and real Spark."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import scenario
+from harness.model import Verdict
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("name", [name for name in scenario.names() if name != "load"])
+def test_our_pipeline_passes(run_scenario, name):
+    """Every row right, and what the scenario is about happened."""
+    result = run_scenario(name)
+
+    assert Verdict.PASS is result.verdict, result.why
+
+
+@pytest.mark.parametrize("name", ["late", "edges", "restart"])
+def test_the_join_passes_too(run_scenario, name):
+    """The other form of conversions, whose late events are others."""
+    result = run_scenario(name, "pipeline.conversions=join")
+
+    assert Verdict.PASS is result.verdict, result.why
+
+
+def test_deduplication_counts_each_event_once(run_scenario):
+    """A tenth of the events is sent again, and none of the copies counts."""
+    result = run_scenario("duplicates", "pipeline.deduplicate=true", 'proves=["copies_sent", "deduplicated"]')
+
+    assert Verdict.PASS is result.verdict, result.why
