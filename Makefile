@@ -14,7 +14,7 @@ lint: env
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: env ## the load engine against other producers
+bench: env ## the load engine alone: rates and delays
 	@$(BIN)/python -m harness.load.bench
 
 env: ## sets up .venv where it is missing or old

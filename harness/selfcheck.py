@@ -77,7 +77,7 @@ def prove(seeds: Iterable[int], run: Path | None = None) -> dict[str, Tally]:
 
 
 def _right(directory: Path, seed: int) -> Case:
-    simulate(directory, replace(scenario.load("late", ["load.eps=150", f"load.seed={seed}"])))
+    simulate(directory, replace(scenario.load("late", ["load.eps=150", "workload.too_late=0.2", f"load.seed={seed}"])))
     return _take_apart(directory)
 
 

@@ -301,17 +301,15 @@ def _rates(gathered: Evidence) -> dict[str, Any]:
     for query in QUERIES:
         mine = gathered.batch_of[query] >= 0
         share = mine.sum() / max(1, (sent["offset"] >= 0).sum())
-        slopes.append(
-            (measures.committed_slope_eps(gathered.batch_of[query], gathered.batches[query], measured) or 0.0)
-            / max(share, 1e-9)
-        )
+        committed = measures.committed_slope_eps(gathered.batch_of[query], gathered.batches[query], measured)
+        slopes.append(None if committed is None else committed / max(share, 1e-9))
         lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)
         lags.append(int(lag.max()))
         lag_slopes.append(
             measures.slope(*measures.lag_at_commits(sent, gathered.batch_of[query], gathered.batches[query], measured))
         )
     return {
-        "throughput_eps": round(min(slopes), 2),
+        "throughput_eps": None if None in slopes else round(min(one for one in slopes if one is not None), 2),
         "offered_eps": round(float(own.sum()) / length, 2),
         "due_sent_share": round(
             float((own & (sent["sent_us"] > 0)).sum()) / max(1, gathered.run.scenario.load.eps * length), 6
@@ -373,6 +371,8 @@ def _target(
 def _throughput(figures: Mapping[str, Any], limit: float, must_keep_up: bool = True) -> Target:
     """Above the limit, at least 99 % of what was offered, and the lag grows by at most 1 % of the load."""
     value, offered = figures["throughput_eps"], figures["offered_eps"]
+    if value is None:
+        return _target("throughput", None, limit, "events/s", at_least=True)
     holds = value >= 0.99 * offered and figures["lag_slope_eps"] <= 0.01 * offered
     keeps_up = holds or not must_keep_up
     return _target("throughput", value, limit, "events/s", at_least=True, also=keeps_up)

@@ -1,0 +1,129 @@
+"""What every kind of cluster promises, held by each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import confluent_kafka
+import psutil
+import pytest
+
+from harness import kafka, processes
+from harness.kafka import Cluster, topics
+
+pytestmark = pytest.mark.e2e
+
+
+@contextmanager
+def external(nodes: int, folder: Path) -> Iterator[Cluster]:
+    """Someone else's brokers: here embedded ones, seen by their address alone."""
+    with (
+        kafka.open_cluster("embedded", nodes, folder) as theirs,
+        kafka.open_cluster(theirs.bootstrap.split(",")[0], nodes, folder) as ours,
+    ):
+        yield ours
+
+
+def embedded(nodes: int, folder: Path):
+    """Brokers of our own."""
+    return kafka.open_cluster("embedded", nodes, folder)
+
+
+def eventually(condition: Callable[[], bool], deadline_s: float = 60) -> None:
+    """Wait for a condition, and fail when it does not come."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+def sent_and_read(cluster: Cluster, topic: str, values: list[bytes]) -> list[bytes | None]:
+    """Produce with acks=all, and read the whole topic."""
+    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all"})
+    for value in values:
+        producer.produce(topic, value)
+    assert 0 == producer.flush(60)
+    return [message.value for message in topics.read(cluster.bootstrap, [topic])]
+
+
+@pytest.mark.parametrize("opened", [embedded, external])
+def test_records_come_back_and_topics_are_cleaned_up(tmp_path, opened):
+    """Topics can be made, written and read under the cluster's own prefix."""
+    with opened(1, tmp_path) as cluster:
+        name = f"{cluster.topic_prefix}things"
+        topics.create(cluster.bootstrap, {name: {}}, 2, 1)
+
+        assert [b"a", b"b"] == sorted(sent_and_read(cluster, name, [b"a", b"b"]))
+        assert {0, 1} == set(topics.end_offsets(cluster.bootstrap, [name])[name])
+
+
+def test_external_topics_go_and_brokers_stay(tmp_path):
+    """An external cluster is left as it was found."""
+    with kafka.open_cluster("embedded", 1, tmp_path) as theirs:
+        with kafka.open_cluster(theirs.bootstrap, 1, tmp_path) as ours:
+            name = f"{ours.topic_prefix}things"
+            topics.create(ours.bootstrap, {name: {}}, 1, 1)
+        admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": theirs.bootstrap})
+
+        eventually(lambda: name not in admin.list_topics(timeout=5).topics)
+        assert all(broker.is_up() for broker in theirs.brokers)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, end):
+    """After an orderly stop and after a kill."""
+    with embedded(1, tmp_path) as cluster:
+        topics.create(cluster.bootstrap, {"things": {}}, 1, 1)
+        sent_and_read(cluster, "things", [b"before"])
+        [broker] = cluster.brokers
+        bootstrap = cluster.bootstrap
+        getattr(broker, end)()
+        assert not broker.is_up()
+        broker.start()
+
+        assert bootstrap == cluster.bootstrap
+        assert [b"before", b"after"] == sent_and_read(cluster, "things", [b"after"])
+
+
+def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path):
+    """With acks=all and a replication of three; the log says that the broker started."""
+    with embedded(3, tmp_path) as cluster:
+        topics.create(cluster.bootstrap, {"things": {}}, 3, 3)
+        cluster.brokers[0].kill()
+        assert [b"x"] == sent_and_read(cluster, "things", [b"x"])
+        cluster.brokers[0].start()
+        cluster.brokers[1].pause()
+        assert not cluster.brokers[1].is_up()
+        cluster.brokers[1].resume()
+
+        eventually(lambda: all(broker.is_up() for broker in cluster.brokers))
+        assert sorted([b"x", b"y"]) == sorted(sent_and_read(cluster, "things", [b"y"]))
+        assert "started" in cluster.brokers[0].log().lower()
+
+
+def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
+    """SIGKILL leaves a broker running; the next start ends it, and not the one of a living owner."""
+    program = (
+        "import pathlib, sys, time\nfrom harness import kafka\n"
+        "with kafka.open_cluster('embedded', 1, pathlib.Path(sys.argv[1])) as cluster:\n"
+        "    print(cluster.brokers[0].pid, flush=True)\n    time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    broker = psutil.Process(int(owner.stdout.readline()))
+    with embedded(1, tmp_path / "b") as mine:
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+        assert broker.is_running()
+        processes.sweep()
+
+        eventually(lambda: not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE)
+        assert mine.brokers[0].is_up()

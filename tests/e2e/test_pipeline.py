@@ -1,0 +1,132 @@
+"""The pipeline as a process: what it says, when it refuses, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from harness import jars, workload
+from harness.kafka import topics
+from harness.load.engine import PRODUCER
+from harness.workload import TOPICS, Workload
+from pipeline.schema import QUERIES
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(bootstrap: str, folder: Path, *more: str) -> list[str]:
+    """The command line of the job."""
+    where = ["--bootstrap", bootstrap, "--checkpoint", f"{folder}/checkpoint", "--output", f"{folder}/output"]
+    return [sys.executable, "-m", "pipeline", *where, "--jars", str(jars.spark_jars()), *more]
+
+
+def ended(args: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared(cluster) -> None:
+    """All topics of the contract, and some events."""
+    import confluent_kafka
+
+    names = [*TOPICS, *(query.topic for query in QUERIES.values())]
+    topics.create(cluster.bootstrap, {name: {} for name in names}, 1, 1)
+    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, **PRODUCER})
+    shape = Workload(time_scale=600)
+    events = workload.batch(shape, 7, 100, 0, 2000)
+    for topic, key, value in zip(events.topic.tolist(), events.keys, events.values, strict=True):
+        producer.produce(TOPICS[topic], value, key)
+    for event in workload.flush(shape, int(events.event_time_ms.max())):
+        producer.produce(event.topic, event.value, event.key)
+    assert 0 == producer.flush(30)
+
+
+def lines(process: subprocess.Popen[str]) -> Iterator[dict]:
+    """What the job says, as it says it."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_path):
+    """SIGTERM: exit code 0, `stopped`, and nothing on standard error; page views in Parquet as asked."""
+    args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views,sessions", "--sink", "page_views=parquet")
+    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = []
+    for event in lines(process):
+        said.append(event)
+        if event["event"] == "progress" and event["query"] == "page_views" and event["progress"]["batchId"] >= 1:
+            process.send_signal(signal.SIGTERM)
+            break
+    said += list(lines(process))
+    assert process.stderr is not None
+    errors = process.stderr.read()
+
+    assert 0 == process.wait(60), errors
+    assert ["started", "stopped"] == [said[0]["event"], said[-1]["event"]]
+    assert "Exception" not in errors
+    assert {"batchId", "durationMs", "sources", "stateOperators"} <= set(said[1]["progress"])
+    assert pq.read_table(str(tmp_path / "output" / "page_views")).num_rows > 0
+
+
+def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
+    """With the difference, on one line, and before Spark is started."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "settings.json").write_text(json.dumps({"partitions": 7}))
+    run = ended(arguments(cluster.bootstrap, tmp_path))
+
+    assert 1 == run.returncode
+    [line] = run.stderr.strip().splitlines()
+    assert "partitions: the checkpoint has 7, asked for 1" in line
+
+
+def test_a_topic_that_is_not_there_is_named(cluster, tmp_path):
+    """Spark alone would wait for it."""
+    run = ended(arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "other-", "--queries", "revenue"))
+
+    assert 1 == run.returncode
+    assert "pipeline: no topic other-transactions" in run.stderr.strip().splitlines()[-1]
+
+
+def test_a_broker_that_is_not_there_is_named(tmp_path):
+    """Within seconds, on one line."""
+    run = ended(arguments("127.0.0.1:1", tmp_path))
+
+    assert 1 == run.returncode
+    assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]
+
+
+def test_the_job_runs_as_a_file_too():
+    """As spark-submit runs it."""
+    run = ended([sys.executable, str(ROOT / "pipeline" / "job.py"), "--help"])
+
+    assert 0 == run.returncode, run.stderr
+    assert "--checkpoint" in run.stdout
+
+
+def test_the_generator_counts_acknowledgements(cluster):
+    """What it sent was acknowledged, and it says so."""
+    run = ended(
+        [sys.executable, "-m", "pipeline.generator", "--bootstrap", cluster.bootstrap, "--eps", "50", "--duration", "2"]
+    )
+
+    assert 0 == run.returncode, run.stderr
+    assert "sent 100, acknowledged 100, failed 0" in run.stdout
+
+
+def test_the_generator_says_that_no_broker_answers():
+    """Exit code 1 and a line that names the address."""
+    run = ended([sys.executable, "-m", "pipeline.generator", "--bootstrap", "127.0.0.1:1", "--duration", "1"])
+
+    assert 1 == run.returncode
+    assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]

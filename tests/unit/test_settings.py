@@ -1,0 +1,53 @@
+"""The pipeline's flags: a profile, what overrides it, and one line for a wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import settings
+
+NEEDED = ["--bootstrap", "b:1", "--checkpoint", "c", "--output", "o"]
+
+
+def test_a_flag_outranks_its_profile():
+    """What is not given comes from the profile."""
+    given = settings.parse([*NEEDED, "--profile", "specification", "--partitions", "3"])
+
+    assert (3, "10 seconds", "join") == (given.partitions, given.trigger, given.conversions)
+
+
+def test_queries_keep_their_order_and_sinks_can_be_chosen():
+    """A sink is named per query; the others keep their own."""
+    given = settings.parse([*NEEDED, "--queries", "revenue,page_views", "--sink", "revenue=kafka"])
+
+    assert ("page_views", "revenue") == given.queries
+    assert ("kafka", "kafka", "kafka") == tuple(given.sinks[name] for name in ("page_views", "revenue", "sessions"))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        pytest.param([], "--bootstrap", id="nothing"),
+        pytest.param([*NEEDED, "--queries", "page_view"], "'page_view' is no query", id="an unknown query"),
+        pytest.param([*NEEDED, "--sink", "revenue=file"], "QUERY=SINK", id="an unknown sink"),
+        pytest.param([*NEEDED, "--trigger", "often"], "no interval", id="no interval"),
+        pytest.param([*NEEDED, "--partitions", "0"], "whole number of 1 or more", id="no partitions"),
+        pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, args, said):
+    """It names the flag's value and what is allowed."""
+    with pytest.raises(SystemExit) as ended:
+        settings.parse(args)
+
+    error = capsys.readouterr().err
+    assert 2 == ended.value.code
+    assert said in error
+    assert 1 == len(error.strip().splitlines())
+
+
+def test_what_a_checkpoint_depends_on_is_named():
+    """A change of any of these would be misread from an old checkpoint."""
+    names = set(settings.parse(NEEDED).of_state())
+
+    assert {"queries", "sinks", "partitions", "state store", "conversions", "deduplicate", "topic prefix"} == names
