@@ -6,6 +6,7 @@ Fail outranks unknown outranks pass, and a figure of a run with anomalies counts
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.schema import CONVERSION_HORIZON_S, QUERIES, SESSION_GAP_S
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
-EXPLAINED_MAX = 50
+EXPLAINED_MAX = 10
 OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
 
 
@@ -103,8 +104,18 @@ def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mappi
     of_records = [anomaly for query in QUERIES for anomaly in _of_query(gathered, query, answers[query])]
     of_records += _never_closed(gathered, of_records, comparisons)
     found = sorted(of_records + of_rows, key=lambda anomaly: anomaly.kind != "wrong_watermark")
-    explained = explain.explain(gathered, found[:EXPLAINED_MAX], answers, comparisons)
-    return explained + found[EXPLAINED_MAX:]
+    chosen, rest = _first_of_each(found)
+    return explain.explain(gathered, chosen, answers, comparisons) + rest
+
+
+def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:
+    """The first of each kind and query, to be explained, and the rest."""
+    taken: Counter[tuple[str, str]] = Counter()
+    chosen, rest = [], []
+    for anomaly in found:
+        taken[anomaly.kind, anomaly.query] += 1
+        (chosen if taken[anomaly.kind, anomaly.query] <= EXPLAINED_MAX else rest).append(anomaly)
+    return chosen, rest
 
 
 def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> list[Anomaly]:

@@ -73,7 +73,7 @@ def test_external_topics_go_and_brokers_stay(tmp_path):
         admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": theirs.bootstrap})
 
         eventually(lambda: name not in admin.list_topics(timeout=5).topics)
-        assert all(broker.is_up() for broker in theirs.brokers)
+        assert all(broker.is_up() for broker in theirs.brokers.values())
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -82,7 +82,7 @@ def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, end):
     with embedded(1, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 1, 1)
         sent_and_read(cluster, "things", [b"before"])
-        [broker] = cluster.brokers
+        [broker] = cluster.brokers.values()
         bootstrap = cluster.bootstrap
         getattr(broker, end)()
         assert not broker.is_up()
@@ -96,16 +96,17 @@ def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path):
     """With acks=all and a replication of three; the log says that the broker started."""
     with embedded(3, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 3, 3)
-        cluster.brokers[0].kill()
+        first, second, *_ = cluster.brokers.values()
+        first.kill()
         assert [b"x"] == sent_and_read(cluster, "things", [b"x"])
-        cluster.brokers[0].start()
-        cluster.brokers[1].pause()
-        assert not cluster.brokers[1].is_up()
-        cluster.brokers[1].resume()
+        first.start()
+        second.pause()
+        assert not second.is_up()
+        second.resume()
 
-        eventually(lambda: all(broker.is_up() for broker in cluster.brokers))
+        eventually(lambda: all(broker.is_up() for broker in cluster.brokers.values()))
         assert sorted([b"x", b"y"]) == sorted(sent_and_read(cluster, "things", [b"y"]))
-        assert "started" in cluster.brokers[0].log().lower()
+        assert "started" in first.log().lower()
 
 
 def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
@@ -113,7 +114,7 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
     program = (
         "import pathlib, sys, time\nfrom harness import kafka\n"
         "with kafka.open_cluster('embedded', 1, pathlib.Path(sys.argv[1])) as cluster:\n"
-        "    print(cluster.brokers[0].pid, flush=True)\n    time.sleep(600)\n"
+        "    print(cluster.pids()[0], flush=True)\n    time.sleep(600)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
@@ -126,4 +127,4 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
         processes.sweep()
 
         eventually(lambda: not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE)
-        assert mine.brokers[0].is_up()
+        assert all(one.is_up() for one in mine.brokers.values())
