@@ -278,6 +278,9 @@ def _offer(bench: Bench, phases: Phases) -> None:
     _until(bench, phases, start + load.warm_up_s, striking)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
     _until(bench, phases, start + load.warm_up_s + load.duration_s, striking)
+    if load.cool_down_s:
+        phases.begin("cool_down", f"{load.cool_down_s:g} s, so that the last events measured are committed under load")
+        _until(bench, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, striking)
     striking.finish(phases)
 
 

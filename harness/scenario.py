@@ -44,6 +44,7 @@ class Load:
     eps: float = _number(5000, low=0.1, high=1_000_000, doc="events per second offered, open loop")
     warm_up_s: float = _number(30, low=0, high=3600, doc="seconds of load before the measured part")
     duration_s: float = _number(60, low=1, high=86_400, doc="seconds of the measured part")
+    cool_down_s: float = _number(0, low=0, high=3600, doc="seconds of load after it")
     burst_factor: float = _number(1, low=1, high=1000, doc="how many times the rate during the burst")
     burst_at_s: float = _number(0, low=0, high=86_400, doc="seconds of load before the burst")
     burst_s: float = _number(0, low=0, high=3600, doc="seconds of the burst; 0 is none")
@@ -58,7 +59,7 @@ class Load:
     @property
     def segments(self) -> tuple[tuple[float, float], ...]:
         """(events per second, seconds) of each stretch of the schedule."""
-        whole = self.warm_up_s + self.duration_s
+        whole = self.warm_up_s + self.duration_s + self.cool_down_s
         if not self.burst_s:
             return ((self.eps, whole),)
         after = max(0.0, whole - self.burst_at_s - self.burst_s - self.silence_s)

@@ -37,6 +37,11 @@ def simulate(directory: Path, scenario: Scenario) -> None:
         "format": FORMAT,
         "topic_prefix": "",
         "cores": 2,
+        "memory_bytes": 0,
+        "machine": "none: simulated",
+        "python": "",
+        "git": None,
+        "versions": {},
         "command": ["run", scenario.name],
         "started_s": START_S,
     }
@@ -45,6 +50,7 @@ def simulate(directory: Path, scenario: Scenario) -> None:
     events = [{"t": START_S - 5, "kind": "process", "name": "pipeline", "event": "start", "pid": 1}]
     for number, query in enumerate(QUERIES):
         events += _checkpoint(directory, query, sent, offset_s=0.1 * number)
+    events += [_sample(at) for at in range(-5, round(float(sent["due_us"].max()) / 1e6 - START_S) + 5)]
     _write_history(directory, events)
     gathered = evidence.gather(history.read(directory))
     for query, answer in evidence.expected(gathered).items():
@@ -136,6 +142,13 @@ def _ends(sent: Mapping[str, Array], chosen: Array, reads: tuple[str, ...]) -> d
         }
         for topic in reads
     }
+
+
+def _sample(second: int) -> dict[str, Any]:
+    """Half a core for everyone."""
+    cpu = {f"{who}_cpu_s": 0.5 * (second + 10) for who in ("pipeline", "brokers", "generator", "harness", "machine")}
+    rss = {f"{who}_rss": 10**8 for who in ("pipeline", "brokers", "generator", "harness")}
+    return {"t": START_S + second, "kind": "sample", "checkpoint_bytes": 10**6, **cpu, **rss}
 
 
 def _progress(query: str, batch: int, committed_s: float, dropped: Mapping[int, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileS
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
-        "trigger": "1500 milliseconds",
+        "trigger": "1400 milliseconds",
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
         "java_options": "-XX:+UseParallelGC",
