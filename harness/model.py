@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 
@@ -32,6 +33,27 @@ class Row:
     values: tuple[Any, ...]
     where: str
     at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A value that is not determined: anything from `low` to `high`, both included; None is no bound."""
+
+    low: Any = None
+    high: Any = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies inside; what is no number lies inside only where there is no bound."""
+        if self.low is None and self.high is None:
+            return True
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            return False
+        return Decimal(str(self.low)) <= number <= Decimal(str(self.high))
+
+    def __str__(self) -> str:
+        return "anything" if self.low is None else f"{self.low} to {self.high}"
 
 
 @dataclass(frozen=True, slots=True)

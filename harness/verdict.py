@@ -111,7 +111,8 @@ def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mappi
 def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:
     """The first of each kind and query, to be explained, and the rest."""
     taken: Counter[tuple[str, str]] = Counter()
-    chosen, rest = [], []
+    chosen: list[Anomaly] = []
+    rest: list[Anomaly] = []
     for anomaly in found:
         taken[anomaly.kind, anomaly.query] += 1
         (chosen if taken[anomaly.kind, anomaly.query] <= EXPLAINED_MAX else rest).append(anomaly)

@@ -211,6 +211,18 @@ def _steps_ms(last: int) -> Array:
     return steps
 
 
+def due_s(segments: Sequence[tuple[float, float]], numbers: Array) -> Array:
+    """Seconds after the start at which each event is due, for stretches of (events per second, seconds)."""
+    due = np.zeros(len(numbers))
+    first, begins_s = 0.0, 0.0
+    for rate, seconds in segments:
+        inside = numbers >= first
+        if rate:
+            due[inside] = begins_s + (numbers[inside] - first) / rate
+        first, begins_s = first + rate * seconds, begins_s + seconds
+    return due
+
+
 class _Draws:
     """Independent 64-bit draws for each event: splitmix64 of seed, index and the number of the draw."""
 

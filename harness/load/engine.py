@@ -8,7 +8,7 @@ the schedule at once, so that making them does not disturb the pace.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -180,7 +180,7 @@ class Engine:
         numbers = np.arange(first, first + count)
         if not self._plan.segments:
             return self._plan.start_at + numbers / self._plan.eps
-        return self._plan.start_at + _due_s(self._plan.segments, numbers)
+        return self._plan.start_at + workloads.due_s(self._plan.segments, numbers)
 
     def _send(self, first: int, events: Events, due: Array) -> None:
         rows = slice(first, first + len(due))
@@ -251,15 +251,3 @@ class Engine:
         delays = columns["sent_us"][rows] - columns["due_us"][rows]
         delays = delays[columns["sent_us"][rows] > 0]
         return round(float(np.percentile(delays, 99)) / 1e3, 3) if len(delays) else 0.0
-
-
-def _due_s(segments: Sequence[tuple[float, float]], numbers: Array) -> Array:
-    """Seconds after the start at which each event is due, for stretches of (events per second, seconds)."""
-    due = np.zeros(len(numbers))
-    first, begins_s = 0.0, 0.0
-    for rate, seconds in segments:
-        inside = numbers >= first
-        if rate:
-            due[inside] = begins_s + (numbers[inside] - first) / rate
-        first, begins_s = first + rate * seconds, begins_s + seconds
-    return due
