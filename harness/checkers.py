@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from harness.model import Anomaly
+from harness.model import Anomaly, Between
 
 Key = tuple[Any, ...]
 CLOCK_S = 0.005
@@ -34,7 +34,7 @@ class Comparison:
 
     An expected value that is a frozenset allows each of its members (a record may be rejected for
     any of its faults). `earliest_s` is the epoch second before which a row cannot have been written:
-    the commit of the batch before the one that emits it. `if_late_counted` and `if_late_dropped` are the
+    the commit of the batch before the one that emits it. `optional` rows may be there. `if_late_counted` and `if_late_dropped` are the
     rows of a pipeline that counts every late event, or drops what is behind its batch's own watermark.
     """
 
@@ -43,6 +43,7 @@ class Comparison:
     expected: Mapping[Key, tuple[Any, ...]]
     observed: Mapping[Key, tuple[Seen, ...]]
     earliest_s: Mapping[Key, float] = field(default_factory=dict)
+    optional: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     if_late_counted: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     if_late_dropped: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -89,18 +90,18 @@ def invented(comparison: Comparison) -> list[Anomaly]:
             f"no acknowledged record leads to it; it stands at {rows[0].where}",
         )
         for key, rows in comparison.observed.items()
-        if key not in comparison.expected
+        if key not in comparison.expected and key not in comparison.optional
     ]
 
 
 def wrong(comparison: Comparison) -> list[Anomaly]:
     """Rows with the right key and a wrong measure; names the columns."""
     return [
-        _wrong(comparison, key, comparison.expected[key], row)
+        _wrong(comparison, key, right, row)
         for key, rows in comparison.observed.items()
-        if key in comparison.expected
+        if (right := comparison.expected.get(key, comparison.optional.get(key))) is not None
         for row in rows
-        if not _agrees(comparison.expected[key], row.values)
+        if not _agrees(right, row.values)
     ]
 
 
@@ -202,9 +203,14 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
 
 def _agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
     return len(expected) == len(observed) and all(
-        saw in want if isinstance(want, frozenset) else plain(want) == saw
-        for want, saw in zip(expected, observed, strict=True)
+        _allows(want, saw) for want, saw in zip(expected, observed, strict=True)
     )
+
+
+def _allows(want: Any, saw: Any) -> bool:
+    if isinstance(want, frozenset):
+        return saw in want
+    return want.holds(saw) if isinstance(want, Between) else plain(want) == saw
 
 
 def _is(rows: Mapping[Key, tuple[Any, ...]], key: Key, row: Seen) -> bool:

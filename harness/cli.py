@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import doctor as machine
-from harness import jars, scenario, selfcheck, trial, verdict
+from harness import jars, scenario, selfcheck, shrink, trial, verdict
 from harness.errors import HarnessError, ScenarioError
-from harness.model import Verdict
+from harness.model import Result, Verdict
+from harness.scenario import Scenario
 from harness.status import Status
 from harness.trial import Trial
 
@@ -74,6 +75,25 @@ def explain(
     """Everything known about a row, or about the first anomalies."""
     for line in trial.explain(run, row, most):
         print(line)
+
+
+@app.command("shrink")
+def shrink_(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory with anomalies")],
+    reports: Annotated[Path, typer.Option(help="where the attempts are written")] = Path("reports"),
+) -> None:
+    """Find the fewest events and the simplest faults that still fail in the same way."""
+    failed = trial.judge(run)
+
+    def attempt(one: Scenario) -> Result:
+        return trial.run(one, reports / "shrink", ["run", one.name], Status(people)).result
+
+    smallest = shrink.shrink(
+        failed.run.scenario, failed.result, attempt, lambda line: people.print(line, highlight=False)
+    )
+    target = run / "shrunk.toml"
+    target.write_text(scenario.dump(smallest), encoding="utf-8")
+    print(f"harness run {target}")
 
 
 @app.command("selfcheck")

@@ -13,6 +13,7 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Record
 from harness.oracle import batches as spark
+from harness.oracle import blackbox
 from harness.oracle.batches import Batch, Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, parse
 from harness.oracle.reference import Expected, Reference, Rules
@@ -48,10 +49,17 @@ def gather(run: Run) -> Evidence:
     """Read events and batches, and join them. Raises RunError where the directory is incomplete."""
     sent = run.sent()
     prefix = run.manifest["topic_prefix"]
-    batches = {query: _batches(run, query, prefix) for query in QUERIES}
-    batch_of = {query: measures.batch_of(query, sent, batches[query]) for query in QUERIES}
+    queries = run.scenario.queries
+    batches = {query: [] if run.scenario.black_box else _batches(run, query, prefix) for query in queries}
+    batch_of = {query: _index(run, query, sent, batches[query]) for query in queries}
     load = run.scenario.load
     return Evidence(run, sent, batches, batch_of, measures.span(sent, load.warm_up_s, load.duration_s))
+
+
+def _index(run: Run, query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) -> Array:
+    if run.scenario.black_box:
+        return np.full(len(sent["n"]), -1, dtype=np.int64)
+    return measures.batch_of(query, sent, batches)
 
 
 def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
@@ -63,32 +71,37 @@ def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
     ]
 
 
-def records(evidence: Evidence) -> Iterator[tuple[int, Record]]:
-    """(row of `sent`, record) of every acknowledged event, its bytes made again from the seed, in order of sending."""
+def records(evidence: Evidence, unacknowledged: bool = False) -> Iterator[tuple[int, Record]]:
+    """(row of `sent`, record) of every acknowledged event, its bytes made again from the seed, in order of sending.
+
+    With `unacknowledged` those too that were handed over and never acknowledged, at offset −1.
+    """
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
     own = np.flatnonzero(~sent["flush"])
     for first in range(0, len(own), CHUNK):
         rows = own[first : first + CHUNK]
         values = workload.batch(shape, load.seed, load.eps, int(sent["n"][rows[0]]), len(rows)).values
-        yield from _acknowledged(sent, rows, values)
+        yield from _placed(sent, rows, values, unacknowledged)
     rows = np.flatnonzero(sent["flush"])
     if len(rows):
         events = workload.flush(shape, int(sent["event_time_ms"][rows[0]]) - workload.FLUSH_AHEAD_MS)
         by_topic = {event.topic: event.value for event in events}
-        yield from _acknowledged(sent, rows, [by_topic[sent["topic"][row]] for row in rows])
+        yield from _placed(sent, rows, [by_topic[sent["topic"][row]] for row in rows], unacknowledged)
 
 
-def _acknowledged(sent: Mapping[str, Array], rows: Array, values: Sequence[bytes]) -> Iterator[tuple[int, Record]]:
+def _placed(
+    sent: Mapping[str, Array], rows: Array, values: Sequence[bytes], unacknowledged: bool
+) -> Iterator[tuple[int, Record]]:
     columns = (sent[name][rows].tolist() for name in ("topic", "partition", "offset"))
     for row, topic, partition, offset, value in zip(rows.tolist(), *columns, values, strict=True):
-        if offset >= 0:
+        if offset >= 0 or unacknowledged:
             yield row, Record(topic, partition, offset, value)
 
 
 def parsed(evidence: Evidence) -> Iterator[tuple[Record, Event, dict[str, int]]]:
     """(record, event, query → batch that read it) of every acknowledged event."""
     counts = {query: len(found) for query, found in evidence.batches.items()}
-    indexes = {query: evidence.batch_of[query].tolist() for query in QUERIES}
+    indexes = {query: evidence.batch_of[query].tolist() for query in evidence.batches}
     for row, record in records(evidence):
         batches = {query: at for query, index in indexes.items() if 0 <= (at := index[row]) < counts[query]}
         yield record, parse(record), batches
@@ -100,11 +113,32 @@ def expected(
     watermarks: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Expected]:
     """What must have come out, by query, from the recorded watermarks or from those given."""
+    if evidence.run.scenario.black_box:
+        return _possible(evidence)
     at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
-    reference = Reference({query: Watermarks(tuple(found), lateness) for query, found in at.items()}, evidence.rules)
+    none: dict[str, Sequence[int]] = dict.fromkeys(QUERIES, ())
+    marks = {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
+    reference = Reference(marks, evidence.rules)
     for record, event, batches in parsed(evidence):
         reference.add(record, event, batches)
-    return reference.expected()
+    return {query: answer for query, answer in reference.expected().items() if query in evidence.batches}
+
+
+def _possible(evidence: Evidence) -> dict[str, Expected]:
+    """The black-box oracle's answer; a record can be read before those acknowledged up to the skew earlier."""
+    sent = evidence.sent
+    valid = (sent["malformed"] == 0) & (sent["acked_us"] > 0)
+    order = np.argsort(sent["acked_us"][valid])
+    acked_us = sent["acked_us"][valid][order]
+    newest = np.maximum.accumulate(sent["event_time_ms"][valid][order])
+    skew_us = round(evidence.run.scenario.pipeline.read_skew_s * 1e6)
+    reach = np.searchsorted(acked_us, sent["acked_us"] + skew_us, side="right") - 1
+    before = np.where(reach >= 0, newest[reach], 0)
+    counts = (sent["offset"] >= 0) & (sent["event_time_ms"] >= before - WATERMARK_DELAY_S * 1000)
+    surely = counts.tolist()
+    events = ((record, parse(record), surely[row]) for row, record in records(evidence, unacknowledged=True))
+    answers = blackbox.possible(events)
+    return {query: answer for query, answer in answers.items() if query in evidence.batches}
 
 
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:

@@ -154,9 +154,40 @@ def lag_at_commits(
     sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span
 ) -> tuple[Array, Array]:
     """(times, lag) right after each commit of the measured part: without the sawtooth between commits."""
-    times = np.array([one.committed_s for one in batches])
-    inside = times[measured.holds(times)] if len(times) else times
+    times = np.array([one.committed_s for one in batches], dtype=np.float64)
+    inside = times[measured.holds(times)]
     return inside, lag_records(sent, batch, batches, inside)
+
+
+def recovery(
+    at_s: float, sent: Mapping[str, Array], batch_of: Mapping[str, Array], batches: Mapping[str, Sequence[Batch]]
+) -> dict[str, float | None]:
+    """What a fault at an epoch second cost, in seconds, over all queries (measuring.md, "Recovery").
+
+    `first_commit_s` until every query had committed a batch again, `longest_gap_s` without a committed
+    batch around the fault, `recovered_s` until the lag was back within the p99 that it had before; None is never.
+    """
+    firsts: list[float] = []
+    gaps: list[float] = []
+    recovered: list[float] = []
+    for query, found in batches.items():
+        times = np.array([one.committed_s for one in found], dtype=np.float64)
+        after = times[times > at_s]
+        before = times[times <= at_s]
+        if not len(after) or not len(before):
+            return {"first_commit_s": None, "longest_gap_s": None, "recovered_s": None}
+        firsts.append(after[0] - at_s)
+        gaps.append(after[0] - before[-1])
+        steady = np.percentile(lag_records(sent, batch_of[query], found, np.arange(before[0], at_s, 0.25)), 99)
+        grid = np.arange(after[0], after[-1] + 0.25, 0.25)
+        back = grid[lag_records(sent, batch_of[query], found, grid) <= steady]
+        recovered.append(back[0] - at_s if len(back) else np.inf)
+    worst = max(recovered)
+    return {
+        "first_commit_s": round(float(max(firsts)), 3),
+        "longest_gap_s": round(float(max(gaps)), 3),
+        "recovered_s": round(float(worst), 3) if np.isfinite(worst) else None,
+    }
 
 
 def slope(times_s: Array, values: Array) -> float:

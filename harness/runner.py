@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from harness import history, jars, kafka, processes, sinks
+from harness import faults, history, jars, kafka, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import HarnessError, StackError, Stalled
 from harness.history import FORMAT, Recorder
@@ -31,7 +31,7 @@ from harness.kafka import Cluster, topics
 from harness.scenario import Fault, Scenario
 from harness.status import Status
 from harness.system import Checkpoint, System, command, ticking
-from pipeline.schema import CLICKSTREAM, INPUT, QUERIES, TRANSACTIONS, WATERMARK_DELAY_S
+from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS, WATERMARK_DELAY_S
 
 STALL_S = 60.0
 PACKAGES = ("pyspark", "confluent-kafka", "numpy", "pyarrow", "pandas", "streaming-harness")
@@ -193,7 +193,10 @@ def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Pha
     stack.callback(system.kill)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)
-    checkpoint = Checkpoint(scratch / "checkpoint", directory / "checkpoints", tuple(QUERIES), phases.history)
+    pattern = (
+        "" if scenario.black_box else scenario.pipeline.checkpoint.replace("{checkpoint}", str(scratch / "checkpoint"))
+    )
+    checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), phases.history)
     cpu = Cpu(phases.history, system, cluster, load, checkpoint)
     return Bench(scenario, directory, scratch, cluster, system, checkpoint, load, cpu)
 
@@ -208,7 +211,7 @@ def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
     prefix = cluster.topic_prefix
     replication = min(3, len(cluster.brokers)) or 1
     inputs = {prefix + topic: {"message.timestamp.type": "CreateTime"} for topic in INPUT}
-    results = {prefix + query.topic: {"message.timestamp.type": "LogAppendTime"} for query in QUERIES.values()}
+    results = {prefix + query.topic: {"message.timestamp.type": "LogAppendTime"} for query in scenario.queries.values()}
     topics.create(cluster.bootstrap, inputs, scenario.kafka.partitions, replication)
     topics.create(cluster.bootstrap, results, 1, replication)
 
@@ -224,15 +227,19 @@ def _conduct(bench: Bench, phases: Phases) -> None:
         _start_pipeline(bench, phases)
     with _followed(bench):
         _offer(bench, phases)
+        if bench.scenario.black_box:
+            phases.begin("settle", "until the pipeline has nothing left to say")
+            _quiet(bench, phases)
         phases.begin("flush", "two events far ahead close every window")
         bench.load.flush()
         _eventually(bench, phases, bench.load.finished, lambda: bench.load.acknowledged, "acknowledgements")
         phases.begin("drain", "until every query has committed everything")
-        _drain(bench, phases)
+        (_quiet if bench.scenario.black_box else _drain)(bench, phases)
     bench.system.stop()
     bench.checkpoint.sweep()
     phases.begin("collect", "every result row")
-    for query, rows in sinks.collect(bench.cluster.bootstrap, bench.cluster.topic_prefix, bench.scratch / "output"):
+    where = (bench.cluster.bootstrap, bench.cluster.topic_prefix, bench.scratch / "output")
+    for query, rows in sinks.collect(bench.scenario, *where):
         history.write_rows(bench.directory, query, rows)
 
 
@@ -313,15 +320,15 @@ class _Striking:
         _eventually(self._bench, phases, done, lambda: self._bench.load.acknowledged, "the faults to heal", 180)
 
     def _strike(self, fault: Fault) -> None:
-        system, at_s, position = self._bench.system, time.time(), self._bench.load.acknowledged
-        pid = system.pid
-        (system.kill if fault.kind == "kill" else system.stop)()
-        proof = {"pid": pid, "gone": not system.is_up, "gone_s": round(time.time(), 3)}
-        time.sleep(fault.for_s)  # the fault's own length
+        bench, position = self._bench, self._bench.load.acknowledged
         try:
-            system.start()
-            healed = system.started.wait(self._bench.scenario.pipeline.ready_s)
-            system.check()
+            first = bench.cluster.topic_prefix + CLICKSTREAM
+            brokers = bench.cluster.brokers
+            targets = faults.chosen(
+                fault.on, bench.system, brokers, lambda: topics.leader(bench.cluster.bootstrap, first)
+            )
+            struck = faults.strike(fault, targets, bench.scenario.pipeline.ready_s, time.time, time.sleep)
+            bench.system.check()
         except HarnessError as error:
             self._errors.append(error)
             return
@@ -330,10 +337,10 @@ class _Striking:
             fault=f"{fault.kind} {fault.on}",
             at=fault.at,
             struck_at=position,
-            at_s=at_s,
-            proved=proof["gone"],
-            proof=proof,
-            healed_s=round(time.time(), 3) if healed else None,
+            at_s=struck.at_s,
+            proved=struck.proved,
+            proof=struck.proof,
+            healed_s=struck.healed_s,
         )
 
 
@@ -348,7 +355,7 @@ def _until(bench: Bench, phases: Phases, end_s: float, striking: _Striking | Non
 def _look(bench: Bench, phases: Phases, left_s: float | None = None) -> None:
     bench.system.check()
     bench.load.finished()
-    lag = max(0, bench.load.acknowledged - bench.checkpoint.committed("dead_letter"))
+    lag = max(0, bench.load.acknowledged - bench.checkpoint.read())
     figures = {
         "sent": f"{bench.load.sent:,}",
         "lag": f"{lag:,}",
@@ -366,10 +373,11 @@ def _drain(bench: Bench, phases: Phases) -> None:
     flushed_ms = bench.load.flush_ms - WATERMARK_DELAY_S * 1000
 
     def drained() -> bool:
-        return all(_has_drained(bench, query, goal, flushed_ms) for query in QUERIES)
+        return all(_has_drained(bench, query, goal, flushed_ms) for query in bench.scenario.queries)
 
     def progress() -> int:
-        return sum(bench.checkpoint.committed(query) + bench.checkpoint.watermark_ms(query) for query in QUERIES)
+        queries = bench.scenario.queries
+        return sum(bench.checkpoint.committed(query) + bench.checkpoint.watermark_ms(query) for query in queries)
 
     try:
         _eventually(bench, phases, drained, progress, "every query to commit everything")
@@ -378,8 +386,26 @@ def _drain(bench: Bench, phases: Phases) -> None:
         phases.history.write("stalled", why=str(error))
 
 
+def _quiet(bench: Bench, phases: Phases) -> None:
+    """Wait until nothing new has stood in the sinks for three times the skew of reading.
+
+    Without a checkpoint this is all that can be known; the black-box oracle rests on it.
+    """
+    where = (bench.cluster.bootstrap, bench.cluster.topic_prefix, bench.scratch / "output")
+    seen, since = -1, time.monotonic()
+    deadline = since + bench.scenario.pipeline.ready_s
+    while time.monotonic() - since < 3 * bench.scenario.pipeline.read_skew_s:
+        _look(bench, phases)
+        if (now := sinks.size(bench.scenario, *where)) != seen:
+            seen, since = now, time.monotonic()
+        if time.monotonic() > deadline:
+            phases.history.write("stalled", why="the pipeline goes on writing results")
+            return
+        time.sleep(0.2)
+
+
 def _has_drained(bench: Bench, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
-    mine = {bench.cluster.topic_prefix + topic for topic in QUERIES[query].reads}
+    mine = {bench.cluster.topic_prefix + topic for topic in bench.scenario.queries[query].reads}
     wanted = {at: end for at, end in goal.items() if at[0] in mine}
     windowed = query != "dead_letter"
     passed = bench.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True

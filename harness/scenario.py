@@ -19,6 +19,7 @@ import msgspec
 
 from harness.errors import ScenarioError
 from harness.workload import Workload
+from pipeline.schema import QUERIES, Query, SinkKind
 
 PROVABLE = (
     "dropped_late",
@@ -76,14 +77,34 @@ class Kafka:
     partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
 
 
+FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for number in range(1, 6)))
+"""`leader` is the broker that leads the first partition of the clickstream."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
 
-    kind: str = field(default="kill", metadata={"choices": ("stop", "kill")})
-    on: str = field(default="pipeline", metadata={"choices": ("pipeline",)})
+    kind: str = field(default="kill", metadata={"choices": ("stop", "kill", "pause")})
+    on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where another pipeline's result is found, and what its columns are called there."""
+
+    query: str = field(default="", metadata={"choices": tuple(QUERIES)})
+    kafka: str = field(default="", metadata={"doc": "topic, without the prefix"})
+    parquet: str = field(default="", metadata={"doc": "directory below {output}"})
+    columns: tuple[str, ...] = field(default=(), metadata={"doc": "OURS=THEIRS of each column with another name"})
+    guarantee: str = field(default="", metadata={"choices": ("", "at-least-once", "exactly-once")})
+
+    @property
+    def theirs(self) -> dict[str, str]:
+        """Our name of a column → theirs."""
+        return dict(pair.split("=", 1) for pair in self.columns if "=" in pair)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +116,17 @@ class Pipeline:
     command: tuple[str, ...] = field(
         default=(),
         metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars}"},
+    )
+    queries: tuple[str, ...] = field(
+        default=(), metadata={"choices": tuple(QUERIES), "doc": "that it has; empty is all"}
+    )
+    output: tuple[Output, ...] = ()
+    checkpoint: str = field(
+        default="{checkpoint}/{query}",
+        metadata={"doc": "of each query; empty: there is none, the black-box oracle judges"},
+    )
+    read_skew_s: float = _number(
+        5, low=0, high=600, doc="black box: a record is read before those acknowledged this much later"
     )
     conversions: str = field(
         default="", metadata={"choices": ("", "linear", "join"), "doc": "its form; empty is the profile's"}
@@ -116,6 +148,8 @@ class Limits:
 
     latency_s: float = _number(10, low=0, high=1e6, doc="p99 of durable latency and of emission delay")
     throughput_eps: float = _number(1000, low=0, high=1e9, doc="committed events per second, at least")
+    recovery_s: float = _number(1e6, low=0, high=1e6, doc="from a fault until the lag is back where it was")
+    gap_s: float = _number(1e6, low=0, high=1e6, doc="longest time without a committed batch around a fault")
     keeps_up: bool = field(
         default=True, metadata={"doc": "throughput is also held to the load: 99 %, and no growing lag"}
     )
@@ -139,6 +173,26 @@ class Scenario:
     proves: tuple[str, ...] = field(
         default=(), metadata={"choices": PROVABLE, "doc": "counts that must not be 0, or the run is unknown"}
     )
+
+    @property
+    def queries(self) -> dict[str, Query]:
+        """The queries that the pipeline has, each with the sink in which its result is found."""
+        names = self.pipeline.queries or tuple(QUERIES)
+        return {name: _located(QUERIES[name], self.output(name)) for name in QUERIES if name in names}
+
+    def output(self, query: str) -> Output:
+        """Where the result of a query is found; the contract's own place has no name."""
+        return next((one for one in self.pipeline.output if one.query == query), Output(query=query))
+
+    @property
+    def black_box(self) -> bool:
+        """Whether there is no checkpoint to judge by."""
+        return not self.pipeline.checkpoint
+
+
+def _located(query: Query, output: Output) -> Query:
+    sink: SinkKind = "parquet" if output.parquet else "kafka" if output.kafka else query.sink
+    return dataclasses.replace(query, sink=sink, topic=output.kafka or query.topic)
 
 
 def folder() -> Path:
@@ -176,17 +230,22 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
 
 def dump(scenario: Scenario) -> str:
     """The scenario as TOML that `parse` reads back to an equal one."""
-    plain = msgspec.to_builtins(scenario)
-    faults = plain.pop("fault")
-    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if not isinstance(value, dict)]
-    for name, table in plain.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{name}]"] + [
-                f"{key} = {_toml(value)}" for key, value in table.items() if value is not None
-            ]
-    for fault in faults:
-        lines += ["", "[[fault]]"] + [f"{key} = {_toml(value)}" for key, value in fault.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_table_lines("", msgspec.to_builtins(scenario))).lstrip("\n") + "\n"
+
+
+def _table_lines(path: str, table: Mapping[str, Any]) -> list[str]:
+    """A table's own values first, then the tables below it."""
+    own = [f"{key} = {_toml(value)}" for key, value in table.items() if not _is_below(value) and value is not None]
+    for key, value in table.items():
+        if _is_below(value):
+            name = _join(path, key)
+            for one in (value,) if isinstance(value, dict) else value:
+                own += ["", f"[{name}]" if isinstance(value, dict) else f"[[{name}]]", *_table_lines(name, one)]
+    return own
+
+
+def _is_below(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list | tuple) and bool(value) and isinstance(value[0], dict))
 
 
 def _toml(value: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness import evidence, history, scenario, verdict
+from harness import evidence, findings, history, scenario
 from harness.checkers import KINDS, Comparison, Key, Seen
 from harness.evidence import Evidence
 from harness.model import Anomaly
@@ -65,7 +65,7 @@ def prove(seeds: Iterable[int], run: Path | None = None) -> dict[str, Tally]:
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="harness-selfcheck-") as folder:
             case = _right(Path(folder) / "run", seed) if run is None else _take_apart(run)
-            found = verdict.find(case.gathered, case.answers, case.comparisons)
+            found = findings.find(case.gathered, case.answers, case.comparisons)
             tally["right"].planted += 1
             tally["right"].found += not found
             tally["right"].accused += len(found)
@@ -84,7 +84,7 @@ def _right(directory: Path, seed: int) -> Case:
 def _take_apart(directory: Path) -> Case:
     gathered = evidence.gather(history.read(directory))
     answers = evidence.expected(gathered)
-    return Case(gathered, answers, verdict.compare(gathered, answers))
+    return Case(gathered, answers, findings.compare(gathered, answers))
 
 
 def _try(kind: str, case: Case, rng: Random, tally: Tally) -> None:
@@ -92,7 +92,7 @@ def _try(kind: str, case: Case, rng: Random, tally: Tally) -> None:
     if planted is None:  # this run has no place for it
         return
     damaged, query, key = planted
-    found = verdict.find(damaged.gathered, damaged.answers, damaged.comparisons)
+    found = findings.find(damaged.gathered, damaged.answers, damaged.comparisons)
     hits = [one for one in found if (one.kind, one.query) == (kind, query) and key in (None, one.key)]
     tally.planted += 1
     tally.found += bool(hits)

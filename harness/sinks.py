@@ -7,7 +7,7 @@ Kafka topics are read from beginning to end; a Parquet directory only as far as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,36 +17,60 @@ import pyarrow.parquet as pq
 
 from harness.kafka import topics
 from harness.model import Row
-from pipeline.schema import QUERIES, Query
+from harness.scenario import Scenario
+from pipeline.schema import Query
 
 DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
 
 
-def from_kafka(bootstrap: str, prefix: str, query: Query) -> list[Row]:
+Names = Mapping[str, str]
+"""Our name of a column → the name that it has in the sink, where that differs."""
+
+
+def from_kafka(bootstrap: str, prefix: str, query: Query, names: Names) -> list[Row]:
     """Every record of the query's result topic."""
-    make = _rejected if query.name == "dead_letter" else _result
-    return [make(query, message, prefix) for message in topics.read(bootstrap, [prefix + query.topic])]
+    messages = topics.read(bootstrap, [prefix + query.topic])
+    if query.name == "dead_letter":
+        return [_rejected(query, message, prefix) for message in messages]
+    return [_result(query, message, prefix, names) for message in messages]
 
 
-def from_parquet(directory: Path, query: Query) -> list[Row]:
-    """Every row of the files that the sink's log names, with the time at which the log named them."""
-    return [row for path, named_s in _named_files(directory) for row in _file_rows(directory / path, named_s, query)]
+def from_parquet(directory: Path, query: Query, names: Names) -> list[Row]:
+    """Every row of the files that the sink's log names, with the time at which the log named them.
+
+    A directory without such a log counts with all its files, by their own times.
+    """
+    files = _named_files(directory)
+    if not (directory / "_spark_metadata").is_dir():
+        files = [
+            (str(path.relative_to(directory)), path.stat().st_mtime) for path in sorted(directory.rglob("*.parquet"))
+        ]
+    return [row for path, named_s in files for row in _file_rows(directory / path, named_s, query, names)]
 
 
-def collect(bootstrap: str, prefix: str, output: Path) -> Iterator[tuple[str, list[Row]]]:
-    """(query, rows) of every query, from the sink that the contract gives it."""
-    for query in QUERIES.values():
-        rows = (
-            from_kafka(bootstrap, prefix, query) if query.sink == "kafka" else from_parquet(output / query.name, query)
-        )
-        yield query.name, rows
+def collect(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> Iterator[tuple[str, list[Row]]]:
+    """(query, rows) of every query that the pipeline has, from the sink in which its result is found."""
+    for name, query in scenario.queries.items():
+        place = scenario.output(name)
+        if query.sink == "kafka":
+            yield name, from_kafka(bootstrap, prefix, query, place.theirs)
+        else:
+            yield name, from_parquet(output / (place.parquet or name), query, place.theirs)
 
 
-def _result(query: Query, message: topics.Message, prefix: str) -> Row:
+def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
+    """Records and files in all sinks: it stands still when the pipeline has nothing left to say."""
+    names = [prefix + query.topic for query in scenario.queries.values() if query.sink == "kafka"]
+    ends = topics.end_offsets(bootstrap, names) if names else {}
+    files = sum(1 for _ in output.rglob("*.parquet")) if output.is_dir() else 0
+    return files + sum(end for partitions in ends.values() for end in partitions.values())
+
+
+def _result(query: Query, message: topics.Message, prefix: str, names: Names) -> Row:
     where = f"{message.topic.removeprefix(prefix)}-{message.partition}@{message.offset}"
     try:
         columns = json.loads(message.value or b"", parse_float=_digits)
-        return _row(query, columns, where, message.timestamp_ms / 1e3)
+        return _row(query, columns, where, message.timestamp_ms / 1e3, names)
     except (ValueError, KeyError, TypeError):
         # A row that cannot be read is evidence, not an error of the harness: it matches no expected row.
         return Row((where,), (repr(message.value)[:200],), where, message.timestamp_ms / 1e3)
@@ -56,9 +80,9 @@ class _digits(Decimal):
     """A JSON number with a fraction, kept as it was written until its column says what it is."""
 
 
-def _row(query: Query, columns: dict[str, Any], where: str, at_s: float) -> Row:
-    def take(names: tuple[str, ...]) -> tuple[Any, ...]:
-        return tuple(_plain(name, columns[name]) for name in names)
+def _row(query: Query, columns: dict[str, Any], where: str, at_s: float, names: Names) -> Row:
+    def take(ours: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(_plain(name, columns[names.get(name, name)]) for name in ours)
 
     return Row(take(query.identity), take(query.measures), where, at_s)
 
@@ -106,10 +130,10 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
     return list(named.items())
 
 
-def _file_rows(path: Path, named_s: float, query: Query) -> Iterator[Row]:
+def _file_rows(path: Path, named_s: float, query: Query, names: Names) -> Iterator[Row]:
     for number, columns in enumerate(pq.ParquetFile(path).read().to_pylist()):
         where = f"{path.name}#{number}"
         try:
-            yield _row(query, columns, where, named_s)
+            yield _row(query, columns, where, named_s, names)
         except KeyError as missing:
             yield Row((where,), (f"no column {missing}",), where, named_s)

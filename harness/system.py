@@ -7,13 +7,17 @@ placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} is treated the sa
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from harness import processes
 from harness.errors import StackError
@@ -56,10 +60,24 @@ class System:
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
 
-    @property
     def is_up(self) -> bool:
-        """Whether its process is there."""
-        return self._process is not None and self._process.poll() is None
+        """Whether its queries have started, and its process is neither ended nor frozen."""
+        if self._process is None or self._process.poll() is not None or not self.started.is_set():
+            return False
+        return psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED
+
+    def pause(self) -> None:
+        """Freeze it with everything it started."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            # It leads a session of its own, and so a process group.
+            os.killpg(self._process.pid, number)
 
     @property
     def pid(self) -> int | None:
@@ -136,10 +154,11 @@ class Checkpoint:
     Spark deletes old ones, and the time of a commit is the moment that latency counts to.
     """
 
-    def __init__(self, source: Path, target: Path, queries: tuple[str, ...], history: Recorder) -> None:
-        self._source = source
+    def __init__(self, pattern: str, target: Path, queries: tuple[str, ...], history: Recorder) -> None:
+        """`pattern` is the folder of a query, with {query} for its name; empty where there is no checkpoint."""
+        self._sources = {query: Path(pattern.replace("{query}", query)) for query in queries} if pattern else {}
         self._target = target
-        self._queries = queries
+
         self._history = history
         self._seen: dict[str, int] = dict.fromkeys(queries, -1)
         self._ends: dict[str, dict[tuple[str, int], int]] = {query: {} for query in queries}
@@ -149,8 +168,8 @@ class Checkpoint:
     def sweep(self) -> None:
         """Take what is new."""
         with self._lock:
-            for query in self._queries:
-                commits = self._source / query / "commits"
+            for query, source in self._sources.items():
+                commits = source / "commits"
                 if commits.is_dir():
                     numbers = sorted(int(path.name) for path in commits.iterdir() if path.name.isdigit())
                     for number in numbers:
@@ -161,8 +180,8 @@ class Checkpoint:
         for log in ("offsets", "commits"):
             target = self._target / query / log
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self._source / query / log / str(number), target / str(number))
-        committed = (self._source / query / "commits" / str(number)).stat().st_mtime
+            shutil.copy2(self._sources[query] / log / str(number), target / str(number))
+        committed = (self._sources[query] / "commits" / str(number)).stat().st_mtime
         lines = (self._target / query / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
         self._watermark_ms[query] = json.loads(lines[1])["batchWatermarkMs"]
         for line in lines[2:]:
@@ -176,6 +195,14 @@ class Checkpoint:
         """Input records that the query has committed, over all partitions."""
         return sum(self._ends[query].values())
 
+    def read(self) -> int:
+        """Input records that every query that reads them has committed."""
+        ends: dict[tuple[str, int], int] = {}
+        for of_query in self._ends.values():
+            for place, end in of_query.items():
+                ends[place] = min(end, ends.get(place, end))
+        return sum(ends.values())
+
     def reached(self, query: str, ends: dict[tuple[str, int], int]) -> bool:
         """Whether the query has committed up to these exclusive end offsets."""
         return all(self._ends[query].get(at, 0) >= end for at, end in ends.items())
@@ -187,7 +214,7 @@ class Checkpoint:
     def size_bytes(self) -> int:
         """Bytes of the checkpoint on disk."""
         total = 0
-        for path in self._source.rglob("*"):
+        for path in (path for source in self._sources.values() for path in source.rglob("*")):
             try:
                 total += path.stat().st_size
             except OSError:  # deleted by Spark in between

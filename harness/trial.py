@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import evidence, history, runner, verdict
+from harness import evidence, findings, history, runner, verdict
 from harness import explain as explaining
 from harness.errors import HarnessError, RunError
 from harness.history import Run
@@ -95,7 +95,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
         return
     gathered = evidence.gather(read)
     answers = evidence.expected(gathered)
-    comparisons = verdict.compare(gathered, answers)
+    comparisons = findings.compare(gathered, answers)
     known = [
         (query, key)
         for query, one in comparisons.items()

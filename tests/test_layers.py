@@ -10,10 +10,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"cli", "__main__", "pytest_plugin"},
-    {"trial", "selfcheck", "simulate"},
+    {"trial", "selfcheck", "simulate", "shrink"},
     {"doctor", "runner"},
     {"report", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
     {"verdict"},
+    {"findings"},
     {"explain"},
     {"evidence"},
     {"oracle", "checkers", "measures"},

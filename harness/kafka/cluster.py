@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 
@@ -21,6 +22,14 @@ class Broker(Protocol):
     @property
     def pid(self) -> int | None:
         """The id of its process, or None where it does not run or is not ours."""
+
+    @property
+    def address(self) -> str:
+        """Where it is reached with nothing in between, as ``HOST:PORT``."""
+
+    @property
+    def data(self) -> Path | None:
+        """Its log directory, or None where that is not a folder of this machine or not ours."""
 
     def start(self, wait_s: float = 60.0) -> None:
         """Start it with the port and the data that it had, and wait until it answers; 0 does not wait."""

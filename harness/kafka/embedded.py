@@ -23,7 +23,7 @@ from pathlib import Path
 from harness import jars, processes
 from harness.errors import ScenarioError, StackError
 from harness.kafka import topics
-from harness.kafka.cluster import Broker, Cluster, await_true
+from harness.kafka.cluster import Broker, await_true
 
 LOG_TAIL_BYTES = 65_536
 NODES_MAX = 5
@@ -48,11 +48,30 @@ class Node:
     port: int
     controller_port: int
     folder: Path
+    client_port: int = 0
+    """Where clients are let in that come by the advertised port; 0 where they use `port` like everyone."""
+    advertised_port: int = 0
+    """What clients are told to connect to; 0 for `port`."""
 
     @property
     def address(self) -> str:
-        """Where clients reach it."""
+        """Where brokers reach it, and the harness that wants nothing in between."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def client_address(self) -> str:
+        """Where it listens for what comes by its advertised port."""
+        return f"127.0.0.1:{self.client_port or self.port}"
+
+    @property
+    def advertised_address(self) -> str:
+        """Where clients reach it."""
+        return f"127.0.0.1:{self.advertised_port or self.port}"
+
+    @property
+    def data(self) -> Path:
+        """Its log directory."""
+        return self.folder / "data"
 
     @property
     def settings(self) -> Path:
@@ -76,6 +95,16 @@ class EmbeddedBroker:
     def pid(self) -> int | None:
         """The id of its process while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def address(self) -> str:
+        """Where it is reached with nothing in between."""
+        return self.node.address
+
+    @property
+    def data(self) -> Path:
+        """Its log directory."""
+        return self.node.data
 
     def start(self, wait_s: float = START_S) -> None:
         """Start it where it is not running; StackError ends with the line of its log that tells why not."""
@@ -149,8 +178,8 @@ class EmbeddedCluster:
 
     @property
     def bootstrap(self) -> str:
-        """All addresses."""
-        return ",".join(broker.node.address for broker in self.nodes.values())
+        """All addresses, as clients know them."""
+        return ",".join(broker.node.advertised_address for broker in self.nodes.values())
 
     @property
     def brokers(self) -> Mapping[int, Broker]:
@@ -163,14 +192,16 @@ class EmbeddedCluster:
 
 
 @contextlib.contextmanager
-def open_cluster(nodes: int, directory: Path) -> Iterator[Cluster]:
+def open_cluster(nodes: int, directory: Path, advertised: Mapping[int, int] | None = None) -> Iterator[EmbeddedCluster]:
     """Start `nodes` brokers that keep their data in `directory`, and kill them at the end.
 
-    Killing loses nothing that anyone will ask for: the data go with the run.
+    Killing loses nothing that anyone will ask for: the data go with the run. `advertised` is the port by
+    which clients find each broker, where something stands in between: it must lead to the node's
+    `client_address`. Brokers and controllers talk past it.
     """
     if not 1 <= nodes <= NODES_MAX:
         raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
-    brokers = {node.id: EmbeddedBroker(node) for node in _lay_out(nodes, directory)}
+    brokers = {node.id: EmbeddedBroker(node) for node in _lay_out(nodes, directory, advertised or {})}
     cluster = EmbeddedCluster(brokers)
     try:
         _start(cluster)
@@ -184,16 +215,18 @@ def settings(node: Node, nodes: Sequence[Node]) -> dict[str, str | int]:
     """The server.properties of a node among its peers."""
     copies = min(3, len(nodes))
     in_sync = 2 if len(nodes) > 2 else 1
+    apart = bool(node.advertised_port)
+    client, advertised = f",CLIENT://{node.client_address}", f",CLIENT://{node.advertised_address}"
     return {
         "process.roles": "broker,controller",
         "node.id": node.id,
-        "listeners": f"PLAINTEXT://{node.address},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{node.address}",
+        "listeners": f"PLAINTEXT://{node.address},CONTROLLER://127.0.0.1:{node.controller_port}" + client * apart,
+        "advertised.listeners": f"PLAINTEXT://{node.address}" + advertised * apart,
         "controller.quorum.voters": ",".join(f"{n.id}@127.0.0.1:{n.controller_port}" for n in nodes),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "log.dirs": str(node.folder / "data"),
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT" + ",CLIENT:PLAINTEXT" * apart,
+        "log.dirs": str(node.data),
         "offsets.topic.num.partitions": 3,
         "offsets.topic.replication.factor": copies,
         "transaction.state.log.num.partitions": 3,
@@ -230,11 +263,14 @@ def _sees(broker: EmbeddedBroker, everyone: set[int]) -> bool:
     return topics.broker_ids(broker.node.address) == everyone
 
 
-def _lay_out(count: int, directory: Path) -> list[Node]:
+def _lay_out(count: int, directory: Path, advertised: Mapping[int, int]) -> list[Node]:
     """Choose ports, and write what each node needs before it can start."""
-    ports = _free_ports(2 * count)
+    ports = iter(_free_ports(3 * count))
     directory = directory.absolute()
-    nodes = [Node(i + 1, ports[2 * i], ports[2 * i + 1], directory / f"broker-{i + 1}") for i in range(count)]
+    nodes = [
+        Node(id, next(ports), next(ports), directory / f"broker-{id}", next(ports), advertised.get(id, 0))
+        for id in range(1, count + 1)
+    ]
     checkpoint = _bootstrap_checkpoint()
     cluster_id = _kafka_id()
     for node in nodes:
@@ -244,7 +280,7 @@ def _lay_out(count: int, directory: Path) -> list[Node]:
 
 def _format(node: Node, nodes: Sequence[Node], cluster_id: str, checkpoint: Path) -> None:
     """Do what ``StorageTool format`` does, without half a second of JVM for each node."""
-    data = node.folder / "data"
+    data = node.data
     data.mkdir(parents=True)
     identity: dict[str, str | int] = {"version": 1}
     identity |= {"cluster.id": cluster_id, "node.id": node.id, "directory.id": _kafka_id()}
@@ -263,7 +299,7 @@ def _bootstrap_checkpoint() -> Path:
             node = Node(1, port, controller_port, Path(work))
             _write_properties(node.settings, settings(node, [node]))
             _run_storage_tool(node)
-            os.replace(node.folder / "data" / kept.name, kept)
+            os.replace(node.data / kept.name, kept)
     return kept
 
 

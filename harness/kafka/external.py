@@ -29,6 +29,12 @@ class ExternalBroker:
     id: int
     bootstrap: str
     pid: None = None
+    data: None = None
+
+    @property
+    def address(self) -> str:
+        """Where its cluster is reached."""
+        return self.bootstrap
 
     def start(self, wait_s: float = 0.0) -> NoReturn:
         """Not ours to start."""

@@ -69,6 +69,13 @@ def broker_ids(bootstrap: str, timeout_s: float = 1.0) -> set[int]:
     return set(metadata.brokers) if metadata.controller_id >= 0 else set()
 
 
+def leader(bootstrap: str, topic: str, partition: int = 0) -> int:
+    """The id of the broker that leads a partition; −1 while none does."""
+    with _one_line(bootstrap):
+        found = _admin(bootstrap).list_topics(topic, timeout=ADMIN_S).topics[topic].partitions[partition].leader
+    return int(found)
+
+
 def end_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:
     """Topic → partition → the offset that the next message will get."""
     admin = _admin(bootstrap)

@@ -49,13 +49,14 @@ class Expected:
     """One query's answer.
 
     `rows`: identity → measures of every row that must have come out; `batch`: identity → the batch that
-    emits it. `dropped`: batch → rows that its operators must report as dropped by the watermark. `late`:
+    emits it. `optional`: rows that may have come out as well (black box alone). `dropped`: batch → rows that its operators must report as dropped by the watermark. `late`:
     identity → event times of the late events that would have counted in this row. `counted`,
     `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
     joined an open session, `open` of groups or sessions still held in state at the end, of `open_events` events.
     """
 
     rows: Rows = field(default_factory=dict)
+    optional: Rows = field(default_factory=dict)
     batch: dict[Key, int] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
     late: dict[Key, list[int]] = field(default_factory=dict)

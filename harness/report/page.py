@@ -16,7 +16,6 @@ from harness.history import Run
 from harness.measures import Array
 from harness.model import Result
 from harness.report import Chart, Page, Series, Table
-from pipeline.schema import QUERIES
 
 ANOMALIES_MAX = 50
 PARTS = {
@@ -50,9 +49,32 @@ def of_run(run: Run, result: Result) -> Page:
         targets=tuple(_target(target) for target in result.targets),
         anomalies=_anomalies(result),
         charts=_charts(evidence) if evidence else (),
-        shaded=({"to": 0, "label": "warm-up"},) if evidence else (),
-        tables=(*(_figures(result) if evidence else ()), _configuration(run), _versions(run)),
+        shaded=_shaded(evidence) if evidence else (),
+        tables=(*_faults(result), *(_figures(result) if evidence else ()), _configuration(run), _versions(run)),
     )
+
+
+def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
+    """The warm-up, and each fault from its stroke until it healed, in seconds of the measured part."""
+    start = evidence.measured.start_s
+    faults = (
+        {
+            "from": round(one["at_s"] - start, 2),
+            "to": round((one["healed_s"] or one["at_s"]) - start, 2),
+            "label": one["fault"],
+        }
+        for one in evidence.run.of_kind("fault")
+    )
+    return ({"to": 0, "label": "warm-up"}, *faults)
+
+
+def _faults(result: Result) -> tuple[Table, ...]:
+    if not result.faults:
+        return ()
+    names = ("fault", "at", "struck_at", "proved", "first_commit_s", "longest_gap_s", "recovered_s")
+    rows = tuple(tuple(one.get(name) for name in names) for one in result.faults)
+    note = "Each by the number of acknowledged events; seconds from its stroke. Proved: it worked before, and did not after."
+    return (Table("Faults", note, tuple(name.replace("_", " ") for name in names), rows),)
 
 
 def _target(target: Any) -> dict[str, Any]:
@@ -173,6 +195,8 @@ def _versions(run: Run) -> Table:
 
 
 def _charts(evidence: Evidence) -> tuple[Chart, ...]:
+    if evidence.run.scenario.black_box:
+        return (_cpu(evidence),)
     return (_latency(evidence), _rates(evidence), _batch_time(evidence), _state(evidence), _cpu(evidence))
 
 
@@ -189,7 +213,7 @@ def _latency(evidence: Evidence) -> Chart:
     seconds, sent = _seconds(evidence), evidence.sent
     due = sent["due_us"] / 1e6 - evidence.measured.start_s
     series = []
-    for query in QUERIES:
+    for query in evidence.batches:
         batch, batches = evidence.batch_of[query], evidence.batches[query]
         read = (batch >= 0) & (batch < len(batches)) & ~sent["flush"]
         committed = np.array([one.committed_s for one in batches])
@@ -226,7 +250,7 @@ def _rates(evidence: Evidence) -> Chart:
     lag = np.max(
         [
             measures.lag_records(evidence.sent, evidence.batch_of[query], evidence.batches[query], seconds + start)
-            for query in QUERIES
+            for query in evidence.batches
         ],
         axis=0,
     )

@@ -1,0 +1,111 @@
+"""Faults: each strikes, proves that it took effect, heals, and proves that it healed.
+
+A fault that cannot prove both makes the run unknown; nothing here decides what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.errors import StackError
+from harness.scenario import Fault
+
+LOOK_EVERY_S = 0.05
+TAKES_S = 30.0
+
+
+class Target(Protocol):
+    """What a fault needs of a process: to be hurt, to come back, and to say whether it works."""
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def pause(self) -> None:
+        """Freeze it."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
+    def start(self) -> None:
+        """Start it with the data that it had."""
+
+    def is_up(self) -> bool:
+        """Whether it does its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What became of a fault: when it struck, whether that is proved, and when it was seen to be healed."""
+
+    fault: Fault
+    at_s: float
+    proof: Mapping[str, Any]
+    healed_s: float | None
+
+    @property
+    def proved(self) -> bool:
+        """It worked before, and it was seen not to work after."""
+        return bool(self.proof["up_before"]) and all(not up for up in self.proof["up_after"].values())
+
+
+def strike(
+    fault: Fault,
+    targets: Mapping[str, Target],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Hurt all targets, wait out the fault's length, heal them; StackError where a target cannot be started again."""
+    before = all(target.is_up() for target in targets.values())
+    at_s = clock()
+    for target in targets.values():
+        STRIKE[fault.kind](target)
+    _eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
+    after = {name: target.is_up() for name, target in targets.items()}
+    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    for target in targets.values():
+        HEAL[fault.kind](target)
+    healed = _eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
+    proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def _eventually(
+    condition: Callable[[], bool], deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> bool:
+    end = clock() + deadline_s
+    while not condition():
+        if clock() > end:
+            return False
+        sleep(LOOK_EVERY_S)
+    return True
+
+
+STRIKE: Mapping[str, Callable[[Target], None]] = {
+    "stop": lambda target: target.stop(),
+    "kill": lambda target: target.kill(),
+    "pause": lambda target: target.pause(),
+}
+HEAL: Mapping[str, Callable[[Target], None]] = {
+    "stop": lambda target: target.start(),
+    "kill": lambda target: target.start(),
+    "pause": lambda target: target.resume(),
+}
+
+
+def chosen(on: str, pipeline: Target, brokers: Mapping[int, Target], leader: Callable[[], int]) -> dict[str, Target]:
+    """The targets that a scenario means by ``pipeline``, ``broker N``, ``leader`` or ``all brokers``."""
+    if on == "pipeline":
+        return {on: pipeline}
+    if on == "all brokers":
+        return {f"broker {number}": broker for number, broker in brokers.items()}
+    number = leader() if on == "leader" else int(on.removeprefix("broker "))
+    if number not in brokers:
+        have = ", ".join(map(str, brokers)) or "none of ours"
+        raise StackError(f"fault on {on}: there is no broker {number}; there are {have}")
+    return {f"broker {number}": brokers[number]}

@@ -1,0 +1,87 @@
+"""A failed run made smaller: fewer events, fewer faults, plainer data, as long as it fails in the same way.
+
+Greedy: each step is tried on the real thing, and kept where the first anomaly's kind and query come again.
+What is left is a scenario file; interleavings are not replayed, so a rare failure may not come again at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import ScenarioError
+from harness.model import Result
+from harness.scenario import Load, Scenario
+from harness.workload import Workload
+
+EVENTS_MIN_S = 2.0
+KEPT = ("start", "time_scale", "users", "products")
+"""Fields of the workload that say how much, not what is difficult."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing left out."""
+
+    what: str
+    scenario: Scenario
+
+
+def shrink(
+    scenario: Scenario, failed: Result, attempt: Callable[[Scenario], Result], tell: Callable[[str], None]
+) -> Scenario:
+    """The smallest scenario found that still fails as `failed` did; `attempt` runs one.
+
+    Raises ScenarioError where the run has no anomaly, or does not fail again at all.
+    """
+    if not failed.anomalies:
+        raise ScenarioError("this run has no anomaly: only a run with a wrong output can be made smaller")
+    wanted = (failed.anomalies[0].kind, failed.anomalies[0].query)
+
+    def fails(one: Scenario) -> bool:
+        return wanted in {(anomaly.kind, anomaly.query) for anomaly in attempt(one).anomalies}
+
+    if not fails(scenario):
+        raise ScenarioError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
+    smallest, tried = scenario, set[str]()
+    while step := next((one for one in steps(smallest) if one.what not in tried), None):
+        if fails(step.scenario):
+            tell(f"kept     {step.what}")
+            smallest = step.scenario
+        else:
+            tell(f"needed   {step.what}")
+            tried.add(step.what)
+    return smallest
+
+
+def steps(scenario: Scenario) -> Iterator[Step]:
+    """What could be left out next, the most first."""
+    for number, fault in enumerate(scenario.fault):
+        rest = scenario.fault[:number] + scenario.fault[number + 1 :]
+        yield Step(
+            f"without the fault {fault.kind} {fault.on} at {fault.at:,}", replace(scenario, fault=rest, proves=())
+        )
+    for item in dataclasses.fields(Workload):
+        if item.name not in KEPT and getattr(scenario.workload, item.name) != item.default:
+            default: Any = item.default
+            plainer = replace(scenario.workload, **{item.name: default})
+            yield Step(f"without {item.name}", replace(scenario, workload=plainer, proves=()))
+    yield from _shorter(scenario)
+
+
+def _shorter(scenario: Scenario) -> Iterator[Step]:
+    load = scenario.load
+    if load.warm_up_s or load.cool_down_s:
+        yield _loaded(scenario, "no warm-up", replace(load, warm_up_s=0, cool_down_s=0))
+    if load.duration_s / 2 >= EVENTS_MIN_S:
+        half = replace(load, duration_s=load.duration_s / 2)
+        yield _loaded(scenario, f"{half.events:,} events", half)
+    elif load.eps >= 20:
+        half = replace(load, eps=round(load.eps / 2))
+        yield _loaded(scenario, f"{half.events:,} events", half)
+
+
+def _loaded(scenario: Scenario, what: str, load: Load) -> Step:
+    return Step(what, replace(scenario, load=load, proves=()))

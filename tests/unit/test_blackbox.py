@@ -1,0 +1,90 @@
+"""The black-box oracle: exact where nothing is open, and never narrower than what can happen."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.checkers import _allows
+from harness.model import Between, Record
+from harness.oracle.blackbox import possible
+from harness.oracle.records import iso, parse
+from harness.oracle.reference import of_one_batch
+
+MINUTE = 60_000
+T0 = 1_767_261_600_000  # 2026-01-01T10:00:00Z
+
+
+def record(topic: str, at_ms: int, user: str, offset: int = 0) -> Record:
+    """A valid record of a topic."""
+    fields = {"user_id": user, "session_id": user, "product_id": "p", "category": "c", "timestamp": iso(at_ms)}
+    own = {"event_id": f"{offset}", "action": "view"}
+    if topic == "transactions":
+        own = {"transaction_id": f"{offset}", "amount": 1.25, "quantity": 1, "payment_method": "paypal"}
+    return Record(topic, 0, offset, json.dumps(fields | own).encode())
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["clickstream", "transactions"]), st.integers(0, 90 * MINUTE), st.sampled_from("ab")),
+    max_size=25,
+)
+FLUSH = [record("clickstream", T0 + 600 * MINUTE, "f", 900), record("transactions", T0 + 600 * MINUTE, "f", 900)]
+
+
+def records(events: list[tuple[str, int, str]]) -> list[Record]:
+    """Records of (topic, ms after T0, user)."""
+    return [record(topic, T0 + at, user, number) for number, (topic, at, user) in enumerate(events)]
+
+
+@given(EVENTS)
+def test_it_is_exact_where_nothing_is_open(events):
+    """Every event sure to count: the exact answer, and nothing optional."""
+    all_records = [*records(events), *FLUSH]
+    answers = possible((one, parse(one), True) for one in all_records)
+    exact = of_one_batch(all_records)
+
+    assert {query: answer.rows for query, answer in exact.items()} == {q: a.rows for q, a in answers.items()}
+    assert not any(answer.optional for answer in answers.values())
+
+
+@given(EVENTS, st.data())
+def test_whatever_subset_of_the_open_events_counts_is_allowed(events, data):
+    """For each choice of what was dropped, each row is allowed and each required row is there."""
+    made = records(events)
+    is_sure = [data.draw(st.booleans()) for _ in made]
+    counted = [one for one, sure in zip(made, is_sure, strict=True) if sure or data.draw(st.booleans())]
+    answers = possible(
+        (one, parse(one), sure) for one, sure in zip([*made, *FLUSH], [*is_sure, True, True], strict=True)
+    )
+
+    for query, answer in of_one_batch([*counted, *FLUSH]).items():
+        assert answers[query].rows.keys() <= answer.rows.keys()
+        for key, values in answer.rows.items():
+            allowed = answers[query].rows.get(key, answers[query].optional.get(key))
+            assert allowed is not None
+            plain = [str(value) if isinstance(value, Decimal) else value for value in values]
+            assert all(_allows(want, saw) for want, saw in zip(allowed, plain, strict=True)), (
+                query,
+                key,
+                allowed,
+                values,
+            )
+
+
+@pytest.mark.parametrize(
+    ("value", "inside"),
+    [
+        pytest.param(1, True, id="the least"),
+        pytest.param("2.50", True, id="a decimal as text"),
+        pytest.param(3.01, False, id="beyond"),
+        pytest.param("many", False, id="no number"),
+        pytest.param(None, False, id="nothing"),
+    ],
+)
+def test_between_holds_both_ends(value, inside):
+    """And nothing that is no number."""
+    assert inside is Between(1, 3).holds(value)

@@ -1,0 +1,66 @@
+"""A fault is proved by what is seen before and after, and never by having been ordered."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import faults
+from harness.errors import StackError
+from harness.scenario import Fault
+
+
+class Process:
+    """A process that works, and may be immune, or dead for good."""
+
+    def __init__(self, immune: bool = False, dead: bool = False) -> None:
+        self.up = not dead
+        self.immune = immune
+        self.did: list[str] = []
+
+    def __getattr__(self, verb: str):
+        def do() -> None:
+            self.did.append(verb)
+            self.up = verb in ("start", "resume") or self.immune
+
+        return do
+
+    def is_up(self) -> bool:
+        """Whether it works."""
+        return self.up
+
+
+def struck(process: Process, kind: str = "kill") -> faults.Struck:
+    """The fault on one process, in a time that only passes by sleeping."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    return faults.strike(Fault(kind=kind, at=1, for_s=2), {"p": process}, 5, lambda: now[0], sleep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "did"), [("kill", ["kill", "start"]), ("stop", ["stop", "start"]), ("pause", ["pause", "resume"])]
+)
+def test_a_fault_strikes_and_heals(kind, did):
+    """Each kind has its remedy, and the length is the fault's own."""
+    process = Process()
+    result = struck(process, kind)
+
+    assert (did, True, 2.0) == (process.did, result.proved, result.healed_s)
+
+
+def test_a_fault_that_did_not_take_is_not_proved():
+    """The process went on working."""
+    assert not struck(Process(immune=True)).proved
+
+
+def test_a_fault_on_what_did_not_work_before_proves_nothing():
+    """It was down already."""
+    assert not struck(Process(dead=True)).proved
+
+
+def test_a_broker_that_is_not_there_is_named():
+    """With those that are."""
+    with pytest.raises(StackError, match="there is no broker 3; there are 1"):
+        faults.chosen("broker 3", Process(), {1: Process()}, lambda: 1)

@@ -1,0 +1,45 @@
+"""What is not needed to fail is left out, and what is needed stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import shrink, verdict
+from harness.errors import ScenarioError
+from harness.model import Anomaly, Result
+from harness.scenario import Fault, Load, Scenario
+from harness.workload import Workload
+
+ANOMALY = Anomaly("lost_row", "revenue", ("k",), "a row", "no row", "")
+START = Scenario(
+    name="x",
+    load=Load(eps=1000, warm_up_s=10, duration_s=20),
+    workload=Workload(late=0.1, malformed=0.1),
+    fault=(Fault(at=5), Fault(kind="stop", at=9)),
+)
+
+
+def failed(anomalies: tuple[Anomaly, ...] = (ANOMALY,)) -> Result:
+    """A result with anomalies."""
+    return Result(verdict.unknown("").verdict, "", (), {}, {}, anomalies)
+
+
+def test_only_what_is_needed_is_left():
+    """It fails whenever late data meets the kill with at least 1,000 events."""
+
+    def attempt(one: Scenario) -> Result:
+        bad = one.workload.late > 0 and any(fault.kind == "kill" for fault in one.fault) and one.load.events >= 1000
+        return failed() if bad else failed(())
+
+    smallest = shrink.shrink(START, failed(), attempt, lambda line: None)
+
+    assert (0.1, 0.0) == (smallest.workload.late, smallest.workload.malformed)
+    assert ["kill"] == [fault.kind for fault in smallest.fault]
+    assert 1000 <= smallest.load.events < 2000
+
+
+@pytest.mark.parametrize("given", [failed(()), failed()])
+def test_what_does_not_fail_cannot_be_shrunk(given):
+    """No anomaly at first, or none again."""
+    with pytest.raises(ScenarioError):
+        shrink.shrink(START, given, lambda one: failed(()), lambda line: None)
