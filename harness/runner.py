@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ import psutil
 from harness import faults, history, jars, kafka, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import HarnessError, StackError, Stalled
+from harness.faults import Struck
+from harness.faults.network import Relay, Wire, open_relay
+from harness.faults.schedule import Schedule
 from harness.history import FORMAT, Recorder
 from harness.kafka import Cluster, topics
-from harness.scenario import Fault, Scenario
+from harness.scenario import FAULTS_OF_NETWORK, Fault, Scenario
 from harness.status import Status
 from harness.system import Checkpoint, System, command, ticking
 from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS, WATERMARK_DELAY_S
@@ -82,6 +86,7 @@ class Bench:
     checkpoint: Checkpoint
     load: Load
     cpu: Cpu
+    wires: Mapping[int, Wire]
 
 
 @dataclass(slots=True)
@@ -178,7 +183,14 @@ def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Pha
     logs.mkdir()
     spark = jars.spark_jars()
     scratch = stack.enter_context(processes.scratch("run"))
-    cluster = stack.enter_context(kafka.open_cluster(scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka"))
+    relay = _relay(stack, scenario)
+    ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
+    where = (scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka")
+    cluster = stack.enter_context(kafka.open_cluster(*where, ports))
+    if relay:
+        for number, broker in cluster.brokers.items():
+            host, _, port = broker.client_address.rpartition(":")
+            relay.lead(number - 1, host, int(port))
     stack.callback(_keep_logs, scratch / "kafka", logs)
     _create_topics(scenario, cluster)
     _manifest(directory, scenario, args, cluster.topic_prefix)
@@ -198,7 +210,15 @@ def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Pha
     )
     checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), phases.history)
     cpu = Cpu(phases.history, system, cluster, load, checkpoint)
-    return Bench(scenario, directory, scratch, cluster, system, checkpoint, load, cpu)
+    wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
+    return Bench(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, wires)
+
+
+def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
+    """A relay before the brokers, where a fault of the network is asked for."""
+    if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
+        return None
+    return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
 
 
 def _engine(cluster: Cluster, directory: Path, scratch: Path) -> list[str]:
@@ -280,75 +300,38 @@ def _offer(bench: Bench, phases: Phases) -> None:
         phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
         _until(bench, phases, start + backlog_s)
         _start_pipeline(bench, phases)
-    striking = _Striking(bench, phases.history)
+    schedule = Schedule(bench.scenario.fault, lambda: bench.load.acknowledged, partial(_struck, bench), phases.history)
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
-    _until(bench, phases, start + load.warm_up_s, striking)
+    _until(bench, phases, start + load.warm_up_s, schedule)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
-    _until(bench, phases, start + load.warm_up_s + load.duration_s, striking)
+    _until(bench, phases, start + load.warm_up_s + load.duration_s, schedule)
     if load.cool_down_s:
         phases.begin("cool_down", f"{load.cool_down_s:g} s, so that the last events measured are committed under load")
-        _until(bench, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, striking)
-    striking.finish(phases)
+        _until(bench, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
+    _eventually(bench, phases, schedule.is_over, lambda: bench.load.acknowledged, "the faults to heal", 180)
 
 
-class _Striking:
-    """The scenario's faults, each at its position of the stream, one after the other."""
+def _struck(bench: Bench, fault: Fault) -> Struck:
+    """One fault, from its stroke until it has healed."""
+    times = (bench.scenario.pipeline.ready_s, time.time, time.sleep)
 
-    def __init__(self, bench: Bench, happenings: Recorder) -> None:
-        self._bench = bench
-        self._history = happenings
-        self._left = sorted(bench.scenario.fault, key=lambda fault: fault.at)
-        self._thread: threading.Thread | None = None
-        self._errors: list[HarnessError] = []
+    def leader() -> int:
+        return topics.leader(bench.cluster.bootstrap, bench.cluster.topic_prefix + CLICKSTREAM)
 
-    def look(self) -> None:
-        """Strike when the next one is due and the one before has healed."""
-        if self._errors:
-            raise self._errors[0]
-        idle = self._thread is None or not self._thread.is_alive()
-        if self._left and idle and self._bench.load.acknowledged >= self._left[0].at:
-            self._thread = threading.Thread(target=self._strike, args=(self._left.pop(0),), daemon=True, name="fault")
-            self._thread.start()
-
-    def finish(self, phases: Phases) -> None:
-        """Wait until all have struck and healed."""
-
-        def done() -> bool:
-            self.look()
-            return not self._left and (self._thread is None or not self._thread.is_alive())
-
-        _eventually(self._bench, phases, done, lambda: self._bench.load.acknowledged, "the faults to heal", 180)
-
-    def _strike(self, fault: Fault) -> None:
-        bench, position = self._bench, self._bench.load.acknowledged
-        try:
-            first = bench.cluster.topic_prefix + CLICKSTREAM
-            brokers = bench.cluster.brokers
-            targets = faults.chosen(
-                fault.on, bench.system, brokers, lambda: topics.leader(bench.cluster.bootstrap, first)
-            )
-            struck = faults.strike(fault, targets, bench.scenario.pipeline.ready_s, time.time, time.sleep)
-            bench.system.check()
-        except HarnessError as error:
-            self._errors.append(error)
-            return
-        self._history.write(
-            "fault",
-            fault=f"{fault.kind} {fault.on}",
-            at=fault.at,
-            struck_at=position,
-            at_s=struck.at_s,
-            proved=struck.proved,
-            proof=struck.proof,
-            healed_s=struck.healed_s,
-        )
+    if fault.kind in FAULTS_OF_NETWORK:
+        return faults.spoil(fault, faults.chosen(fault.on, bench.wires, leader), *times)
+    if fault.on == "pipeline":
+        struck = faults.strike(fault, {fault.on: bench.system}, *times)
+        bench.system.check()
+        return struck
+    return faults.strike(fault, faults.chosen(fault.on, bench.cluster.brokers, leader), *times)
 
 
-def _until(bench: Bench, phases: Phases, end_s: float, striking: _Striking | None = None) -> None:
+def _until(bench: Bench, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:
     while (left := end_s - time.time()) > 0:
         _look(bench, phases, left)
-        if striking:
-            striking.look()
+        if schedule:
+            schedule.look()
         time.sleep(min(0.25, max(0.0, end_s - time.time())))
 
 

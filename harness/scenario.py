@@ -77,6 +77,8 @@ class Kafka:
     partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
 
 
+FAULTS_OF_PROCESSES = ("stop", "kill", "pause")
+FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
 FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for number in range(1, 6)))
 """`leader` is the broker that leads the first partition of the clickstream."""
 
@@ -85,7 +87,7 @@ FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for n
 class Fault:
     """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
 
-    kind: str = field(default="kill", metadata={"choices": ("stop", "kill", "pause")})
+    kind: str = field(default="kill", metadata={"choices": (*FAULTS_OF_PROCESSES, *FAULTS_OF_NETWORK)})
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,24 +10,24 @@ from harness.errors import ScenarioError
 from harness.kafka import embedded, external
 from harness.kafka.cluster import Broker, Cluster
 
-__all__ = ["OWN", "Broker", "Cluster", "open_cluster"]
-
-Opener = Callable[[int, Path], AbstractContextManager[Cluster]]
-
-OWN: Mapping[str, Opener] = {"embedded": embedded.open_cluster}
+__all__ = ["Broker", "Cluster", "open_cluster"]
 
 
-def open_cluster(where: str, nodes: int, directory: Path) -> AbstractContextManager[Cluster]:
+def open_cluster(
+    where: str, nodes: int, directory: Path, advertised: Mapping[int, int] | None = None
+) -> AbstractContextManager[Cluster]:
     """A running cluster for as long as the context lasts.
 
     Parameters
     ----------
     where
-        A key of `OWN`, or ``HOST:PORT`` of a broker that is never started or stopped.
+        ``embedded``, or ``HOST:PORT`` of a broker that is never started or stopped.
     nodes
         How many brokers, where they are ours.
     directory
         Where brokers of ours keep their data and logs.
+    advertised
+        By broker, the port at which clients find it, where a relay stands in between; for embedded ones alone.
 
     Raises
     ------
@@ -36,8 +36,10 @@ def open_cluster(where: str, nodes: int, directory: Path) -> AbstractContextMana
     StackError
         On entering, where the brokers do not start or cannot be reached.
     """
-    if where in OWN:
-        return OWN[where](nodes, directory)
+    if where == "embedded":
+        return embedded.open_cluster(nodes, directory, advertised)
+    if advertised:
+        raise ScenarioError(f"kafka.where = {where!r}: faults of the network need embedded brokers")
     if where.rpartition(":")[2].isdigit():
         return external.open_cluster(where)
-    raise ScenarioError(f"kafka: {where!r} is neither {', '.join(OWN)} nor HOST:PORT")
+    raise ScenarioError(f"kafka: {where!r} is neither embedded nor HOST:PORT")

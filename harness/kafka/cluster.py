@@ -28,6 +28,10 @@ class Broker(Protocol):
         """Where it is reached with nothing in between, as ``HOST:PORT``."""
 
     @property
+    def client_address(self) -> str:
+        """Where it listens for clients that come by its advertised port; `address` where that is the same."""
+
+    @property
     def data(self) -> Path | None:
         """Its log directory, or None where that is not a folder of this machine or not ours."""
 

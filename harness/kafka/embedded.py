@@ -102,6 +102,11 @@ class EmbeddedBroker:
         return self.node.address
 
     @property
+    def client_address(self) -> str:
+        """Where it listens for what comes by its advertised port."""
+        return self.node.client_address
+
+    @property
     def data(self) -> Path:
         """Its log directory."""
         return self.node.data

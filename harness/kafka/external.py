@@ -36,6 +36,11 @@ class ExternalBroker:
         """Where its cluster is reached."""
         return self.bootstrap
 
+    @property
+    def client_address(self) -> str:
+        """The same."""
+        return self.bootstrap
+
     def start(self, wait_s: float = 0.0) -> NoReturn:
         """Not ours to start."""
         self._refuse("start")

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 HARNESS = [sys.executable, "-m", "harness"]
-SHORT = ["--eps", "1000", "--warm-up", "15", "--duration", "20"]
+SHORT = ["--eps", "1500", "--warm-up", "15", "--duration", "20"]
 BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
 WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}"]
 
@@ -36,7 +36,7 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(tmp_path):
     assert 0 == sum(result["anomalies"].values())
     counts = result["counts"]
     assert counts["acknowledged"] == counts["read"] == counts["counted"] + counts["dead_letter"]
-    assert 40_002 == counts["acknowledged"]
+    assert 60_002 == counts["acknowledged"]
     assert counts["rows_expected"] == counts["rows_seen"] > 0
 
     latest = tmp_path / "reports" / "load" / "latest"

@@ -63,4 +63,4 @@ def test_a_fault_on_what_did_not_work_before_proves_nothing():
 def test_a_broker_that_is_not_there_is_named():
     """With those that are."""
     with pytest.raises(StackError, match="there is no broker 3; there are 1"):
-        faults.chosen("broker 3", Process(), {1: Process()}, lambda: 1)
+        faults.chosen("broker 3", {1: Process()}, lambda: 1)

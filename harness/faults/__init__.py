@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from harness.errors import StackError
+from harness.faults.network import Wire
 from harness.scenario import Fault
 
 LOOK_EVERY_S = 0.05
@@ -75,6 +76,24 @@ def strike(
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
+def spoil(
+    fault: Fault,
+    wires: Mapping[str, Wire],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """A fault of the network: laid on, felt, lifted, and seen to be lifted."""
+    at_s = clock()
+    felt = {name: wire.spoil(fault.kind, TAKES_S, clock, sleep) for name, wire in wires.items()}
+    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    mended = {name: wire.mend(patience_s, clock, sleep) for name, wire in wires.items()}
+    taken = {name: not one["taken"] for name, one in felt.items()}
+    proof = {"up_before": True, "up_after": taken, "counted": felt, "mended": mended, "struck_s": round(at_s, 3)}
+    healed = all(one["taken"] for one in mended.values())
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
 def _eventually(
     condition: Callable[[], bool], deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> bool:
@@ -98,10 +117,11 @@ HEAL: Mapping[str, Callable[[Target], None]] = {
 }
 
 
-def chosen(on: str, pipeline: Target, brokers: Mapping[int, Target], leader: Callable[[], int]) -> dict[str, Target]:
-    """The targets that a scenario means by ``pipeline``, ``broker N``, ``leader`` or ``all brokers``."""
-    if on == "pipeline":
-        return {on: pipeline}
+Some = TypeVar("Some")
+
+
+def chosen(on: str, brokers: Mapping[int, Some], leader: Callable[[], int]) -> dict[str, Some]:
+    """What a scenario means by ``broker N``, ``leader`` or ``all brokers``, by name."""
     if on == "all brokers":
         return {f"broker {number}": broker for number, broker in brokers.items()}
     number = leader() if on == "leader" else int(on.removeprefix("broker "))

@@ -1,0 +1,123 @@
+"""The network between clients and brokers: a relay on loopback that can be told to be a bad one.
+
+Brokers and controllers talk past it; the pipeline, the generator and the harness's own clients go through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness import processes
+from harness.errors import StackError
+from harness.faults.relay import NONE, Effect
+
+EFFECTS: Mapping[str, Effect] = {
+    "latency": Effect(latency_ms=200, jitter_ms=100),
+    "bandwidth": Effect(bytes_per_s=100_000),
+    "blackhole": Effect(hold_up=True, hold_down=True),
+    "half_open": Effect(hold_down=True),
+    "reset": Effect(reset=True),
+    "partition": Effect(refuse=True),
+}
+"""Kind of fault → what it does to the connections of a broker's clients."""
+COUNTED: Mapping[str, tuple[str, ...]] = {
+    "latency": ("delayed_bytes",),
+    "bandwidth": ("delayed_bytes",),
+    "blackhole": ("held_up_bytes",),
+    "half_open": ("held_down_bytes",),
+    "reset": ("reset",),
+    "partition": ("reset",),
+}
+"""Kind of fault → the counters that must have grown for it to have taken effect."""
+
+
+class Relay:
+    """The relay's process: a port for each broker, commands to it, and its counters."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.ports: list[int] = self._answer()["ports"]
+
+    def lead(self, listener: int, host: str, port: int) -> None:
+        """Connect a listener to the broker behind it."""
+        self._ask(listener=listener, upstream=[host, port])
+
+    def have(self, listener: int, effect: Effect) -> dict[str, Any]:
+        """Lay an effect on a listener's connections, in the place of the one before; returns its counters."""
+        return self._ask(listener=listener, effect=asdict(effect))
+
+    def state(self, listener: int) -> dict[str, Any]:
+        """Its effect, its open connections and its counters."""
+        return self._ask(listener=listener)
+
+    def _ask(self, **command: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise StackError(f"the relay between clients and brokers ended with {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextlib.contextmanager
+def open_relay(brokers: int, seed: int) -> Iterator[Relay]:
+    """A relay with a port for each broker; it ends with the context, or with its owner."""
+    args = [sys.executable, "-m", "harness.faults.relay", str(brokers), str(seed)]
+    process = processes.spawn(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yield Relay(process)
+    finally:
+        processes.kill_tree(process)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The connections of one broker's clients."""
+
+    relay: Relay
+    listener: int
+
+    def spoil(
+        self, kind: str, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> dict[str, Any]:
+        """Lay the effect, and wait until it has been felt; the answer says what was counted, and `taken`."""
+        before = self.relay.state(self.listener)
+        self.relay.have(self.listener, EFFECTS[kind])
+        return self._grown(COUNTED[kind], before, deadline_s, clock, sleep)
+
+    def mend(self, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> dict[str, Any]:
+        """Lift the effect, and wait until bytes pass in both directions; the answer says so as `taken`."""
+        before = self.relay.have(self.listener, NONE)
+        return self._grown(("up_bytes", "down_bytes"), before, deadline_s, clock, sleep)
+
+    def _grown(
+        self,
+        counters: tuple[str, ...],
+        before: Mapping[str, Any],
+        deadline_s: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> dict[str, Any]:
+        end = clock() + deadline_s
+        while True:
+            now = self.relay.state(self.listener)
+            grown = {name: now[name] - before[name] for name in counters}
+            if all(value > 0 for value in grown.values()) or clock() > end:
+                return {"taken": all(value > 0 for value in grown.values()), **grown}
+            sleep(0.05)

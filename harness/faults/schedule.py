@@ -1,0 +1,60 @@
+"""When faults strike: each at its position of the stream, one after the other, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from harness.errors import HarnessError
+from harness.faults import Struck
+from harness.history import Recorder
+from harness.scenario import Fault
+
+
+class Schedule:
+    """The faults that are still to come; each is written down once it has healed."""
+
+    def __init__(
+        self, faults: Sequence[Fault], position: Callable[[], int], strike: Callable[[Fault], Struck], history: Recorder
+    ) -> None:
+        """`position` is the number of acknowledged events, `strike` does one fault from stroke to healing."""
+        self._left = sorted(faults, key=lambda fault: fault.at)
+        self._position = position
+        self._strike = strike
+        self._history = history
+        self._thread: threading.Thread | None = None
+        self._errors: list[HarnessError] = []
+
+    def look(self) -> None:
+        """Strike when the next one is due and the one before has healed; raises what went wrong in the last."""
+        if self._errors:
+            raise self._errors[0]
+        if self._left and not self._striking() and self._position() >= self._left[0].at:
+            args = (self._left.pop(0), self._position())
+            self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
+            self._thread.start()
+
+    def is_over(self) -> bool:
+        """Whether all have struck and healed."""
+        self.look()
+        return not self._left and not self._striking()
+
+    def _striking(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _one(self, fault: Fault, position: int) -> None:
+        try:
+            struck = self._strike(fault)
+        except HarnessError as error:
+            self._errors.append(error)
+            return
+        self._history.write(
+            "fault",
+            fault=f"{fault.kind} {fault.on}",
+            at=fault.at,
+            struck_at=position,
+            at_s=struck.at_s,
+            proved=struck.proved,
+            proof=struck.proof,
+            healed_s=struck.healed_s,
+        )

@@ -1,0 +1,113 @@
+"""Each effect of the relay on a live connection: felt, counted, and lifted without a byte lost."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness.faults.network import EFFECTS, Relay, Wire, open_relay
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that gives back what it gets; its port."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            try:
+                while data := client.recv(65_536):
+                    client.sendall(data)
+            except OSError:
+                return
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server.getsockname()[1]
+    server.close()
+
+
+@pytest.fixture
+def relay(echo: int) -> Iterator[Relay]:
+    """A relay before the server."""
+    with open_relay(1, seed=7) as running:
+        running.lead(0, "127.0.0.1", echo)
+        yield running
+
+
+@pytest.fixture
+def client(relay: Relay) -> Iterator[socket.socket]:
+    """A connection through the relay, seen to work."""
+    with socket.create_connection(("127.0.0.1", relay.ports[0]), timeout=10) as connected:
+        assert b"hello" == asked(connected, b"hello")
+        yield connected
+
+
+def asked(client: socket.socket, text: bytes) -> bytes:
+    """What comes back."""
+    client.sendall(text)
+    back = b""
+    while len(back) < len(text):
+        back += client.recv(65_536)
+    return back
+
+
+def test_latency_delays_both_ways(relay, client):
+    """Twice 200 ms at least, and counted."""
+    relay.have(0, EFFECTS["latency"])
+    before = time.monotonic()
+
+    assert b"x" == asked(client, b"x")
+    assert time.monotonic() - before >= 0.4
+    assert relay.state(0)["delayed_bytes"] >= 2
+
+
+@pytest.mark.parametrize("kind", ["blackhole", "half_open"])
+def test_what_is_held_back_passes_once_it_is_lifted(relay, client, kind):
+    """Nothing is lost inside a connection."""
+    wire = Wire(relay, 0)
+    client.sendall(b"wait")
+    assert b"wait" == client.recv(10)
+    relay.have(0, EFFECTS[kind])
+    client.sendall(b"held")
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(10)
+    client.settimeout(10)
+    wire.relay.have(0, EFFECTS[kind].__class__())
+
+    assert b"held" == client.recv(10)
+
+
+@pytest.mark.parametrize(("kind", "again"), [("reset", ConnectionResetError), ("partition", ConnectionRefusedError)])
+def test_a_cut_connection_ends_and_a_new_one_fails(relay, client, kind, again):
+    """And works again once it is lifted."""
+    relay.have(0, EFFECTS[kind])
+    with pytest.raises(ConnectionResetError):
+        client.recv(10)
+    with pytest.raises(again), socket.create_connection(("127.0.0.1", relay.ports[0]), timeout=10) as other:
+        asked(other, b"x")
+    relay.have(0, EFFECTS["latency"].__class__())
+
+    with socket.create_connection(("127.0.0.1", relay.ports[0]), timeout=10) as other:
+        assert b"x" == asked(other, b"x")
+
+
+def test_a_limited_bandwidth_takes_its_time(relay, client):
+    """50 kB at 100 kB/s each way: half a second at least."""
+    relay.have(0, EFFECTS["bandwidth"])
+    before = time.monotonic()
+
+    assert 50_000 == len(asked(client, b"x" * 50_000))
+    assert time.monotonic() - before >= 0.4
