@@ -28,6 +28,7 @@ from harness import faults, history, jars, kafka, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import HarnessError, StackError, Stalled
 from harness.faults import Struck
+from harness.faults.crash import Query
 from harness.faults.network import Relay, Wire, open_relay
 from harness.faults.schedule import Schedule
 from harness.history import FORMAT, Recorder
@@ -318,6 +319,8 @@ def _struck(bench: Bench, fault: Fault) -> Struck:
     def leader() -> int:
         return topics.leader(bench.cluster.bootstrap, bench.cluster.topic_prefix + CLICKSTREAM)
 
+    if fault.kind == "crash":
+        return faults.crash(fault, bench.system, _watched(bench, fault.query), *times)
     if fault.kind in FAULTS_OF_NETWORK:
         return faults.spoil(fault, faults.chosen(fault.on, bench.wires, leader), *times)
     if fault.on == "pipeline":
@@ -325,6 +328,20 @@ def _struck(bench: Bench, fault: Fault) -> Struck:
         bench.system.check()
         return struck
     return faults.strike(fault, faults.chosen(fault.on, bench.cluster.brokers, leader), *times)
+
+
+def _watched(bench: Bench, name: str) -> Query:
+    """Where a query shows how far it is."""
+    prefix, query = bench.cluster.topic_prefix, bench.scenario.queries[name]
+    folder = bench.scratch / "output" / (bench.scenario.output(name).parquet or name) / "_spark_metadata"
+
+    def in_kafka() -> int:
+        return sum(topics.end_offsets(bench.cluster.bootstrap, [prefix + query.topic])[prefix + query.topic].values())
+
+    def in_files() -> int:
+        return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+    return Query(bench.checkpoint.source(name), in_kafka if query.sink == "kafka" else in_files)
 
 
 def _until(bench: Bench, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:

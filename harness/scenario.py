@@ -79,6 +79,7 @@ class Kafka:
 
 FAULTS_OF_PROCESSES = ("stop", "kill", "pause")
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
+CRASH_POINTS = ("after offsets", "after sink", "after commits")
 FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for number in range(1, 6)))
 """`leader` is the broker that leads the first partition of the clickstream."""
 
@@ -87,7 +88,13 @@ FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for n
 class Fault:
     """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
 
-    kind: str = field(default="kill", metadata={"choices": (*FAULTS_OF_PROCESSES, *FAULTS_OF_NETWORK)})
+    kind: str = field(default="kill", metadata={"choices": ("crash", *FAULTS_OF_PROCESSES, *FAULTS_OF_NETWORK)})
+    point: str = field(
+        default="after offsets", metadata={"choices": CRASH_POINTS, "doc": "of a micro-batch, for a crash"}
+    )
+    query: str = field(
+        default="page_views", metadata={"choices": tuple(QUERIES), "doc": "whose micro-batch, for a crash"}
+    )
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")

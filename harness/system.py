@@ -165,6 +165,10 @@ class Checkpoint:
         self._watermark_ms: dict[str, int] = dict.fromkeys(queries, 0)
         self._lock = threading.Lock()
 
+    def source(self, query: str) -> Path:
+        """Where the pipeline keeps the checkpoint of a query."""
+        return self._sources[query]
+
     def sweep(self) -> None:
         """Take what is new."""
         with self._lock:

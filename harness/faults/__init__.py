@@ -6,15 +6,18 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from harness.errors import StackError
+from harness.faults.crash import Query
+from harness.faults.crash import strike as strike_at
 from harness.faults.network import Wire
 from harness.scenario import Fault
 
 LOOK_EVERY_S = 0.05
 TAKES_S = 30.0
+MISSES_MAX = 5
 
 
 class Target(Protocol):
@@ -73,6 +76,30 @@ def strike(
         HEAL[fault.kind](target)
     healed = _eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def crash(
+    fault: Fault,
+    pipeline: Target,
+    query: Query,
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch."""
+    misses = 0
+    while True:
+        before, at_s = pipeline.is_up(), clock()
+        hit = strike_at(fault.point, query, pipeline.kill, patience_s, clock, sleep)
+        after = pipeline.is_up()
+        sleep(fault.for_s)  # the fault's own length
+        pipeline.start()
+        healed = _eventually(pipeline.is_up, patience_s, clock, sleep)
+        if hit.hit or misses == MISSES_MAX or not healed:
+            break
+        misses += 1
+    proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 

@@ -50,7 +50,7 @@ class Schedule:
             return
         self._history.write(
             "fault",
-            fault=f"{fault.kind} {fault.on}",
+            fault=f"crash {fault.point} of {fault.query}" if fault.kind == "crash" else f"{fault.kind} {fault.on}",
             at=fault.at,
             struck_at=position,
             at_s=struck.at_s,

@@ -1,0 +1,110 @@
+"""Crash points: the driver dies at a chosen point of a micro-batch, and the disk says whether it really did.
+
+A batch N of a query writes `offsets/N`, then its rows to the sink, then `commits/N`. What stands there after
+the death tells where it was; a stroke that came too late is struck again at a later batch, and never counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.scenario import CRASH_POINTS
+
+LOOK_EVERY_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a query's checkpoint and sink show: the last batch begun, the last committed, and the sink's size."""
+
+    begun: int
+    committed: int
+    rows: int
+
+
+POINTS = CRASH_POINTS
+"""`after offsets`: batch N is begun and its rows are not in the sink. `after sink`: they are, and it is not
+committed. `after commits`: it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Where one query shows how far it is: its checkpoint, and the number of records or files in its sink."""
+
+    checkpoint: Path
+    sink: Callable[[], int]
+
+    def begun(self) -> int:
+        """The last batch whose offsets are written, −1 for none."""
+        return _last(self.checkpoint / "offsets")
+
+    def committed(self) -> int:
+        """The last batch that is committed, −1 for none."""
+        return _last(self.checkpoint / "commits")
+
+    def place(self) -> Place:
+        """All of it, at leisure."""
+        return Place(self.begun(), self.committed(), self.sink())
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Where a death came: the batch, what stood there before and after, and whether that is the point."""
+
+    point: str
+    batch: int
+    before: Place
+    after: Place
+    hit: bool
+
+
+def strike(
+    point: str,
+    query: Query,
+    kill: Callable[[], None],
+    deadline_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Hit:
+    """Wait for the point in the next batch, kill, and look where it was; without a hit where the time is over."""
+    before = query.place()
+    batch = before.committed + 1
+    end = clock() + deadline_s
+    while not _reached(point, query, batch, before.rows):
+        if clock() > end:
+            return Hit(point, batch, before, query.place(), False)
+        sleep(LOOK_EVERY_S)
+        if point == "after sink" and query.committed() >= batch:
+            # Nothing was written by this batch, or it was too quick: the next one.
+            before = query.place()
+            batch = before.committed + 1
+    kill()
+    after = query.place()
+    return Hit(point, batch, before, after, _was_at(point, batch, before, after))
+
+
+def _reached(point: str, query: Query, batch: int, rows: int) -> bool:
+    match point:
+        case "after offsets":
+            return query.begun() >= batch
+        case "after commits":
+            return query.committed() >= batch
+    return query.begun() >= batch and query.sink() > rows
+
+
+def _was_at(point: str, batch: int, before: Place, after: Place) -> bool:
+    match point:
+        case "after offsets":
+            return (after.begun, after.committed, after.rows) == (batch, batch - 1, before.rows)
+        case "after commits":
+            return after.begun == after.committed == batch
+    return (after.begun, after.committed) == (batch, batch - 1) and after.rows > before.rows
+
+
+def _last(folder: Path) -> int:
+    try:
+        return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=-1)
+    except FileNotFoundError:
+        return -1

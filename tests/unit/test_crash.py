@@ -1,0 +1,65 @@
+"""A crash point is hit only when the disk shows it; what came too late is a miss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.faults.crash import POINTS, Hit, Query, strike
+
+
+class Batches:
+    """A query that does one thing each time somebody sleeps: offsets, rows, commit, and again."""
+
+    def __init__(self, folder: Path, slow_kill: int = 0) -> None:
+        for name in ("offsets", "commits"):
+            (folder / name).mkdir()
+        self.query = Query(folder, lambda: self.rows)
+        self.rows = 0
+        self.dead = False
+        self.now = 0.0
+        self.slow_kill = slow_kill
+        self._done = 0
+
+    def sleep(self, seconds: float) -> None:
+        """The query goes on."""
+        self.now += seconds
+        if self.dead:
+            return
+        batch, part = divmod(self._done, 3)
+        if part == 1:
+            self.rows += 2
+        else:
+            (self.query.checkpoint / ("offsets" if part == 0 else "commits") / str(batch)).touch()
+        self._done += 1
+
+    def kill(self) -> None:
+        """It may still do something before it dies."""
+        for _ in range(self.slow_kill):
+            self.sleep(0)
+        self.dead = True
+
+    def struck(self, point: str) -> Hit:
+        """Strike at a point."""
+        return strike(point, self.query, self.kill, 5, lambda: self.now, self.sleep)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_each_point_is_hit(tmp_path, point):
+    """And the disk shows it."""
+    assert Batches(tmp_path).struck(point).hit
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_death_that_comes_too_late_is_a_miss(tmp_path, point):
+    """The query went on for a step before it died."""
+    assert not Batches(tmp_path, slow_kill=1).struck(point).hit
+
+
+def test_a_query_that_stands_still_is_no_hit(tmp_path):
+    """The time is over, and nobody is killed."""
+    batches = Batches(tmp_path)
+    batches.dead = True
+
+    assert not batches.struck("after commits").hit
