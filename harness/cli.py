@@ -157,7 +157,8 @@ def _tell(done: Trial, as_json: bool) -> Verdict:
 
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -169,7 +170,8 @@ def main() -> NoReturn:
         code = Verdict.UNKNOWN.exit_code
     except Exception as error:
         code = _usage(error)
-    sys.exit(code or 0)
+    # Typer makes 130 of Ctrl-C; here an interrupted run is one of which nothing is known.
+    sys.exit(Verdict.UNKNOWN.exit_code if code == 130 else code or 0)
 
 
 def _usage(error: Exception) -> int:

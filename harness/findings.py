@@ -17,6 +17,8 @@ from harness.oracle.reference import Expected
 from pipeline.schema import CONVERSION_HORIZON_S, SESSION_GAP_S
 
 EXPLAINED_MAX = 10
+TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
+"""What explains the others stands first, what follows from them last."""
 OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
 
 
@@ -48,7 +50,7 @@ def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mappi
         of_rows = _of_rows(gathered, _with_lateness(gathered, comparisons))
     of_records = [anomaly for query in answers for anomaly in _of_query(gathered, query, answers[query])]
     of_records += _never_closed(gathered, of_records, comparisons)
-    found = sorted(of_records + of_rows, key=lambda anomaly: anomaly.kind != "wrong_watermark")
+    found = sorted(of_records + of_rows, key=lambda anomaly: TELLING.get(anomaly.kind, 1))
     chosen, rest = _first_of_each(found)
     return explain.explain(gathered, chosen, answers, comparisons) + rest
 

@@ -132,6 +132,7 @@ class Load:
         self._args = args
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
         self.sent = 0
         self.acknowledged = 0
         self.delay_ms_p99 = 0.0
@@ -145,7 +146,8 @@ class Load:
     def start(self) -> None:
         """Start the engine; it begins at the plan's start time."""
         self._process = processes.spawn(self._args, log=self._log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        threading.Thread(target=self._follow, daemon=True, name="load").start()
+        self._reader = threading.Thread(target=self._follow, daemon=True, name="load")
+        self._reader.start()
 
     def flush(self) -> None:
         """Have it send the flush events, once everything planned is acknowledged."""
@@ -166,6 +168,10 @@ class Load:
         """Stop it; it writes down what it had sent."""
         if self._process is not None:
             processes.stop(self._process, 3.0)
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            if self._reader is not None:
+                self._reader.join(5)
 
     def _follow(self) -> None:
         assert self._process is not None
@@ -175,6 +181,7 @@ class Load:
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.delay_ms_p99 = event.get("delay_ms_p99") or 0.0
             self.flush_ms = event.get("flush_ms", self.flush_ms)
+        self._process.stdout.close()
 
 
 def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Phases, args: list[str]) -> Bench:

@@ -124,17 +124,21 @@ class System:
             self._down = True
             self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
             processes.kill_tree(self._process)
+            if self._reader is not None:
+                self._reader.join(5)
 
     def _follow(self) -> None:
         assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        stream = self._process.stdout
+        assert stream is not None
+        for line in stream:
             try:
                 event = json.loads(line)
             except ValueError:
                 continue
             if isinstance(event, dict):
                 self._take(event)
+        stream.close()
 
     def _take(self, event: dict[str, object]) -> None:
         if event.get("event") == "started":

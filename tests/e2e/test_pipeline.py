@@ -68,11 +68,12 @@ def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_
         if event["event"] == "progress" and event["query"] == "page_views" and event["progress"]["batchId"] >= 1:
             process.send_signal(signal.SIGTERM)
             break
-    said += list(lines(process))
-    assert process.stderr is not None
-    errors = process.stderr.read()
+    with process:
+        said += list(lines(process))
+        assert process.stderr is not None
+        errors = process.stderr.read()
 
-    assert 0 == process.wait(60), errors
+    assert 0 == process.returncode, errors
     assert ["started", "stopped"] == [said[0]["event"], said[-1]["event"]]
     assert "Exception" not in errors
     assert {"batchId", "durationMs", "sources", "stateOperators"} <= set(said[1]["progress"])
