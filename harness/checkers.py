@@ -59,10 +59,12 @@ def decoded(rows: list[tuple[str, str, str, float]]) -> dict[Key, tuple[Seen, ..
 
 
 def lost(comparison: Comparison) -> list[Anomaly]:
-    """Rows that must be there and are not; all of their events dropped as late where they were not is told apart."""
+    """Rows that must be there and are not; told apart where all that were lost are those that wrong lateness loses."""
+    vanishing = comparison.expected.keys() - comparison.if_late_dropped.keys() if comparison.if_late_dropped else set()
+    dropped = vanishing if vanishing.isdisjoint(comparison.observed) else set()
     return [
         Anomaly(
-            _kind(comparison, "late_dropped" if _all_dropped(comparison, key) else "lost_row"),
+            _kind(comparison, "late_dropped" if key in dropped else "lost_row"),
             comparison.query,
             key,
             _show(comparison.measures, values),
@@ -72,10 +74,6 @@ def lost(comparison: Comparison) -> list[Anomaly]:
         for key, values in comparison.expected.items()
         if key not in comparison.observed
     ]
-
-
-def _all_dropped(comparison: Comparison, key: Key) -> bool:
-    return bool(comparison.if_late_dropped) and key not in comparison.if_late_dropped
 
 
 def invented(comparison: Comparison) -> list[Anomaly]:
