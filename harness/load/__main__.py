@@ -25,6 +25,7 @@ from harness.load.engine import PRODUCER, Engine, Plan
 from harness.workload import Workload
 
 STATUS_EVERY_S = 0.5
+SPEAKING = threading.Lock()
 SETTLE_S = 130.0
 STOP_S = 1.5
 
@@ -97,7 +98,10 @@ def _say(engine: Engine, event: str) -> None:
         "acked": journal.acknowledged,
         "failed": journal.failed,
     }
-    print(json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()}), flush=True)
+    line = json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()})
+    # Two threads speak here, and print() writes a line and its end apart.
+    with SPEAKING:
+        print(line, flush=True)
 
 
 def _failures(engine: Engine, settled: bool, bootstrap: str) -> int:
