@@ -10,7 +10,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -29,15 +29,15 @@ PRODUCTS = (
 )
 USERS = 100
 CLICKSTREAM_SHARE = 0.8
+BROKER_TIMEOUT_MS = 5_000
 
 
 def main() -> int:
     """Send for a while; 1 if any record was not acknowledged."""
     args = _arguments()
-    try:
-        producer = KafkaProducer(bootstrap_servers=args.bootstrap, acks="all", linger_ms=5, compression_type="lz4")
-    except KafkaError as error:
-        print(f"generator: no broker answers at {args.bootstrap}: {error}", file=sys.stderr)
+    producer, trouble = _producer(args.bootstrap, [args.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)])
+    if producer is None:
+        print(f"generator: {trouble}", file=sys.stderr)
         return 1
     tally: dict[str, Any] = {"sent": 0, "acknowledged": 0, "failed": 0, "error": ""}
     try:
@@ -54,6 +54,28 @@ def main() -> int:
             file=sys.stderr,
         )
     return 1 if tally["failed"] else 0
+
+
+def _producer(bootstrap: str, topics: Sequence[str]) -> tuple[KafkaProducer | None, str]:
+    """A producer, or None and what is not there: with a topic missing, each record would wait a while and fail."""
+    try:
+        producer = KafkaProducer(
+            bootstrap_servers=bootstrap,
+            acks="all",
+            linger_ms=5,
+            compression_type="lz4",
+            bootstrap_timeout_ms=BROKER_TIMEOUT_MS,
+            max_block_ms=BROKER_TIMEOUT_MS,
+        )
+    except (KafkaError, ValueError) as error:
+        return None, f"no broker answers at {bootstrap}: {error}"
+    for topic in topics:
+        try:
+            producer.partitions_for(topic)
+        except KafkaError:
+            producer.close(timeout=0)
+            return None, f"no topic {topic} at {bootstrap}: create it first"
+    return producer, ""
 
 
 def _arguments() -> argparse.Namespace:

@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spark = session(settings)
         try:
             _look_for_topics(spark, settings)
+            _sign(settings)
             _follow(start(spark, settings), stop)
         finally:
             _quietly(spark.stop)
@@ -257,25 +258,40 @@ def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
 
 def _agree(settings: Settings) -> None:
     """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones."""
-    path = Path(settings.checkpoint.removeprefix("file://")) / "settings.json"
-    today = settings.of_state()
-    if path.is_file():
-        try:
-            then = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise JobError(f"{path}: damaged ({error}); restore it, or start with a new checkpoint") from error
-        differences = [
-            f"{name}: the checkpoint has {then.get(name)}, asked for {value}"
-            for name, value in today.items()
-            if then.get(name) != value
-        ]
-        if differences:
-            raise JobError(f"checkpoint {settings.checkpoint} was made by other settings: {'; '.join(differences)}")
+    path = _signature(settings)
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise JobError(f"{path}: damaged ({error}); restore it, or start with a new checkpoint") from error
+    if not isinstance(then, dict):
+        raise JobError(f"{path}: damaged (no JSON object); restore it, or start with a new checkpoint")
+    differences = [
+        f"{name}: the checkpoint has {then.get(name)}, asked for {value}"
+        for name, value in settings.of_state().items()
+        if then.get(name) != value
+    ]
+    if differences:
+        raise JobError(f"checkpoint {settings.checkpoint} was made by other settings: {'; '.join(differences)}")
+
+
+def _sign(settings: Settings) -> None:
+    """Write down what the checkpoint is made by; only now, since a job that could not start has made none."""
+    path = _signature(settings)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(today, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(settings.of_state(), indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise JobError(f"checkpoint {settings.checkpoint} cannot be written: {error.strerror}") from error
+
+
+def _signature(settings: Settings) -> Path:
+    return Path(settings.checkpoint.removeprefix("file://")) / "settings.json"
 
 
 def _quietly(end: Callable[[], None]) -> None:

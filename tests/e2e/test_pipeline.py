@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -51,33 +51,61 @@ def prepared(cluster) -> None:
     assert 0 == producer.flush(30)
 
 
-def lines(process: subprocess.Popen[str]) -> Iterator[dict]:
-    """What the job says, as it says it."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield json.loads(line)
+def stopped_after(args: list[str], batches: dict[str, int]) -> tuple[int, list[str], str]:
+    """Run until each query has come to that batch, then SIGTERM: exit code, standard output's lines, standard error."""
+    said, left = [], dict(batches)
+    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            for line in process.stdout:
+                said.append(line)
+                for query, batch in progress([line]):
+                    if batch >= left.get(query, batch + 1):
+                        del left[query]
+                if not left:
+                    process.send_signal(signal.SIGTERM)
+                    break
+            said += process.stdout
+            return process.wait(60), said, process.stderr.read()
+        finally:
+            process.kill()
+
+
+def progress(said: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Query and batch of each progress line."""
+    for line in said:
+        if line.startswith('{"event": "progress"'):
+            event = json.loads(line)
+            yield event["query"], event["progress"]["batchId"]
 
 
 def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_path):
-    """SIGTERM: exit code 0, `stopped`, and nothing on standard error; page views in Parquet as asked."""
+    """SIGTERM: exit code 0, `stopped`, no stack trace on standard error; page views in Parquet as asked."""
     args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views,sessions", "--sink", "page_views=parquet")
-    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    said = []
-    for event in lines(process):
-        said.append(event)
-        if event["event"] == "progress" and event["query"] == "page_views" and event["progress"]["batchId"] >= 1:
-            process.send_signal(signal.SIGTERM)
-            break
-    with process:
-        said += list(lines(process))
-        assert process.stderr is not None
-        errors = process.stderr.read()
+    code, lines, errors = stopped_after(args, {"page_views": 1})
+    said = [json.loads(line) for line in lines]
 
-    assert 0 == process.returncode, errors
+    assert 0 == code, errors
     assert ["started", "stopped"] == [said[0]["event"], said[-1]["event"]]
     assert "Exception" not in errors
+    assert "\tat " not in errors
     assert {"batchId", "durationMs", "sources", "stateOperators"} <= set(said[1]["progress"])
     assert pq.read_table(str(tmp_path / "output" / "page_views")).num_rows > 0
+
+
+def test_a_sink_is_chosen_per_query(cluster, tmp_path):
+    """Revenue to its topic instead of Parquet, sessions to the console instead of theirs."""
+    sinks = ["--sink", "revenue=kafka", "--sink", "sessions=console"]
+    args = arguments(cluster.bootstrap, tmp_path, "--queries", "revenue,sessions", *sinks)
+    code, said, errors = stopped_after(args, {"revenue": 1, "sessions": 1})
+
+    assert 0 == code, errors
+    rows = [json.loads(message.value) for message in topics.read(cluster.bootstrap, [QUERIES["revenue"].topic])]
+    assert rows
+    assert {*QUERIES["revenue"].identity, *QUERIES["revenue"].measures} == set(rows[0])
+    assert any(line.startswith("Batch: ") for line in said)
+    assert not (tmp_path / "output" / "revenue").exists()
 
 
 def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
@@ -97,6 +125,14 @@ def test_a_topic_that_is_not_there_is_named(cluster, tmp_path):
 
     assert 1 == run.returncode
     assert "pipeline: no topic other-transactions" in run.stderr.strip().splitlines()[-1]
+
+
+def test_a_job_that_could_not_start_leaves_nothing_to_disagree_with(cluster, tmp_path):
+    """After a wrong prefix the right one is welcome at the same checkpoint."""
+    wrong = ended(arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "other-", "--queries", "revenue"))
+
+    assert 1 == wrong.returncode
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_a_broker_that_is_not_there_is_named(tmp_path):
@@ -131,3 +167,13 @@ def test_the_generator_says_that_no_broker_answers():
 
     assert 1 == run.returncode
     assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]
+
+
+def test_the_generator_says_which_topic_is_missing(cluster):
+    """At once, instead of a failure for every record."""
+    args = ["--bootstrap", cluster.bootstrap, "--topic-prefix", "other-", "--duration", "1"]
+    run = ended([sys.executable, "-m", "pipeline.generator", *args])
+
+    assert 1 == run.returncode
+    [line] = run.stderr.strip().splitlines()
+    assert f"no topic other-clickstream at {cluster.bootstrap}" in line
