@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,10 +14,11 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Record
 from harness.oracle import batches as spark
-from harness.oracle import blackbox
+from harness.oracle import blackbox, bulk
 from harness.oracle.batches import Batch, Watermarks
+from harness.oracle.bulk import Builder, Columns
 from harness.oracle.records import Click, Purchase, Rejected, parse
-from harness.oracle.reference import Expected, Reference, Rules
+from harness.oracle.reference import Expected, Reference, Rows, Rules
 from harness.oracle.watermarks import lawful
 from pipeline.schema import QUERIES, WATERMARK_DELAY_S
 
@@ -76,26 +78,28 @@ def records(evidence: Evidence, unacknowledged: bool = False) -> Iterator[tuple[
 
     With `unacknowledged` those too that were handed over and never acknowledged, at offset −1.
     """
+    return _written(evidence, np.flatnonzero((evidence.sent["offset"] >= 0) | unacknowledged))
+
+
+def _written(evidence: Evidence, rows: Array) -> Iterator[tuple[int, Record]]:
+    """(row of `sent`, record) of these rows."""
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
-    own = np.flatnonzero(~sent["flush"])
+    own = rows[~sent["flush"][rows]]
     for first in range(0, len(own), CHUNK):
-        rows = own[first : first + CHUNK]
-        values = workload.batch(shape, load.seed, load.eps, int(sent["n"][rows[0]]), len(rows)).values
-        yield from _placed(sent, rows, values, unacknowledged)
-    rows = np.flatnonzero(sent["flush"])
-    if len(rows):
-        events = workload.flush(shape, int(sent["event_time_ms"][rows[0]]) - workload.FLUSH_AHEAD_MS)
+        some = own[first : first + CHUNK]
+        drawn = workload.draw(shape, load.seed, load.eps, sent["n"][some].astype(np.uint64))
+        yield from _placed(sent, some, workload.written(shape, drawn).values)
+    flushed = rows[sent["flush"][rows]]
+    if len(flushed):
+        events = workload.flush(shape, int(sent["event_time_ms"][flushed[0]]) - workload.FLUSH_AHEAD_MS)
         by_topic = {event.topic: event.value for event in events}
-        yield from _placed(sent, rows, [by_topic[sent["topic"][row]] for row in rows], unacknowledged)
+        yield from _placed(sent, flushed, [by_topic[sent["topic"][row]] for row in flushed])
 
 
-def _placed(
-    sent: Mapping[str, Array], rows: Array, values: Sequence[bytes], unacknowledged: bool
-) -> Iterator[tuple[int, Record]]:
+def _placed(sent: Mapping[str, Array], rows: Array, values: Sequence[bytes]) -> Iterator[tuple[int, Record]]:
     columns = (sent[name][rows].tolist() for name in ("topic", "partition", "offset"))
     for row, topic, partition, offset, value in zip(rows.tolist(), *columns, values, strict=True):
-        if offset >= 0 or unacknowledged:
-            yield row, Record(topic, partition, offset, value)
+        yield row, Record(topic, partition, offset, value)
 
 
 def parsed(evidence: Evidence) -> Iterator[tuple[Record, Event, dict[str, int]]]:
@@ -115,13 +119,60 @@ def expected(
     """What must have come out, by query, from the recorded watermarks or from those given."""
     if evidence.run.scenario.black_box:
         return _possible(evidence)
-    at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
-    none: dict[str, Sequence[int]] = dict.fromkeys(QUERIES, ())
-    marks = {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
-    reference = Reference(marks, evidence.rules)
+    if evidence.rules.deduplicate:
+        return by_reference(evidence, lateness, watermarks)
+    marks = _marks(evidence, lateness, watermarks)
+    columns, rejected = _columns(evidence)
+    answers = bulk.expected(columns, marks, evidence.rules.conversions)
+    if "dead_letter" in evidence.batches:
+        answers["dead_letter"] = Expected(rows=rejected, counted=len(rejected))
+    return answers
+
+
+def by_reference(
+    evidence: Evidence,
+    lateness: Literal["previous", "own", "never"] = "previous",
+    watermarks: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Expected]:
+    """The same by the reference, an event at a time."""
+    reference = Reference(_marks(evidence, lateness, watermarks), evidence.rules)
     for record, event, batches in parsed(evidence):
         reference.add(record, event, batches)
     return {query: answer for query, answer in reference.expected().items() if query in evidence.batches}
+
+
+def _marks(
+    evidence: Evidence,
+    lateness: Literal["previous", "own", "never"],
+    watermarks: Mapping[str, Sequence[int]] | None,
+) -> dict[str, Watermarks]:
+    at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
+    none: dict[str, Sequence[int]] = dict.fromkeys(QUERIES, ())
+    return {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
+
+
+def _columns(evidence: Evidence) -> tuple[Columns, Rows]:
+    """Every valid acknowledged event as columns, made again from the seed, and the rows of the rejected ones."""
+    sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
+    plain = np.flatnonzero((sent["offset"] >= 0) & (sent["malformed"] == 0) & ~sent["flush"])
+    others = np.flatnonzero((sent["offset"] >= 0) & ((sent["malformed"] != 0) | sent["flush"]))
+    build = Builder(workload.users(shape), *workload.products(shape), partial(workload.session, shape))
+    for first in range(0, len(plain), CHUNK):
+        rows = plain[first : first + CHUNK]
+        drawn = workload.draw(shape, load.seed, load.eps, sent["n"][rows].astype(np.uint64))
+        build.add(
+            rows, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
+        )
+    rejected: Rows = {}
+    letters = evidence.batch_of.get("dead_letter")
+    for row, record in _written(evidence, others):
+        event = parse(record)
+        if not isinstance(event, Rejected):
+            build.add_one(row, event)
+        elif letters is not None and 0 <= letters[row] < len(evidence.batches["dead_letter"]):
+            rejected[record.topic, record.partition, record.offset] = (record.value.hex(), event.reasons)
+    batches = {query: index for query, index in evidence.batch_of.items() if query != "dead_letter"}
+    return build.columns(sent["partition"], batches), rejected
 
 
 def _possible(evidence: Evidence) -> dict[str, Expected]:

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 TOPICS = (CLICKSTREAM, TRANSACTIONS)
 FLUSH_AHEAD_MS = 2 * 3600 * 1000
+HALF_HOUR_MS = 1_800_000
 CATALOGUE = (("electronics", 29999), ("electronics", 49999), ("clothing", 4999), ("books", 1999), ("home", 7999))
 ACTIONS = ("view", "view", "view", "click", "click", "add_to_cart")
 PAYMENTS = ("credit_card", "debit_card", "paypal")
@@ -123,9 +124,33 @@ def start_ms(workload: Workload) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> Events:
-    """Events first … first + count − 1."""
-    numbers = np.arange(first, first + count, dtype=np.uint64)
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What events are about, as columns, before they are written down as bytes.
+
+    `n` is the number of the event whose bytes it has, `topic` an index into TOPICS, `user` and `product`
+    count from 0, `period` is the half hour in a session's id, 0 where it has none.
+    """
+
+    n: Array
+    topic: Array
+    user: Array
+    product: Array
+    period: Array
+    event_time_ms: Array
+    malformed: Array
+    copy: Array
+    extra: Array
+    draws: _Draws
+
+    def cents(self, workload: Workload) -> Array:
+        """The amount of each transaction, in cents; of a click what its product would have cost."""
+        prices = np.array([price for _, _, price in _products(workload.products)])
+        return np.asarray(prices[self.product] * (1 + self.extra % np.uint64(3)).astype(np.int64))
+
+
+def draw(workload: Workload, seed: int, eps: float, numbers: Array) -> Drawn:
+    """What the events of these numbers are about."""
     n = _originals(workload, seed, numbers)
     pair = n // np.uint64(2) * np.uint64(2) if workload.exact_horizon else n
     draws = _Draws(seed, n)
@@ -145,22 +170,49 @@ def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> 
         _unit(draws.bits(5)) < _threshold(workload.malformed),
         draws.bits(6) % np.uint64(len(MALFORMED) - 1) + np.uint64(1),
         0,
-    )
-    values = _values(
-        workload, n.tolist(), topic.tolist(), users.tolist(), products.tolist(), times.tolist(), draws.bits(3).tolist()
-    )
+    ).astype(np.uint8)
+    periods = np.zeros(len(n), dtype=np.int64) if workload.session_gaps else times // HALF_HOUR_MS
+    return Drawn(n, topic, users, products, periods, times, kinds, n != numbers, draws.bits(3), draws)
+
+
+def batch(workload: Workload, seed: int, eps: float, first: int, count: int) -> Events:
+    """Events first … first + count − 1."""
+    return written(workload, draw(workload, seed, eps, np.arange(first, first + count, dtype=np.uint64)))
+
+
+def written(workload: Workload, drawn: Drawn) -> Events:
+    """The events as records: key and value in bytes."""
+    draws, times, topic = drawn.draws, drawn.event_time_ms, drawn.topic
+    columns = (drawn.n, topic, drawn.user, drawn.product, drawn.period, times, drawn.extra)
+    values = _values(workload, *(column.tolist() for column in columns))
     for at in np.flatnonzero(_unit(draws.bits(8)) < _threshold(workload.odd_clocks)).tolist():
         values[at] = _other_clock(values[at], int(times[at]), int(draws.bits(9)[at]))
-    for at in np.flatnonzero(kinds).tolist():
-        values[at] = _spoil(values[at], MALFORMED[int(kinds[at])], int(topic[at]), int(draws.bits(7)[at]))
+    for at in np.flatnonzero(drawn.malformed).tolist():
+        values[at] = _spoil(values[at], MALFORMED[int(drawn.malformed[at])], int(topic[at]), int(draws.bits(7)[at]))
     keys = _keys(workload.users)
-    return Events(topic, [keys[user] for user in users.tolist()], values, times, kinds.astype(np.uint8), n != numbers)
+    return Events(topic, [keys[user] for user in drawn.user.tolist()], values, times, drawn.malformed, drawn.copy)
+
+
+def users(workload: Workload) -> list[str]:
+    """The ids of the users."""
+    return [key.decode() for key in _keys(workload.users)]
+
+
+def products(workload: Workload) -> tuple[list[str], list[str]]:
+    """The ids of the products, and the category of each."""
+    known = _products(workload.products)
+    return [name for name, _, _ in known], [category for _, category, _ in known]
+
+
+def session(workload: Workload, user: int, period: int) -> str:
+    """The id of a user's session."""
+    return f"sess_user_{user + 1}" + ("" if workload.session_gaps else f"_{period}")
 
 
 def flush(workload: Workload, after_ms: int) -> list[Flush]:
     """One valid event a topic, two hours of event time after `after_ms`."""
     at = after_ms + FLUSH_AHEAD_MS
-    session = f"sess_flush_{at // 1_800_000}"
+    session = f"sess_flush_{at // HALF_HOUR_MS}"
     common = f'"user_id":"flush","session_id":"{session}","product_id":"prod_001","category":"electronics"'
     click = f'{{"event_id":"evt_flush",{common},"action":"view","timestamp":"{_iso(at)}"}}'
     sale = (
@@ -304,14 +356,19 @@ def _values(
     topics: Sequence[int],
     users: Sequence[int],
     products: Sequence[int],
+    periods: Sequence[int],
     times: Sequence[int],
     bits: Sequence[int],
 ) -> list[bytes]:
     catalogue, middles, values = _products(workload.products), _middles(workload.products), []
-    for index, topic, user, product, ms, extra in zip(n, topics, users, products, times, bits, strict=True):
+    of_period = "" if workload.session_gaps else "_"
+    for index, topic, user, product, period, ms, extra in zip(
+        n, topics, users, products, periods, times, bits, strict=True
+    ):
         second, rest = divmod(ms, 1000)
-        period = "" if workload.session_gaps else f"_{second // 1800}"
-        who = f'","user_id":"user_{user + 1}","session_id":"sess_user_{user + 1}{period}'
+        who = (
+            f'","user_id":"user_{user + 1}","session_id":"sess_user_{user + 1}{of_period}{period if of_period else ""}'
+        )
         if topic == 0:
             text = (
                 f'{{"event_id":"evt_{index:012x}{who}{middles[product][0]}{ACTIONS[extra % 6]}","timestamp":"'

@@ -49,9 +49,8 @@ class Expected:
     """One query's answer.
 
     `rows`: identity → measures of every row that must have come out; `batch`: identity → the batch that
-    emits it. `optional`: rows that may have come out as well (black box alone). `dropped`: batch → rows that its operators must report as dropped by the watermark. `late`:
-    identity → event times of the late events that would have counted in this row. `counted`,
-    `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
+    emits it. `optional`: rows that may have come out as well (black box alone). `dropped`: batch → rows that
+    its operators must report as dropped by the watermark. `counted`, `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
     joined an open session, `open` of groups or sessions still held in state at the end, of `open_events` events.
     """
 
@@ -59,7 +58,6 @@ class Expected:
     optional: Rows = field(default_factory=dict)
     batch: dict[Key, int] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
-    late: dict[Key, list[int]] = field(default_factory=dict)
     counted: int = 0
     late_events: int = 0
     open: int = 0
@@ -126,7 +124,7 @@ class Windows:
         self._dropped: set[tuple[int, Key]] = set()
         self._held: dict[str, int] = {}
 
-    def counts(self, end_ms: int, batch: int, group: Key | None, row: Key, at_ms: int) -> bool:
+    def counts(self, end_ms: int, batch: int, group: Key | None) -> bool:
         """Whether an event of this group is in time; a late one is noted, once a group and batch.
 
         Spark aggregates within a batch before it looks at the watermark, so it reports dropped groups,
@@ -136,7 +134,6 @@ class Windows:
             self.answer.counted += 1
             return True
         self.answer.late_events += 1
-        self.answer.late.setdefault(row, []).append(at_ms)
         if group is None:
             self.answer.drop(batch)
         elif (batch, group) not in self._dropped:
@@ -144,11 +141,11 @@ class Windows:
             self.answer.drop(batch)
         return False
 
-    def counts_once(self, end_ms: int, batch: int, group: Key, row: Key, event: Click | Purchase) -> bool:
+    def counts_once(self, end_ms: int, batch: int, group: Key, event: Click | Purchase) -> bool:
         """As `counts`, but with deduplication the event is late by its own time, before any grouping."""
         if self.rules.deduplicate:
-            return self.counts(event.at_ms, batch, None, row, event.at_ms) and self._is_first(event, batch)
-        return self.counts(end_ms, batch, group, row, event.at_ms)
+            return self.counts(event.at_ms, batch, None) and self._is_first(event, batch)
+        return self.counts(end_ms, batch, group)
 
     def _is_first(self, event: Click | Purchase, batch: int) -> bool:
         """`dropDuplicatesWithinWatermark`: an identity is held until the watermark reaches time + delay."""
@@ -192,8 +189,7 @@ class PageViews(Windows):
     def click(self, click: Click, batch: int, partition: int) -> None:
         minute = click.at_ms // MINUTE_MS
         group = (minute, click.product, click.category)
-        row = (*_window(minute, MINUTE_MS), click.product, click.category)
-        if self.counts_once((minute + 1) * MINUTE_MS, batch, group, row, click):
+        if self.counts_once((minute + 1) * MINUTE_MS, batch, group, click):
             views, users = self._groups[group]
             views[0] += 1
             users.add(click.user)
@@ -214,8 +210,7 @@ class Revenue(Windows):
 
     def purchase(self, purchase: Purchase, batch: int) -> None:
         five = purchase.at_ms // FIVE_MS
-        row = (*_window(five, FIVE_MS), purchase.category)
-        if self.counts_once((five + 1) * FIVE_MS, batch, (five, purchase.category), row, purchase):
+        if self.counts_once((five + 1) * FIVE_MS, batch, (five, purchase.category), purchase):
             self._groups[five, purchase.category].append(purchase.amount)
 
     def expected(self) -> Expected:
@@ -250,9 +245,8 @@ class LinearConversions(Windows):
                 self._purchases[five, purchase.product, purchase.user].append(purchase.at_ms)
 
     def _in_time(self, five: int, event: Click | Purchase, batch: int) -> bool:
-        row = (*_window(five, FIVE_MS), event.product)
         group = (five, event.product, event.user)
-        return self.counts((five + 1) * FIVE_MS + HORIZON_MS, batch, group, row, event.at_ms)
+        return self.counts((five + 1) * FIVE_MS + HORIZON_MS, batch, group)
 
     def expected(self) -> Expected:
         totals: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -289,8 +283,7 @@ class JoinedConversions(Windows):
             self._purchases[purchase.user, purchase.product].append(purchase.at_ms)
 
     def _in_time(self, event: Click | Purchase, batch: int) -> bool:
-        row = (*_window(event.at_ms // FIVE_MS, FIVE_MS), event.product)
-        return self.counts(event.at_ms, batch, None, row, event.at_ms)
+        return self.counts(event.at_ms, batch, None)
 
     def expected(self) -> Expected:
         totals: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -318,17 +311,17 @@ class Sessions(Windows):
         self._events: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
     def click(self, click: Click, batch: int, partition: int) -> None:
-        row = (click.session, iso(click.at_ms))
         group = (partition, click.session, click.at_ms)
-        if self.counts_once(click.at_ms + GAP_MS, batch, group, row, click):
+        if self.counts_once(click.at_ms + GAP_MS, batch, group, click):
             self._events[click.session].append((batch, click.at_ms))
 
     def expected(self) -> Expected:
         for session, events in self._events.items():
-            self._replay(session, sorted(events))
+            self.replay(session, sorted(events))
         return self.answer
 
-    def _replay(self, session: str, events: Sequence[tuple[int, int]]) -> None:
+    def replay(self, session: str, events: Sequence[tuple[int, int]]) -> None:
+        """Take the (batch, time) of a session's events in order of arrival, and emit or hold what becomes of them."""
         held: list[tuple[int, int, int]] = []
         last = -1
         for batch, at_ms in events:
