@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,12 +97,12 @@ class Run:
         return next((event["t"] for event in self.of_kind("phase") if event["phase"] == name), None)
 
     def sent(self) -> dict[str, Any]:
-        """sent.parquet as numpy columns; topics as an object array."""
+        """sent.parquet as numpy columns; topics as an object array, a million times the same two objects."""
         path = self.directory / "sent.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its load did; run it again")
-        table = pq.read_table(path)
-        return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+        file = pq.ParquetFile(path, read_dictionary=["topic"])
+        return {name: _numpy(file.read([name]).column(0)) for name in file.schema_arrow.names}
 
     def rows(self, query: str) -> list[tuple[str, str, str, float]]:
         """The result rows of a query as (key, values, where, at_s), key and values encoded."""
@@ -125,6 +127,16 @@ def read(directory: Path) -> Run:
     except msgspec.DecodeError as error:
         raise RunError(f"{directory / 'history.jsonl'}: not JSON lines: {error}") from error
     return Run(directory, scenarios.parse(tomllib.loads(text), str(directory / "scenario.toml")), manifest, events)
+
+
+def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """A column as numpy; equal texts are one object, so that millions of them cost a pointer each."""
+    if not pa.types.is_dictionary(column.type):
+        return np.asarray(column.to_numpy())
+    column = column.unify_dictionaries()
+    texts = np.array(column.chunk(0).dictionary.to_pylist() if column.num_chunks else [], dtype=object)
+    codes = [chunk.indices.to_numpy() for chunk in column.chunks]
+    return np.asarray(texts[np.concatenate(codes)] if codes else texts)
 
 
 def _text(path: Path) -> str:

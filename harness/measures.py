@@ -17,6 +17,7 @@ import numpy.typing as npt
 from harness.oracle.batches import Batch
 from pipeline.schema import (
     CONVERSION_HORIZON_S,
+    INPUT,
     QUERIES,
     SESSION_GAP_S,
     WATERMARK_DELAY_S,
@@ -67,15 +68,21 @@ def ack_latency_ms(sent: Mapping[str, Array], measured: Span) -> Array:
 
 def batch_of(query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) -> Array:
     """For each sent row the index of the batch that read it; −1 not acknowledged or not this query's, len(batches) never read."""
-    found = np.full(len(sent["n"]), -1, dtype=np.int64)
+    found = np.full(len(sent["n"]), -1, dtype=np.int32)
     for topic in QUERIES[query].reads:
-        of_topic = sent["topic"] == topic
-        for partition in np.unique(sent["partition"][of_topic]):
-            rows = of_topic & (sent["partition"] == partition) & (sent["offset"] >= 0)
+        of_topic = (sent["topic"] == topic) & (sent["offset"] >= 0)
+        for partition in partitions(sent):
+            rows = of_topic & (sent["partition"] == partition)
             ends = np.maximum.accumulate([batch.ends.get((topic, int(partition)), 0) for batch in batches] or [0])
             index = np.searchsorted(ends, sent["offset"][rows], side="right")
             found[rows] = np.minimum(index, len(batches))
     return found
+
+
+def partitions(sent: Mapping[str, Array]) -> list[int]:
+    """The partitions that records were acknowledged at."""
+    acknowledged = sent["partition"][sent["offset"] >= 0]
+    return list(np.flatnonzero(np.bincount(acknowledged)).tolist())
 
 
 def durable_latency_ms(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span) -> Array:
@@ -244,10 +251,10 @@ def _operators(event: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def out_of_order(sent: Mapping[str, Array]) -> int:
     """Valid records behind the newest event time of their partition when they were written to it."""
     found = 0
-    for topic in np.unique(sent["topic"]):
-        for partition in np.unique(sent["partition"][sent["topic"] == topic]):
-            rows = (sent["topic"] == topic) & (sent["partition"] == partition) & (sent["malformed"] == 0)
-            rows &= sent["offset"] >= 0
+    for topic in INPUT:
+        of_topic = (sent["topic"] == topic) & (sent["malformed"] == 0) & (sent["offset"] >= 0)
+        for partition in partitions(sent):
+            rows = of_topic & (sent["partition"] == partition)
             times = sent["event_time_ms"][rows][np.argsort(sent["offset"][rows])]
             found += int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
     return found

@@ -27,6 +27,7 @@ from pipeline.schema import QUERIES, WATERMARK_DELAY_S
 START_S = 1_767_000_000.0
 BATCH_S = 1.5
 COMMIT_S = 0.5
+CHUNK = 50_000
 
 
 def simulate(directory: Path, scenario: Scenario) -> None:
@@ -84,20 +85,17 @@ def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
     total = load.events
     journal = Journal(total + len(TOPICS))
     columns = journal.columns
-    keys: list[int] = []
-    for first in range(0, total, 50_000):
-        rows = slice(first, min(total, first + 50_000))
-        made = workload.batch(shape, load.seed, load.eps, first, rows.stop - first)
-        columns["topic"][rows], columns["event_time_ms"][rows] = made.topic, made.event_time_ms
-        columns["malformed"][rows], columns["copy"][rows] = made.malformed, made.copy
-        keys += [sum(key) for key in made.keys]
+    for first in range(0, total, CHUNK):
+        rows = slice(first, min(total, first + CHUNK))
+        drawn = workload.draw(shape, load.seed, load.eps, np.arange(rows.start, rows.stop, dtype=np.uint64))
+        columns["topic"][rows] = drawn.topic
+        columns["event_time_ms"][rows], columns["malformed"][rows] = drawn.event_time_ms, drawn.malformed
+        columns["copy"][rows], columns["partition"][rows] = drawn.copy, drawn.user % scenario.kafka.partitions
     for row, flush in enumerate(workload.flush(shape, int(columns["event_time_ms"][:total].max())), start=total):
         columns["topic"][row], columns["event_time_ms"][row] = row - total, flush.event_time_ms
         columns["flush"][row] = True
-        keys.append(0)
-    columns["due_us"][:] = ((START_S + np.arange(len(keys)) / load.eps) * 1e6).astype(np.int64)
+    columns["due_us"][:] = ((START_S + np.arange(total + len(TOPICS)) / load.eps) * 1e6).astype(np.int64)
     columns["sent_us"][:], columns["acked_us"][:] = columns["due_us"] + 100, columns["due_us"] + 5_000
-    columns["partition"][:] = np.array(keys) % scenario.kafka.partitions
     for topic in range(len(TOPICS)):
         for partition in range(scenario.kafka.partitions):
             mine = np.flatnonzero((columns["topic"] == topic) & (columns["partition"] == partition))
@@ -111,14 +109,18 @@ def _checkpoint(directory: Path, query: str, sent: Mapping[str, Array], offset_s
     index = ((sent["acked_us"] / 1e6 - START_S - offset_s) // BATCH_S + 1).astype(np.int64)
     count = int(index.max()) + 1
     reads = QUERIES[query].reads
-    newest = [_newest(sent, index == number, reads) for number in range(count)]
+    newest = _newest(sent, index, count, reads)
+    ends = _ends(sent, index, count, reads)
     marks = lawful(newest, reads, {0}, WATERMARK_DELAY_S * 1000)
     events = []
     # After the last batch that read something there is one without data, which emits what the watermark lets go.
     for number in range(count + 1):
         committed = START_S + offset_s + number * BATCH_S + COMMIT_S
-        ends = _ends(sent, index <= number, reads)
-        lines = ["v1", json.dumps({"batchWatermarkMs": marks[number]}), *(json.dumps({t: ends[t]}) for t in reads)]
+        at = min(number, count - 1)
+        offsets = [
+            json.dumps({topic: {str(part): int(end[at]) for part, end in ends[topic].items()}}) for topic in reads
+        ]
+        lines = ["v1", json.dumps({"batchWatermarkMs": marks[number]}), *offsets]
         for log, text in (("offsets", "\n".join(lines)), ("commits", "v1\n{}")):
             path = directory / "checkpoints" / query / log / str(number)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,17 +130,27 @@ def _checkpoint(directory: Path, query: str, sent: Mapping[str, Array], offset_s
     return events
 
 
-def _newest(sent: Mapping[str, Array], chosen: Array, reads: tuple[str, ...]) -> dict[str, int]:
-    valid = chosen & (sent["malformed"] == 0)
-    found = {topic: sent["event_time_ms"][valid & (sent["name"] == topic)] for topic in reads}
-    return {topic: int(times.max()) for topic, times in found.items() if len(times)}
+def _newest(sent: Mapping[str, Array], index: Array, count: int, reads: tuple[str, ...]) -> list[dict[str, int]]:
+    """For each batch the newest event time that it read, by topic."""
+    newest: list[dict[str, int]] = [{} for _ in range(count)]
+    for topic in reads:
+        rows = (sent["malformed"] == 0) & (sent["name"] == topic)
+        latest = np.full(count, -1, dtype=np.int64)
+        np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
+        for number in np.flatnonzero(latest >= 0).tolist():
+            newest[number][topic] = int(latest[number])
+    return newest
 
 
-def _ends(sent: Mapping[str, Array], chosen: Array, reads: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def _ends(sent: Mapping[str, Array], index: Array, count: int, reads: tuple[str, ...]) -> dict[str, dict[int, Array]]:
+    """By topic and partition the exclusive end of every batch."""
+    partitions = np.unique(sent["partition"]).tolist()
     return {
         topic: {
-            str(partition): int((chosen & (sent["name"] == topic) & (sent["partition"] == partition)).sum())
-            for partition in np.unique(sent["partition"]).tolist()
+            partition: np.cumsum(
+                np.bincount(index[(sent["name"] == topic) & (sent["partition"] == partition)], minlength=count)
+            )
+            for partition in partitions
         }
         for topic in reads
     }
