@@ -161,9 +161,13 @@ def expected(columns: Columns, watermarks: Mapping[str, Watermarks], form: str) 
         "sessions": _sessions,
     }
     answers = {}
-    for query in columns.batch:
-        with _database() as database:  # one a query, so that what it held is let go
+    with _database() as database:
+        for query in columns.batch:
             answers[query] = makers[query](database, columns, watermarks[query])
+            for table in ("in_time", "arrivals", "islands"):
+                database.execute(f"DROP TABLE IF EXISTS {table}")
+            for view in ("clicks", "purchases"):
+                database.unregister(view)
     return answers
 
 
@@ -263,7 +267,7 @@ def _converted(database: duckdb.DuckDBPyConnection, same: str) -> dict[tuple[int
         f"""
         SELECT c.five, c.product, count(*), count(*) FILTER (p.moment - c.moment <= {HORIZON_MS})
         FROM (SELECT * FROM in_time WHERE click) c
-        ASOF LEFT JOIN (SELECT DISTINCT {same}, moment FROM in_time WHERE NOT click) p ON {equal} AND c.moment <= p.moment
+        ASOF LEFT JOIN (SELECT {same}, moment FROM in_time WHERE NOT click) p ON {equal} AND c.moment <= p.moment
         GROUP BY 1, 2
         """
     ).fetchall()
