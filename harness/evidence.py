@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Literal
 
@@ -211,6 +212,14 @@ def starts(evidence: Evidence, query: str) -> set[int]:
     begun = [event["t"] for event in evidence.run.of_kind("process") if _is_start(event)]
     committed = np.array([one.committed_s for one in evidence.batches[query]])
     return {int(np.searchsorted(committed, at)) for at in begun}
+
+
+def epoch_ms(iso: str) -> int:
+    """ISO 8601 of a row as epoch ms; 0 for what is none."""
+    try:
+        return round(datetime.fromisoformat(iso).timestamp() * 1000)
+    except ValueError:
+        return 0
 
 
 def _is_start(event: Mapping[str, object]) -> bool:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness import evidence as runs
+from harness import proofs
 from harness.checkers import Comparison, Key, Seen
 from harness.evidence import Evidence
 from harness.model import Anomaly, Record
@@ -191,6 +192,18 @@ def _copies(evidence: Evidence, case: Case) -> str | None:
     )
 
 
+def _retried(evidence: Evidence, case: Case) -> str | None:
+    """Was more read than was acknowledged, and more counted than the acknowledged events make?"""
+    if case.anomaly.kind not in ("wrong_value", "invented_row", "dead_letter_invented"):
+        return None
+    more = proofs.unclaimed(evidence)
+    return (
+        f"{more:,} records were read that no acknowledgement covers: a producer's retry wrote them twice"
+        if more
+        else None
+    )
+
+
 def _late(evidence: Evidence, case: Case) -> str | None:
     late = [one for one in case.events if one.is_late]
     if not late:
@@ -244,7 +257,7 @@ def _misaligned(evidence: Evidence, case: Case) -> str | None:
     ):
         return None
     length = MINUTE_MS if case.anomaly.query == "page_views" else FIVE_MS
-    off = _epoch_ms(case.anomaly.key[0]) % length
+    off = runs.epoch_ms(case.anomaly.key[0]) % length
     return f"Its window begins {min(off, off - length, key=abs)} ms off the grid of {length // 1000} s" if off else None
 
 
@@ -253,11 +266,11 @@ def _gap(evidence: Evidence, case: Case) -> str | None:
     if case.anomaly.query != "sessions" or not case.events:
         return None
     times = sorted(one.event.at_ms for one in case.events)
-    ends = {_epoch_ms(str(row.values[0])) for row in case.observed if row.values}
+    ends = {runs.epoch_ms(str(row.values[0])) for row in case.observed if row.values}
     for left, right in pairwise(times):
         gap = right - left
         split = left in ends and gap <= GAP_MS and gap > 0
-        if split or (gap > GAP_MS and any(left < end and _epoch_ms(case.anomaly.key[1]) <= left for end in ends)):
+        if split or (gap > GAP_MS and any(left < end and runs.epoch_ms(case.anomaly.key[1]) <= left for end in ends)):
             return f"It is {'split at' if split else 'joined over'} a gap of {gap / 60_000:.4g} minutes; the gap is 30"
     return None
 
@@ -277,6 +290,7 @@ def _doubles(evidence: Evidence, case: Case) -> str | None:
 
 PROBES: tuple[Callable[[Evidence, Case], str | None], ...] = (
     _replayed,
+    _retried,
     _late,
     _unread,
     _copies,
@@ -298,13 +312,6 @@ def _matches(click: Contribution, purchases: Sequence[Contribution], horizon_ms:
         one.event.user == click.event.user and 0 <= one.event.at_ms - click.event.at_ms <= horizon_ms
         for one in purchases
     )
-
-
-def _epoch_ms(text: str) -> int:
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
-        return 0
 
 
 def _clock(epoch_s: float) -> str:

@@ -30,6 +30,11 @@ PROVABLE = (
     "copies_sent",
     "deduplicated",
     "restarts",
+    "sessions_over_restarts",
+    "burst_events",
+    "hot_views",
+    "idle_clicks",
+    "edge_purchases",
 )
 """Counts of the result that a scenario can be about."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import checkers, evidence, findings, measures, workload
+from harness import checkers, evidence, findings, measures, proofs, workload
 from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.history import Run
@@ -98,11 +98,8 @@ def _counts(
         "dead_letter": len(comparisons["dead_letter"].observed) if "dead_letter" in comparisons else 0,
         "rows_expected": sum(len(one.expected) for one in comparisons.values()),
         "rows_seen": sum(len(rows) for one in comparisons.values() for rows in one.observed.values()),
-        "out_of_order": measures.out_of_order(sent),
-        "dropped_late_sessions": answers["sessions"].late_events if "sessions" in answers else 0,
-        "sessions_merged": answers["sessions"].merged if "sessions" in answers else 0,
-        "copies_sent": int(sent["copy"].sum()) if "copy" in sent else 0,
-        "restarts": evidence.restarts(gathered.run),
+        "unclaimed": proofs.unclaimed(gathered),
+        **proofs.counts(gathered, answers, comparisons),
     }
 
 
@@ -310,6 +307,12 @@ def _doubts(
             Verdict.UNKNOWN,
             f"counts do not reconcile: acknowledged {counts['acknowledged']:,}, read {counts['read']:,},"
             f" counted + dropped late + deduplicated + dead letter {accounted:,}",
+        )
+    if counts["unclaimed"]:
+        yield (
+            Verdict.UNKNOWN,
+            f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
+            " twice, or a send that was given up arrived",
         )
     for name in gathered.run.scenario.proves:
         if not counts.get(name):

@@ -9,13 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"cli", "__main__", "pytest_plugin"},
+    {"cli", "__main__", "pytest_plugin", "bench"},
+    {"drill"},
     {"trial", "selfcheck", "simulate", "shrink"},
     {"doctor", "runner"},
     {"report", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
     {"verdict"},
     {"findings"},
     {"explain"},
+    {"proofs"},
     {"evidence"},
     {"oracle", "checkers", "measures"},
     {"history"},

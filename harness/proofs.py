@@ -1,0 +1,96 @@
+"""What a scenario is about, counted: a run in which it did not happen proves nothing, and is unknown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness import evidence, measures
+from harness.checkers import Comparison
+from harness.evidence import Evidence
+from harness.oracle.reference import Expected
+from pipeline.schema import CLICKSTREAM, CONVERSION_HORIZON_S, TRANSACTIONS
+
+
+def counts(
+    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
+) -> dict[str, int]:
+    """Every count that `proves` of a scenario can name, and that is no count of the reconciliation."""
+    sessions = answers.get("sessions", Expected())
+    return {
+        "out_of_order": measures.out_of_order(gathered.sent),
+        "dropped_late_sessions": sessions.late_events,
+        "sessions_merged": sessions.merged,
+        "sessions_over_restarts": _over_restarts(gathered, sessions),
+        "copies_sent": int(gathered.sent["copy"].sum()) if "copy" in gathered.sent else 0,
+        "restarts": evidence.restarts(gathered.run),
+        "burst_events": _burst(gathered),
+        "hot_views": _hot(comparisons),
+        "idle_clicks": _idle(gathered),
+        "edge_purchases": _on_the_edge(gathered),
+    }
+
+
+def _burst(gathered: Evidence) -> int:
+    """Events sent in seconds that had more than half of the burst's rate."""
+    load = gathered.run.scenario.load
+    if not load.burst_s or load.burst_factor <= 1:
+        return 0
+    sent_us = gathered.sent["sent_us"][(gathered.sent["sent_us"] > 0) & ~gathered.sent["flush"]]
+    a_second = np.bincount((sent_us - sent_us.min(initial=2**62)) // 1_000_000)
+    return int(a_second[a_second > max(load.eps, load.eps * load.burst_factor / 2)].sum())
+
+
+def _hot(comparisons: Mapping[str, Comparison]) -> int:
+    """Views of the most viewed product beyond twice the mean of all products."""
+    views: Counter[str] = Counter()
+    if "page_views" in comparisons:
+        for key, values in comparisons["page_views"].expected.items():
+            views[key[2]] += values[0]
+    mean = sum(views.values()) / max(1, len(views))
+    return max(0, round(max(views.values(), default=0) - 2 * mean))
+
+
+def _idle(gathered: Evidence) -> int:
+    """Clicks due more than a second after the last transaction, the flush left out."""
+    own = ~gathered.sent["flush"]
+    last = gathered.sent["due_us"][own & (gathered.sent["topic"] == TRANSACTIONS)].max(initial=0)
+    return (
+        int((own & (gathered.sent["topic"] == CLICKSTREAM) & (gathered.sent["due_us"] > last + 1_000_000)).sum())
+        if last
+        else 0
+    )
+
+
+def _on_the_edge(gathered: Evidence) -> int:
+    """Acknowledged purchases exactly ten minutes after the click that was sent before them."""
+    sent = gathered.sent
+    after = sent["event_time_ms"][1:] - sent["event_time_ms"][:-1] == CONVERSION_HORIZON_S * 1000
+    both = (sent["offset"][1:] >= 0) & (sent["offset"][:-1] >= 0)
+    pair = (sent["topic"][:-1] == CLICKSTREAM) & (sent["topic"][1:] == TRANSACTIONS)
+    return int((after & both & pair).sum())
+
+
+def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
+    """Sessions that begin before and end after what the query had read when the pipeline was started again."""
+    if "sessions" not in gathered.batches:
+        return 0
+    index, times = gathered.batch_of["sessions"], gathered.sent["event_time_ms"]
+    periods = [(evidence.epoch_ms(key[1]), evidence.epoch_ms(values[0])) for key, values in sessions.rows.items()]
+    found = 0
+    for batch in evidence.starts(gathered, "sessions") - {0}:
+        newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0)
+        found += sum(first <= newest < last for first, last in periods)
+    return found
+
+
+def unclaimed(gathered: Evidence) -> int:
+    """Records that were read and that no acknowledgement covers: a producer's retry, or a send that was given up."""
+    ends: dict[tuple[str, int], int] = {}
+    for found in gathered.batches.values():
+        for batch in found[-1:]:
+            for place, end in batch.ends.items():
+                ends[place] = max(end, ends.get(place, 0))
+    return max(0, sum(ends.values()) - int((gathered.sent["offset"] >= 0).sum()))
