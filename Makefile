@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: load test lint bench env
+.PHONY: load test lint bench kafka-image env
 
 load: env ## 5,000 events a second through the pipeline, judged
 	@$(BIN)/harness run load --eps 5000
@@ -17,6 +17,9 @@ lint: env
 bench: env ## the load engine alone, and the judging of 5,000,000 events: rates, delays, memory
 	@$(BIN)/python -m harness.load.bench
 	@$(BIN)/python -m harness.bench
+
+kafka-image: env ## a local image of Kafka, where no registry can be reached
+	@bash harness/kafka/image/build streaming-harness/kafka:4.3.1 "$$($(BIN)/harness jars | tail -1)"
 
 env: ## sets up .venv where it is missing or old
 	@command -v $(PYTHON) > /dev/null || { echo "setup: python3 is missing: install it (Debian: apt install python3 python3-venv; macOS: brew install python@3.13)" >&2; exit 1; }

@@ -37,7 +37,9 @@ def run(
     duration: Annotated[float | None, typer.Option(help="seconds of the measured part")] = None,
     warm_up: Annotated[float | None, typer.Option(help="seconds of load before it")] = None,
     seed: Annotated[int | None, typer.Option(help="same seed, same bytes")] = None,
-    kafka: Annotated[str | None, typer.Option(metavar="embedded|HOST:PORT", help="where the brokers are")] = None,
+    kafka: Annotated[
+        str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
     sets: SetOption = None,

@@ -77,7 +77,9 @@ class Load:
 class Kafka:
     """Where the brokers come from and how topics are laid out."""
 
-    where: str = field(default="embedded", metadata={"doc": "embedded, or HOST:PORT of brokers that run already"})
+    where: str = field(
+        default="embedded", metadata={"doc": "embedded, containers, or HOST:PORT of brokers that run already"}
+    )
     nodes: int = _number(1, low=1, high=5, doc="embedded brokers")
     partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
 

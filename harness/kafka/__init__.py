@@ -21,7 +21,7 @@ def open_cluster(
     Parameters
     ----------
     where
-        ``embedded``, or ``HOST:PORT`` of a broker that is never started or stopped.
+        ``embedded``, ``containers``, or ``HOST:PORT`` of a broker that is never started or stopped.
     nodes
         How many brokers, where they are ours.
     directory
@@ -32,7 +32,7 @@ def open_cluster(
     Raises
     ------
     ScenarioError
-        Where `where` is neither.
+        Where `where` is none of these.
     StackError
         On entering, where the brokers do not start or cannot be reached.
     """
@@ -40,6 +40,10 @@ def open_cluster(
         return embedded.open_cluster(nodes, directory, advertised)
     if advertised:
         raise ScenarioError(f"kafka.where = {where!r}: faults of the network need embedded brokers")
+    if where == "containers":
+        from harness.kafka import containers  # the Docker client is loaded where it is asked for
+
+        return containers.open_cluster(nodes)
     if where.rpartition(":")[2].isdigit():
         return external.open_cluster(where)
-    raise ScenarioError(f"kafka: {where!r} is neither embedded nor HOST:PORT")
+    raise ScenarioError(f"kafka: {where!r} is neither embedded, nor containers, nor HOST:PORT")

@@ -6,31 +6,25 @@ cluster is open, however often it is killed and started.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import jars, processes
 from harness.errors import ScenarioError, StackError
-from harness.kafka import topics
+from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
 
 LOG_TAIL_BYTES = 65_536
 NODES_MAX = 5
 START_S = 60.0
-FOREVER = 2**63 - 1
-# Below the ports that systems hand out by themselves: no outgoing connection takes a killed node's port.
-PORTS = range(20_000, 30_000)
 JVM = (
     *("-Xms128m", "-Xmx448m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
     "-Djava.awt.headless=true",
@@ -218,8 +212,6 @@ def open_cluster(nodes: int, directory: Path, advertised: Mapping[int, int] | No
 
 def settings(node: Node, nodes: Sequence[Node]) -> dict[str, str | int]:
     """The server.properties of a node among its peers."""
-    copies = min(3, len(nodes))
-    in_sync = 2 if len(nodes) > 2 else 1
     apart = bool(node.advertised_port)
     client, advertised = f",CLIENT://{node.client_address}", f",CLIENT://{node.advertised_address}"
     return {
@@ -232,24 +224,7 @@ def settings(node: Node, nodes: Sequence[Node]) -> dict[str, str | int]:
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT" + ",CLIENT:PLAINTEXT" * apart,
         "log.dirs": str(node.data),
-        "offsets.topic.num.partitions": 3,
-        "offsets.topic.replication.factor": copies,
-        "transaction.state.log.num.partitions": 3,
-        "transaction.state.log.replication.factor": copies,
-        "transaction.state.log.min.isr": in_sync,
-        "share.coordinator.state.topic.num.partitions": 3,
-        "share.coordinator.state.topic.replication.factor": copies,
-        "share.coordinator.state.topic.min.isr": in_sync,
-        "group.initial.rebalance.delay.ms": 0,
-        "auto.create.topics.enable": "false",
-        "broker.session.timeout.ms": 6_000,
-        "broker.heartbeat.interval.ms": 1_000,
-        # Events carry their own times, which may lie years back or ahead: age removes and refuses nothing.
-        "log.retention.ms": -1,
-        "log.message.timestamp.after.max.ms": FOREVER,
-        "log.cleaner.dedupe.buffer.size": 8 * 2**20,
-        "num.network.threads": 2,
-        "num.io.threads": 4,
+        **common.settings(len(nodes)),
     }
 
 
@@ -270,14 +245,14 @@ def _sees(broker: EmbeddedBroker, everyone: set[int]) -> bool:
 
 def _lay_out(count: int, directory: Path, advertised: Mapping[int, int]) -> list[Node]:
     """Choose ports, and write what each node needs before it can start."""
-    ports = iter(_free_ports(3 * count))
+    ports = iter(common.free_ports(3 * count))
     directory = directory.absolute()
     nodes = [
         Node(id, next(ports), next(ports), directory / f"broker-{id}", next(ports), advertised.get(id, 0))
         for id in range(1, count + 1)
     ]
     checkpoint = _bootstrap_checkpoint()
-    cluster_id = _kafka_id()
+    cluster_id = common.kafka_id()
     for node in nodes:
         _format(node, nodes, cluster_id, checkpoint)
     return nodes
@@ -288,7 +263,7 @@ def _format(node: Node, nodes: Sequence[Node], cluster_id: str, checkpoint: Path
     data = node.data
     data.mkdir(parents=True)
     identity: dict[str, str | int] = {"version": 1}
-    identity |= {"cluster.id": cluster_id, "node.id": node.id, "directory.id": _kafka_id()}
+    identity |= {"cluster.id": cluster_id, "node.id": node.id, "directory.id": common.kafka_id()}
     _write_properties(data / "meta.properties", identity)
     _write_properties(node.settings, settings(node, nodes))
     shutil.copyfile(checkpoint, data / checkpoint.name)
@@ -300,7 +275,7 @@ def _bootstrap_checkpoint() -> Path:
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as work:
-            port, controller_port = _free_ports(2)
+            port, controller_port = common.free_ports(2)
             node = Node(1, port, controller_port, Path(work))
             _write_properties(node.settings, settings(node, [node]))
             _run_storage_tool(node)
@@ -310,7 +285,7 @@ def _bootstrap_checkpoint() -> Path:
 
 def _run_storage_tool(node: Node) -> None:
     command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
-    command += ["format", "-t", _kafka_id(), "-c", str(node.settings)]
+    command += ["format", "-t", common.kafka_id(), "-c", str(node.settings)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr + done.stdout).strip().splitlines()[-1:]
@@ -323,32 +298,6 @@ def _write_properties(path: Path, values: Mapping[str, str | int]) -> None:
 
 def _classpath() -> str:
     return f"{jars.broker_jars()}/*"
-
-
-def _kafka_id() -> str:
-    """A random id in Kafka's notation: 22 characters that do not begin with a dash."""
-    made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    return made if made[0] != "-" else _kafka_id()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    ports: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _can_bind(port):
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise StackError(f"no {count} free ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def _listens(port: int) -> bool:

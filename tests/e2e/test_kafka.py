@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from harness import kafka, processes
+from harness.errors import StackError
 from harness.kafka import Cluster, topics
 
 pytestmark = pytest.mark.e2e
@@ -36,6 +37,15 @@ def embedded(nodes: int, folder: Path):
     return kafka.open_cluster("embedded", nodes, folder)
 
 
+def containers(nodes: int, folder: Path):
+    """Brokers in containers, where a daemon answers and the image is there."""
+    from harness.kafka.containers import why_not
+
+    if why := why_not():
+        pytest.skip(why)
+    return kafka.open_cluster("containers", nodes, folder)
+
+
 def eventually(condition: Callable[[], bool], deadline_s: float = 60) -> None:
     """Wait for a condition, and fail when it does not come."""
     end = time.monotonic() + deadline_s
@@ -53,7 +63,7 @@ def sent_and_read(cluster: Cluster, topic: str, values: list[bytes]) -> list[byt
     return [message.value for message in topics.read(cluster.bootstrap, [topic])]
 
 
-@pytest.mark.parametrize("opened", [embedded, external])
+@pytest.mark.parametrize("opened", [embedded, external, containers])
 def test_records_come_back_and_topics_are_cleaned_up(tmp_path, opened):
     """Topics can be made, written and read under the cluster's own prefix."""
     with opened(1, tmp_path) as cluster:
@@ -76,10 +86,11 @@ def test_external_topics_go_and_brokers_stay(tmp_path):
         assert all(broker.is_up() for broker in theirs.brokers.values())
 
 
+@pytest.mark.parametrize("opened", [embedded, containers])
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, end):
+def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, opened, end):
     """After an orderly stop and after a kill."""
-    with embedded(1, tmp_path) as cluster:
+    with opened(1, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 1, 1)
         sent_and_read(cluster, "things", [b"before"])
         [broker] = cluster.brokers.values()
@@ -92,9 +103,10 @@ def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, end):
         assert [b"before", b"after"] == sent_and_read(cluster, "things", [b"after"])
 
 
-def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path):
+@pytest.mark.parametrize("opened", [embedded, containers])
+def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path, opened):
     """With acks=all and a replication of three; the log says that the broker started."""
-    with embedded(3, tmp_path) as cluster:
+    with opened(3, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 3, 3)
         first, second, *_ = cluster.brokers.values()
         first.kill()
@@ -128,3 +140,45 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
 
         eventually(lambda: not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE)
         assert all(one.is_up() for one in mine.brokers.values())
+
+
+def test_containers_of_a_killed_harness_are_removed(tmp_path):
+    """The next start removes them with their network, and not those of a living owner."""
+    import docker
+
+    from harness.kafka.containers import LABEL
+
+    program = (
+        "import pathlib, time\nfrom harness import kafka\n"
+        "with kafka.open_cluster('containers', 1, pathlib.Path('.')):\n"
+        "    print('up', flush=True)\n    time.sleep(600)\n"
+    )
+    with containers(1, tmp_path) as mine:
+        owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert owner.stdout is not None
+        assert "up\n" == owner.stdout.readline()
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+        client = docker.from_env()
+        left = [one.id for one in client.containers.list(filters={"label": LABEL})]
+        assert 2 == len(left)
+        with containers(1, tmp_path):
+            now = [one.id for one in client.containers.list(filters={"label": LABEL})]
+        assert 1 == len(set(left) & set(now))
+        assert all(broker.is_up() for broker in mine.brokers.values())
+        client.close()
+
+
+def test_an_image_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
+    """It names the image, and what to do."""
+    monkeypatch.setenv("HARNESS_KAFKA_IMAGE", "streaming-harness/nowhere:1")
+    from harness.kafka import containers as module
+
+    if (why := module.why_not()) and "daemon" in why:
+        pytest.skip(why)
+    with (
+        pytest.raises(StackError, match=r"image streaming-harness/nowhere:1 is neither here .*`make kafka-image`"),
+        kafka.open_cluster("containers", 1, tmp_path),
+    ):
+        pass

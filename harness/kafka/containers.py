@@ -1,0 +1,291 @@
+"""Brokers as containers, through testcontainers: 1 to 5 nodes of one image, on fixed ports of 127.0.0.1.
+
+A container keeps its data and its port for as long as the cluster is open, however often it is killed
+and started. Each bears its owner's mark as a label: what a dead harness left is removed at the next
+start, so the reaper container of testcontainers, with an image of its own, is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+from harness.errors import ScenarioError, StackError
+from harness.kafka import common, topics
+from harness.kafka.cluster import Broker, await_true
+from harness.processes import Owner
+
+IMAGE = "apache/kafka:4.3.1"
+STAND_IN = "streaming-harness/kafka:4.3.1"
+"""What `make kafka-image` makes where no registry can be reached."""
+NODES_MAX = 5
+START_S = 60.0
+LOG_LINES = 500
+INSIDE, BETWEEN, CONTROLLER = 9092, 9094, 9093
+LABEL = "streaming-harness.owner"
+
+
+class ContainerBroker:
+    """One broker in a container of ours."""
+
+    def __init__(self, id: int, port: int, container: DockerContainer) -> None:
+        self.id = id
+        self.port = port
+        self._container = container
+        self.data = None
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process as this machine sees it, while it runs; None where the daemon is elsewhere."""
+        state = self._state()
+        pid = int(state["Pid"]) if state["Running"] else 0
+        return pid if pid and os.path.exists(f"/proc/{pid}") else None
+
+    @property
+    def address(self) -> str:
+        """Where it is reached."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def client_address(self) -> str:
+        """The same."""
+        return self.address
+
+    def start(self, wait_s: float = START_S) -> None:
+        """Start it where it is not running; StackError ends with the last line of its log."""
+        with _one_line(f"broker {self.id} cannot be started"):
+            if not self._state()["Running"]:
+                self._container.get_wrapped_container().start()
+        if wait_s > 0:
+            self.await_up(wait_s)
+
+    def await_up(self, wait_s: float) -> None:
+        """Wait until it answers; StackError where it ends or the time is over."""
+        if not await_true(lambda: self.is_up() or not self._state()["Running"], wait_s) or not self.is_up():
+            said = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
+            raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {said}")
+
+    def stop(self) -> None:
+        """Shut it down in an orderly way."""
+        self._container.get_wrapped_container().stop(timeout=20)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._state()["Running"]:
+            self._container.get_wrapped_container().kill()
+            self._container.get_wrapped_container().wait()
+
+    def pause(self) -> None:
+        """Freeze it; StackError where it does not run."""
+        with _one_line(f"broker {self.id} does not run"):
+            self._container.get_wrapped_container().pause()
+
+    def resume(self) -> None:
+        """Let it go on; StackError where it does not run."""
+        with _one_line(f"broker {self.id} does not run"):
+            self._container.get_wrapped_container().unpause()
+
+    def is_up(self) -> bool:
+        """Whether it answers and stands in its own metadata."""
+        state = self._state()
+        return state["Running"] and not state["Paused"] and self.id in topics.broker_ids(self.address)
+
+    def log(self) -> str:
+        """The end of its log."""
+        tail: bytes = self._container.get_wrapped_container().logs(tail=LOG_LINES)
+        return tail.decode(errors="replace")
+
+    def remove(self) -> None:
+        """End it and remove it with its data."""
+        with contextlib.suppress(DockerException):
+            self._container.stop()
+
+    def _state(self) -> Mapping[str, Any]:
+        container = self._container.get_wrapped_container()
+        container.reload()
+        state: Mapping[str, Any] = container.attrs["State"]
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerCluster:
+    """Brokers in containers that form one Kafka."""
+
+    nodes: Mapping[int, ContainerBroker]
+    topic_prefix: str = ""
+
+    @property
+    def bootstrap(self) -> str:
+        """All addresses."""
+        return ",".join(broker.address for broker in self.nodes.values())
+
+    @property
+    def brokers(self) -> Mapping[int, Broker]:
+        """Every broker by its id."""
+        return self.nodes
+
+    def pids(self) -> Sequence[int]:
+        """The broker processes that run on this machine."""
+        return [pid for broker in self.nodes.values() if (pid := broker.pid) is not None]
+
+
+@contextlib.contextmanager
+def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
+    """Start `nodes` brokers in containers, and remove everything at the end.
+
+    Raises ScenarioError for a number that cannot be, StackError where no daemon answers or the image is not there.
+    """
+    if not 1 <= nodes <= NODES_MAX:
+        raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
+    image = found_image()
+    sweep()
+    testcontainers_config.ryuk_disabled = True
+    owner = Owner.me()
+    network = Network(docker_network_kw={"labels": {LABEL: owner.mark}})
+    with _one_line("no network for the brokers"):
+        network.create()
+    brokers: dict[int, ContainerBroker] = {}
+    try:
+        cluster_id = common.kafka_id()
+        ports = common.free_ports(nodes)
+        for id, port in enumerate(ports, start=1):
+            container = _container(image, id, port, nodes, cluster_id, network)
+            with _one_line(f"broker {id} cannot be started"):
+                container.start()
+            brokers[id] = ContainerBroker(id, port, container)
+        for broker in brokers.values():
+            broker.await_up(START_S)
+        if not await_true(
+            lambda: all(topics.broker_ids(one.address) == set(brokers) for one in brokers.values()), START_S
+        ):
+            raise StackError(f"the {nodes} brokers do not see each other after {START_S:.0f} s")
+        yield ContainerCluster(brokers)
+    finally:
+        for broker in brokers.values():
+            broker.remove()
+        with contextlib.suppress(DockerException):
+            network.remove()
+
+
+def found_image() -> str:
+    """The image that brokers can be started from: the one of ``HARNESS_KAFKA_IMAGE``, else Kafka's own, else our stand-in.
+
+    Raises StackError where no daemon answers, or no image is there or can be pulled.
+    """
+    client = _client()
+    named = os.environ.get("HARNESS_KAFKA_IMAGE")
+    try:
+        for name in (named,) if named else (IMAGE, STAND_IN):
+            if _is_there(client, name):
+                return name
+        wanted = named or IMAGE
+        client.images.pull(wanted)
+    except (APIError, ImageNotFound) as error:
+        raise StackError(
+            f"image {named or IMAGE} is neither here nor can it be pulled: name another in HARNESS_KAFKA_IMAGE, "
+            "or make a local one with `make kafka-image`"
+        ) from error
+    finally:
+        client.close()
+    return wanted
+
+
+def why_not() -> str | None:
+    """Why brokers cannot be started in containers without pulling anything; None where they can."""
+    try:
+        client = _client()
+    except StackError as error:
+        return str(error)
+    named = os.environ.get("HARNESS_KAFKA_IMAGE")
+    names = (named,) if named else (IMAGE, STAND_IN)
+    try:
+        return None if any(_is_there(client, name) for name in names) else f"no image {' or '.join(names)} here"
+    finally:
+        client.close()
+
+
+def sweep() -> list[str]:
+    """Remove containers and networks whose owner is dead, and nothing else; their names."""
+    client = _client()
+    try:
+        containers = [one for one in client.containers.list(all=True, filters={"label": LABEL}) if _is_left(one.labels)]
+        for container in containers:
+            with contextlib.suppress(NotFound):
+                container.remove(force=True, v=True)
+        networks = [one for one in client.networks.list(filters={"label": LABEL}) if _is_left(one.attrs["Labels"])]
+        for network in networks:
+            with contextlib.suppress(NotFound):
+                network.remove()
+        return [one.name for one in (*containers, *networks)]
+    finally:
+        client.close()
+
+
+def _container(image: str, id: int, port: int, nodes: int, cluster_id: str, network: Network) -> DockerContainer:
+    container = DockerContainer(image).with_network(network).with_network_aliases(f"broker-{id}")
+    container.ports[f"{INSIDE}/tcp"] = ("127.0.0.1", port)  # type: ignore[assignment]  # with_bind_ports opens it to all
+    environment = {
+        "KAFKA_" + key.upper().replace(".", "_"): str(value) for key, value in settings(id, port, nodes).items()
+    }
+    for name, value in (environment | {"CLUSTER_ID": cluster_id}).items():
+        container.with_env(name, value)
+    return container.with_kwargs(labels={LABEL: Owner.me().mark}, hostname=f"broker-{id}")
+
+
+def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
+    """The server.properties of a node: one listener for clients by its port here, one for its peers, one for control."""
+    return {
+        "process.roles": "broker,controller",
+        "node.id": id,
+        "listeners": f"CLIENT://0.0.0.0:{INSIDE},PLAINTEXT://broker-{id}:{BETWEEN},CONTROLLER://broker-{id}:{CONTROLLER}",
+        "advertised.listeners": f"CLIENT://127.0.0.1:{port},PLAINTEXT://broker-{id}:{BETWEEN}",
+        "controller.quorum.voters": ",".join(f"{one}@broker-{one}:{CONTROLLER}" for one in range(1, nodes + 1)),
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT",
+        "log.dirs": "/var/lib/kafka/data",
+        **common.settings(nodes),
+    }
+
+
+def _client() -> docker.DockerClient:
+    try:
+        client = docker.from_env(timeout=60)
+        client.ping()
+    except DockerException as error:
+        raise StackError("kafka = containers: no Docker daemon answers: start it, or use kafka = embedded") from error
+    return client
+
+
+def _is_there(client: docker.DockerClient, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _is_left(labels: Mapping[str, str]) -> bool:
+    owner = Owner.parse(labels.get(LABEL, ""))
+    return owner is not None and not owner.is_alive()
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DockerException as error:
+        said = getattr(error, "explanation", None) or str(error)
+        raise StackError(f"{what}: {said}") from error
+
+
+__all__ = ["ContainerBroker", "ContainerCluster", "found_image", "open_cluster", "sweep", "why_not"]
