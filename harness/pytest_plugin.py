@@ -30,7 +30,7 @@ class ScenarioFailed(Exception):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--kafka, --seed and --eps, as `harness run` has them."""
     group = parser.getgroup("streaming harness")
-    group.addoption("--kafka", help="embedded, or HOST:PORT of brokers that run already")
+    group.addoption("--kafka", help="embedded, containers, or HOST:PORT of brokers that run already")
     group.addoption("--seed", type=int, help="of every scenario")
     group.addoption("--eps", type=float, help="events per second of every scenario")
 
@@ -38,6 +38,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of everything that starts Kafka and Spark."""
     config.addinivalue_line("markers", "e2e: starts Kafka and Spark for real")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Which Kafka scenarios will run on, and why, where they are asked for."""
+    if "e2e" not in (config.getoption("markexpr", "") or "") and "drill" not in (
+        config.getoption("markexpr", "") or ""
+    ):
+        return None
+    where, why = _kafka(config)
+    return f"kafka: {where} ({why})"
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -90,6 +100,16 @@ def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
     return run
 
 
+def _kafka(config: pytest.Config) -> tuple[str, str]:
+    """(where, why): what --kafka says, else containers where a daemon answers and an image is there, else embedded."""
+    if asked := config.getoption("--kafka"):
+        return asked, "as asked"
+    from harness.kafka.containers import why_not
+
+    why = why_not()
+    return ("embedded", why) if why else ("containers", "a Docker daemon answers and has an image")
+
+
 def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: Path) -> tuple[list[str], Result]:
     # Imported here: a plugin is loaded by every pytest, and most of them run no scenario.
     from rich.console import Console
@@ -97,11 +117,10 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     from harness import scenario, trial
     from harness.status import Status
 
-    flags = [
-        f"{field}={json.dumps(value)}"
-        for option, field in OPTIONS.items()
-        if (value := config.getoption(f"--{option}")) is not None
-    ]
+    options = {option: config.getoption(f"--{option}") for option in OPTIONS}
+    flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
     chosen = scenario.load(name, [*flags, *overrides])
+    if options["kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
+        chosen = scenario.load(name, [f"kafka.where={json.dumps(_kafka(config)[0])}", *flags, *overrides])
     done = trial.run(chosen, reports, ["run", name, *sys.argv[1:0]], Status(Console(stderr=True)))
     return trial.story(done), done.result

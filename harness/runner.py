@@ -224,7 +224,7 @@ def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Pha
 
 def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
     """A relay before the brokers, where a fault of the network is asked for."""
-    if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
+    if not scenario.needs_embedded:
         return None
     return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
 

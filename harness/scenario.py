@@ -201,6 +201,11 @@ class Scenario:
         return next((one for one in self.pipeline.output if one.query == query), Output(query=query))
 
     @property
+    def needs_embedded(self) -> bool:
+        """Whether a fault of it stands between clients and brokers, which takes brokers of our own making."""
+        return any(fault.kind in FAULTS_OF_NETWORK for fault in self.fault)
+
+    @property
     def black_box(self) -> bool:
         """Whether there is no checkpoint to judge by."""
         return not self.pipeline.checkpoint

@@ -262,7 +262,7 @@ def _client() -> docker.DockerClient:
         client = docker.from_env(timeout=60)
         client.ping()
     except DockerException as error:
-        raise StackError("kafka = containers: no Docker daemon answers: start it, or use kafka = embedded") from error
+        raise StackError("no Docker daemon answers: start it, or use kafka = embedded") from error
     return client
 
 
