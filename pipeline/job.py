@@ -6,7 +6,6 @@ each with one line on standard error. Standard output carries JSON lines: starte
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -26,8 +25,9 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
+from pipeline import checkpoint, transforms
 from pipeline import settings as flags
-from pipeline import transforms
+from pipeline.checkpoint import CheckpointError
 from pipeline.progress import Progress, say
 from pipeline.schema import QUERIES
 from pipeline.settings import Settings
@@ -49,15 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda given, frame: _note(stop, given, frame))
     try:
-        _agree(settings)
+        checkpoint.agree(settings)
+        checkpoint.whole(settings)
         spark = session(settings)
         try:
             _look_for_topics(spark, settings)
-            _sign(settings)
+            checkpoint.sign(settings)
             _follow(start(spark, settings), stop)
         finally:
             _quietly(spark.stop)
-    except JobError as error:
+    except (JobError, CheckpointError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 1
     except (Py4JJavaError, PySparkException) as error:
@@ -254,44 +255,6 @@ def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
         ) from error
     finally:
         admin.close(jvm.java.time.Duration.ofMillis(0))
-
-
-def _agree(settings: Settings) -> None:
-    """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones."""
-    path = _signature(settings)
-    try:
-        then = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise JobError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise JobError(f"{path}: damaged ({error}); restore it, or start with a new checkpoint") from error
-    if not isinstance(then, dict):
-        raise JobError(f"{path}: damaged (no JSON object); restore it, or start with a new checkpoint")
-    differences = [
-        f"{name}: the checkpoint has {then.get(name)}, asked for {value}"
-        for name, value in settings.of_state().items()
-        if then.get(name) != value
-    ]
-    if differences:
-        raise JobError(f"checkpoint {settings.checkpoint} was made by other settings: {'; '.join(differences)}")
-
-
-def _sign(settings: Settings) -> None:
-    """Write down what the checkpoint is made by; only now, since a job that could not start has made none."""
-    path = _signature(settings)
-    temporary = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(settings.of_state(), indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise JobError(f"checkpoint {settings.checkpoint} cannot be written: {error.strerror}") from error
-
-
-def _signature(settings: Settings) -> Path:
-    return Path(settings.checkpoint.removeprefix("file://")) / "settings.json"
 
 
 def _quietly(end: Callable[[], None]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import confluent_kafka
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,13 +39,16 @@ def ended(args: list[str]) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module", autouse=True)
 def prepared(cluster) -> None:
     """All topics of the contract, and some events."""
-    import confluent_kafka
-
     names = [*TOPICS, *(query.topic for query in QUERIES.values())]
     topics.create(cluster.bootstrap, {name: {} for name in names}, 1, 1)
-    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, **PRODUCER})
+    produce(cluster.bootstrap, 0)
+
+
+def produce(bootstrap: str, first: int) -> None:
+    """2,000 events from this number on, and what closes their windows."""
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **PRODUCER})
     shape = Workload(time_scale=600)
-    events = workload.batch(shape, 7, 100, 0, 2000)
+    events = workload.batch(shape, 7, 100, first, 2000)
     for topic, key, value in zip(events.topic.tolist(), events.keys, events.values, strict=True):
         producer.produce(TOPICS[topic], value, key)
     for event in workload.flush(shape, int(events.event_time_ms.max())):
@@ -117,6 +122,63 @@ def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
     assert 1 == run.returncode
     [line] = run.stderr.strip().splitlines()
     assert "partitions: the checkpoint has 7, asked for 1" in line
+
+
+@pytest.fixture(scope="module")
+def used(cluster, tmp_path_factory) -> Path:
+    """What a job of page views and revenue left when it was stopped: its checkpoint, its results, and an older checkpoint."""
+    folder = tmp_path_factory.mktemp("used")
+    args = arguments(cluster.bootstrap, folder, "--queries", "page_views,revenue")
+    assert 0 == stopped_after(args, {"page_views": 0, "revenue": 0})[0]
+    shutil.copytree(folder / "checkpoint", folder / "older")
+    produce(cluster.bootstrap, 100_000)
+    newest = max(int(path.name) for path in (folder / "checkpoint" / "revenue" / "offsets").glob("[0-9]*"))
+    assert 0 == stopped_after(args, {"revenue": newest + 2})[0]
+    return folder
+
+
+def _older(folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoint")
+    (folder / "older").rename(folder / "checkpoint")
+
+
+def _truncated(folder: Path) -> None:
+    newest = max((folder / "checkpoint" / "revenue" / "offsets").glob("[0-9]*"), key=lambda path: int(path.name))
+    newest.write_bytes(newest.read_bytes()[:30])
+
+
+def _without_state(folder: Path) -> None:
+    for path in (folder / "checkpoint").rglob("*.delta"):
+        path.unlink()
+
+
+def _without_metadata(folder: Path) -> None:
+    (folder / "checkpoint" / "page_views" / "metadata").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param(_older, "older than its results", id="copied from an older moment"),
+        pytest.param(_truncated, "damaged", id="offsets truncated"),
+        pytest.param(_without_metadata, "metadata is missing", id="metadata missing"),
+        pytest.param(_without_state, "delta", id="state missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_gives_no_row(cluster, used, tmp_path, damage, said):
+    """Exit code 1, the damage named on the last line, and the results as they were."""
+    shutil.copytree(used, tmp_path / "run")
+    damage(tmp_path / "run")
+    files = sorted(path.name for path in (tmp_path / "run" / "output").rglob("*.parquet"))
+    topic = QUERIES["page_views"].topic
+    rows = topics.end_offsets(cluster.bootstrap, [topic])
+    produce(cluster.bootstrap, 200_000)  # state is read with the next batch
+    run = ended(arguments(cluster.bootstrap, tmp_path / "run", "--queries", "page_views,revenue"))
+
+    assert 1 == run.returncode, run.stderr
+    assert said in run.stderr.strip().splitlines()[-1]
+    assert files == sorted(path.name for path in (tmp_path / "run" / "output").rglob("*.parquet"))
+    assert rows == topics.end_offsets(cluster.bootstrap, [topic])
 
 
 def test_a_topic_that_is_not_there_is_named(cluster, tmp_path):
