@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -15,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import doctor as machine
-from harness import jars, scenario, selfcheck, shrink, trial, verdict
+from harness import drill, jars, scenario, selfcheck, shrink, trial, verdict
 from harness.errors import HarnessError, ScenarioError
 from harness.model import Result, Verdict
 from harness.scenario import Scenario
@@ -111,6 +115,69 @@ def selfcheck_(
     Console().print(table)
     right = all(one.planted == one.found and not one.accused for one in tally.values())
     raise typer.Exit(0 if right else 1)
+
+
+drills = typer.Typer(no_args_is_help=True, help="Many faults at many places, on one page.")
+app.add_typer(drills, name="drill")
+ReportsOption = Annotated[Path, typer.Option(help="where run directories and pages are written")]
+StatesOption = Annotated[str, typer.Option(metavar="A,B", help="what the stream is like; all where none is named")]
+SeedOption = Annotated[int, typer.Option(help="of the events, and of random faults")]
+
+
+@drills.command("crash-points")
+def crash_points(
+    points: Annotated[str, typer.Option(metavar="A,B", help="of a micro-batch")] = "",
+    queries: Annotated[str, typer.Option(metavar="A,B", help="whose micro-batch")] = "",
+    states: StatesOption = "",
+    seed: SeedOption = 7,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """The driver dies at every point of a micro-batch, of every query, in every state."""
+    _drill("crash-points", drill.crash_points(_names(points), _names(queries), _names(states)), seed, reports)
+
+
+@drills.command()
+def matrix(
+    faults: Annotated[str, typer.Option(metavar="A,B", help="such as 'kill leader'; all where none is named")] = "",
+    states: StatesOption = "",
+    seed: SeedOption = 7,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """Every fault in every state."""
+    _drill("matrix", drill.matrix(_names(faults), _names(states)), seed, reports)
+
+
+@drills.command("random")
+def random_(
+    minutes: Annotated[float, typer.Option(min=1, help="of load, all runs together")] = 10,
+    seed: SeedOption = 7,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """Random faults at random, from a seed; what fails can be made smaller with `harness shrink RUN`."""
+    _drill("random", drill.at_random(seed, minutes), seed, reports)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _drill(name: str, plans: Iterable[drill.Plan], seed: int, reports: Path) -> NoReturn:
+    def attempt(one: Scenario) -> Trial:
+        seeded = one if name == "random" else replace(one, load=replace(one.load, seed=seed))
+        done = trial.run(seeded, reports, sys.argv[1:], Status(people))
+        _tell(done, as_json=False)
+        return done
+
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    target = reports / f"drill-{name}" / stamp / "drill.html"
+    cells: list[drill.Cell] = []
+    again = shlex.join(["harness", *sys.argv[1:]])
+    result = Verdict.UNKNOWN
+    for cell in drill.carry_out(plans, attempt):
+        cells.append(cell)
+        result = drill.write(name, cells, seed, again, target)
+    people.print(Text.assemble((result.value.upper(), MARK[result]), f"  {len(cells)} cells  {target}"), soft_wrap=True)
+    raise typer.Exit(result.exit_code)
 
 
 @app.command("list")

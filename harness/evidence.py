@@ -66,10 +66,16 @@ def _index(run: Run, query: str, sent: Mapping[str, Array], batches: Sequence[Ba
 
 
 def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
-    committed = {event["batch"]: event["committed_s"] for event in run.of_kind("commit") if event["query"] == query}
+    commits = [event for event in run.of_kind("commit") if event["query"] == query]
+    committed = {event["batch"]: event["committed_s"] for event in commits}
+    begun = {event["batch"]: event["begun_s"] for event in commits if "begun_s" in event}
     found = spark.read(run.directory / "checkpoints" / query, committed)
     return [
-        replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
+        replace(
+            one,
+            ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()},
+            begun_s=begun.get(one.number, one.begun_s),
+        )
         for one in found
     ]
 
@@ -209,7 +215,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
 
 def starts(evidence: Evidence, query: str) -> set[int]:
     """The batches that were the first to be committed by a process of the pipeline."""
-    begun = [event["t"] for event in evidence.run.of_kind("process") if _is_start(event)]
+    begun = started_s(evidence.run)
     committed = np.array([one.committed_s for one in evidence.batches[query]])
     return {int(np.searchsorted(committed, at)) for at in begun}
 
@@ -226,6 +232,11 @@ def _is_start(event: Mapping[str, object]) -> bool:
     return (event["name"], event["event"]) == ("pipeline", "start")
 
 
+def started_s(run: Run) -> list[float]:
+    """The epoch seconds at which the pipeline was started."""
+    return [event["t"] for event in run.of_kind("process") if _is_start(event)]
+
+
 def restarts(run: Run) -> int:
     """How often the pipeline was started again."""
-    return max(0, sum(map(_is_start, run.of_kind("process"))) - 1)
+    return max(0, len(started_s(run)) - 1)

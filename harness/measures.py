@@ -6,7 +6,7 @@ by due time. Latencies are in ms, rates in events/s; a negative latency is kept,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -195,6 +195,13 @@ def recovery(
         "longest_gap_s": round(float(max(gaps)), 3),
         "recovered_s": round(float(worst), 3) if np.isfinite(worst) else None,
     }
+
+
+def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> int:
+    """Batches whose offsets were written before a start of the pipeline, and which were committed after it."""
+    return sum(
+        any(one.begun_s < start < one.committed_s for start in starts_s) for batches in queries for one in batches
+    )
 
 
 def slope(times_s: Array, values: Array) -> float:

@@ -328,6 +328,12 @@ def _struck(bench: Bench, fault: Fault) -> Struck:
 
     if fault.kind == "crash":
         return faults.crash(fault, bench.system, _watched(bench, fault.query), *times)
+    if fault.kind == "roll":
+        return faults.roll(fault, faults.chosen("all brokers", bench.cluster.brokers, leader), *times)
+    if fault.kind == "partitions":
+        names = [bench.cluster.topic_prefix + topic for topic in INPUT]
+        count = partial(topics.partitions, bench.cluster.bootstrap, names)
+        return faults.widen(fault, count, partial(topics.widen, bench.cluster.bootstrap, names), time.time)
     if fault.kind in FAULTS_OF_NETWORK:
         return faults.spoil(fault, faults.chosen(fault.on, bench.wires, leader), *times)
     if fault.on == "pipeline":

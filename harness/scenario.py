@@ -85,9 +85,11 @@ class Kafka:
 
 
 FAULTS_OF_PROCESSES = ("stop", "kill", "pause")
+FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
+"""`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
-CRASH_POINTS = ("after offsets", "after sink", "after commits")
-FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for number in range(1, 6)))
+CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
+FAULT_TARGETS = ("pipeline", "leader", "two brokers", "all brokers", *(f"broker {number}" for number in range(1, 6)))
 """`leader` is the broker that leads the first partition of the clickstream."""
 
 
@@ -95,7 +97,10 @@ FAULT_TARGETS = ("pipeline", "leader", "all brokers", *(f"broker {number}" for n
 class Fault:
     """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
 
-    kind: str = field(default="kill", metadata={"choices": ("crash", *FAULTS_OF_PROCESSES, *FAULTS_OF_NETWORK)})
+    kind: str = field(
+        default="kill",
+        metadata={"choices": ("crash", *FAULTS_OF_PROCESSES, *FAULTS_OF_THE_CLUSTER, *FAULTS_OF_NETWORK)},
+    )
     point: str = field(
         default="after offsets", metadata={"choices": CRASH_POINTS, "doc": "of a micro-batch, for a crash"}
     )
@@ -284,7 +289,7 @@ def _locate(name_or_path: str) -> Path:
     known = names()
     if name_or_path not in known:
         raise ScenarioError(
-            f"no scenario {name_or_path!r}{_nearest(name_or_path, known)}; there are: {', '.join(known)}"
+            f"no scenario {name_or_path!r}{nearest(name_or_path, known)}; there are: {', '.join(known)}"
         )
     return folder() / f"{name_or_path}.toml"
 
@@ -313,9 +318,7 @@ def _build(cls: type[Any], table: Any, source: str, path: str) -> Any:
     for name in table:
         if name not in fields:
             known = ", ".join(fields)
-            raise ScenarioError(
-                f"{source}: unknown field {_join(path, name)}{_nearest(name, fields)}; allowed: {known}"
-            )
+            raise ScenarioError(f"{source}: unknown field {_join(path, name)}{nearest(name, fields)}; allowed: {known}")
     built = {name: _value(hints[name], fields[name], value, source, _join(path, name)) for name, value in table.items()}
     return cls(**built)
 
@@ -340,7 +343,7 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
     for one in converted if isinstance(converted, tuple) else (converted,):
         if choices and one not in choices:
             allowed = ", ".join(choice or '""' for choice in choices)
-            raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {allowed}{_nearest(str(one), choices)}")
+            raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {allowed}{nearest(str(one), choices)}")
     return converted
 
 
@@ -348,6 +351,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known name that a misspelt one may have meant, as the end of a sentence; empty where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -189,7 +189,9 @@ class Checkpoint:
             target = self._target / query / log
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self._sources[query] / log / str(number), target / str(number))
-        committed = (self._sources[query] / "commits" / str(number)).stat().st_mtime
+        committed, begun = (
+            (self._sources[query] / log / str(number)).stat().st_mtime for log in ("commits", "offsets")
+        )
         lines = (self._target / query / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
         self._watermark_ms[query] = json.loads(lines[1])["batchWatermarkMs"]
         for line in lines[2:]:
@@ -197,7 +199,7 @@ class Checkpoint:
                 for topic, partitions in json.loads(line).items():
                     self._ends[query] |= {(topic, int(partition)): end for partition, end in partitions.items()}
         self._seen[query] = number
-        self._history.write("commit", query=query, batch=number, committed_s=committed)
+        self._history.write("commit", query=query, batch=number, committed_s=committed, begun_s=begun)
 
     def committed(self, query: str) -> int:
         """Input records that the query has committed, over all partitions."""

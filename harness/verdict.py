@@ -36,14 +36,38 @@ def judge(run: Run) -> Result:
     counts = _counts(gathered, answers, comparisons)
     figures = _figures(gathered, comparisons)
     targets = _targets(gathered, figures, anomalies, counts)
-    verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies)
-    faults = tuple(_with_recovery(gathered))
+    faults = tuple(_with_recovery(gathered, comparisons))
+    verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults)
     return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults)
 
 
-def _with_recovery(gathered: Evidence) -> Iterator[dict[str, Any]]:
-    for fault in gathered.run.of_kind("fault"):
-        yield fault | measures.recovery(fault["at_s"], gathered.sent, gathered.batch_of, gathered.batches)
+def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
+    struck = gathered.run.of_kind("fault")
+    for fault, next_s in zip(struck, [*(one["at_s"] for one in struck[1:]), float("inf")], strict=True):
+        cost = measures.recovery(fault["at_s"], gathered.sent, gathered.batch_of, gathered.batches)
+        yield (
+            fault
+            | cost
+            | {
+                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, fault["at_s"], next_s)),
+                "duplicates": _duplicates(comparisons, fault["at_s"], next_s),
+            }
+        )
+
+
+def _starts(gathered: Evidence, after_s: float, until_s: float) -> list[float]:
+    """When the pipeline was started, after a fault and before the next."""
+    return [at_s for at_s in evidence.started_s(gathered.run) if after_s < at_s <= until_s]
+
+
+def _duplicates(comparisons: Mapping[str, Comparison], after_s: float, until_s: float) -> int:
+    """Rows that stood already, and were written again after a fault and before the next."""
+    return sum(
+        after_s < row.at_s <= until_s
+        for one in comparisons.values()
+        for rows in one.observed.values()
+        for row in sorted(rows, key=lambda row: row.at_s)[1:]
+    )
 
 
 def unknown(why: str) -> Result:
@@ -248,8 +272,9 @@ def _conclude(
     counts: Mapping[str, int],
     comparisons: Mapping[str, Comparison],
     anomalies: Sequence[Anomaly],
+    faults: Sequence[Mapping[str, Any]],
 ) -> tuple[Verdict, str]:
-    findings = list(_failures(gathered, targets, anomalies)) + list(
+    findings = list(_failures(gathered, targets, anomalies, faults)) + list(
         _doubts(gathered, targets, figures, counts, comparisons)
     )
     if not findings:
@@ -266,7 +291,7 @@ def _conclude(
 
 
 def _failures(
-    gathered: Evidence, targets: Sequence[Target], anomalies: Sequence[Anomaly]
+    gathered: Evidence, targets: Sequence[Target], anomalies: Sequence[Anomaly], faults: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Verdict, str]]:
     if anomalies:
         first = anomalies[0]
@@ -278,7 +303,7 @@ def _failures(
         if event["name"] == "pipeline" and event["event"] == "died":
             yield Verdict.FAIL, f"the pipeline ended by itself with code {event['code']}: {event['last']}"
     limits = gathered.run.scenario.limits
-    for fault in _with_recovery(gathered):
+    for fault in faults:
         for name, limit in (("recovered_s", limits.recovery_s), ("longest_gap_s", limits.gap_s)):
             if (value := fault[name]) is not None and value > limit:
                 yield (

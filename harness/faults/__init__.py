@@ -6,7 +6,7 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from harness.errors import StackError
@@ -77,6 +77,30 @@ def strike(
     healed = _eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def roll(
+    fault: Fault,
+    brokers: Mapping[str, Target],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Stop and start the brokers one after the other, each only when the one before works again."""
+    done = [strike(replace(fault, kind="stop"), {name: one}, patience_s, clock, sleep) for name, one in brokers.items()]
+    after = {name: up for one in done for name, up in one.proof["up_after"].items()}
+    proof = {"up_before": all(one.proof["up_before"] for one in done), "up_after": after}
+    healed = done[-1].healed_s if all(one.healed_s is not None for one in done) else None
+    return Struck(fault, done[0].at_s, proof, healed)
+
+
+def widen(fault: Fault, count: Callable[[], int], add: Callable[[], None], clock: Callable[[], float]) -> Struck:
+    """Add a partition to each input topic: it took where the metadata has more of them; there is nothing to heal."""
+    before, at_s = count(), clock()
+    add()
+    after = count()
+    proof = {"up_before": True, "up_after": {"partitions": after <= before}, "before": before, "after": after}
+    return Struck(fault, at_s, proof, round(clock(), 3))
 
 
 def crash(
@@ -151,6 +175,8 @@ def chosen(on: str, brokers: Mapping[int, Some], leader: Callable[[], int]) -> d
     """What a scenario means by ``broker N``, ``leader`` or ``all brokers``, by name."""
     if on == "all brokers":
         return {f"broker {number}": broker for number, broker in brokers.items()}
+    if on == "two brokers":
+        return {f"broker {number}": brokers[number] for number in sorted(brokers)[:2]}
     number = leader() if on == "leader" else int(on.removeprefix("broker "))
     if number not in brokers:
         have = ", ".join(map(str, brokers)) or "none of ours"

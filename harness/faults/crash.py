@@ -6,6 +6,7 @@ the death tells where it was; a stroke that came too late is struck again at a l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,22 @@ from pathlib import Path
 from harness.scenario import CRASH_POINTS
 
 LOOK_EVERY_S = 0.0005
+STATE = re.compile(r"\.?(\d+)\.(?:delta|snapshot|zip|changelog)(?:\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a query's checkpoint and sink show: the last batch begun, the last committed, and the sink's size."""
+    """What a query's checkpoint and sink show: the last batch begun, committed and with state files, and the sink's size."""
 
     begun: int
     committed: int
     rows: int
+    state: int = -1
 
 
 POINTS = CRASH_POINTS
-"""`after offsets`: batch N is begun and its rows are not in the sink. `after sink`: they are, and it is not
-committed. `after commits`: it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
+"""`after offsets`: batch N is begun and its rows are not in the sink. `in state`: a file of its state is there, and it
+is not committed. `after sink`: its rows are in the sink, and it is not committed. `after commits`: it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,17 @@ class Query:
 
     def place(self) -> Place:
         """All of it, at leisure."""
-        return Place(self.begun(), self.committed(), self.sink())
+        return Place(self.begun(), self.committed(), self.sink(), self.state())
+
+    def state(self) -> int:
+        """The last batch of which a state file is there, finished or half-written; −1 for none.
+
+        State of batch N has version N + 1: `N+1.delta`, `.N+1.delta.<id>.tmp`, or RocksDB's `N+1.zip` and `.changelog`.
+        """
+        versions = (
+            STATE.match(path.name) for path in (self.checkpoint / "state").glob("*/*/**/*") if path.name != "_metadata"
+        )
+        return max((int(found[1]) - 1 for found in versions if found), default=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +83,16 @@ def strike(
 ) -> Hit:
     """Wait for the point in the next batch, kill, and look where it was; without a hit where the time is over."""
     before = query.place()
-    batch = before.committed + 1
+    batch = max(before.begun, before.committed) + 1
     end = clock() + deadline_s
     while not _reached(point, query, batch, before.rows):
         if clock() > end:
             return Hit(point, batch, before, query.place(), False)
         sleep(LOOK_EVERY_S)
-        if point == "after sink" and query.committed() >= batch:
+        if point in ("after sink", "in state") and query.committed() >= batch:
             # Nothing was written by this batch, or it was too quick: the next one.
             before = query.place()
-            batch = before.committed + 1
+            batch = max(before.begun, before.committed) + 1
     kill()
     after = query.place()
     return Hit(point, batch, before, after, _was_at(point, batch, before, after))
@@ -91,6 +104,8 @@ def _reached(point: str, query: Query, batch: int, rows: int) -> bool:
             return query.begun() >= batch
         case "after commits":
             return query.committed() >= batch
+        case "in state":
+            return query.begun() >= batch and query.state() >= batch
     return query.begun() >= batch and query.sink() > rows
 
 
@@ -100,6 +115,8 @@ def _was_at(point: str, batch: int, before: Place, after: Place) -> bool:
             return (after.begun, after.committed, after.rows) == (batch, batch - 1, before.rows)
         case "after commits":
             return after.begun == after.committed == batch
+        case "in state":
+            return (after.begun, after.committed, after.state) == (batch, batch - 1, batch)
     return (after.begun, after.committed) == (batch, batch - 1) and after.rows > before.rows
 
 

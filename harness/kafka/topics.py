@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from harness.errors import StackError, Stalled
 from harness.kafka.cluster import await_true
@@ -74,6 +74,24 @@ def leader(bootstrap: str, topic: str, partition: int = 0) -> int:
     with _one_line(bootstrap):
         found = _admin(bootstrap).list_topics(topic, timeout=ADMIN_S).topics[topic].partitions[partition].leader
     return int(found)
+
+
+def partitions(bootstrap: str, names: Collection[str]) -> int:
+    """How many partitions topics have together."""
+    with _one_line(bootstrap):
+        return len(_partitions(_admin(bootstrap), names))
+
+
+def widen(bootstrap: str, names: Collection[str]) -> None:
+    """Add a partition to each topic, and wait until they are led."""
+    admin = _admin(bootstrap)
+    known = admin.list_topics(timeout=ADMIN_S).topics
+    wanted = {name: len(known[name].partitions) + 1 for name in names}
+    _finish(
+        admin.create_partitions([NewPartitions(name, count) for name, count in wanted.items()]), "widened", bootstrap
+    )
+    if not await_true(lambda: all(_led(admin, [name], count) for name, count in wanted.items()), ADMIN_S):
+        raise StackError(f"the new partitions have no leaders after {ADMIN_S:.0f} s: {', '.join(names)}")
 
 
 def end_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:

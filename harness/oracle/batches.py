@@ -18,12 +18,14 @@ from harness.errors import RunError
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One committed micro-batch: exclusive end offsets by (topic, partition), the watermark it ran at, its commit."""
+    """One committed micro-batch: exclusive end offsets by (topic, partition), the watermark it ran at, when it was
+    committed, and when its offsets were written."""
 
     number: int
     ends: dict[tuple[str, int], int]
     watermark_ms: int
     committed_s: float
+    begun_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +82,4 @@ def _batch(checkpoint: Path, number: int, committed_s: dict[int, float]) -> Batc
     except (OSError, ValueError, IndexError) as error:
         raise RunError(f"{path}: not an offset log of Spark: {error}") from error
     committed = committed_s.get(number) or (checkpoint / "commits" / str(number)).stat().st_mtime
-    return Batch(number, ends, int(metadata["batchWatermarkMs"]), committed)
+    return Batch(number, ends, int(metadata["batchWatermarkMs"]), committed, path.stat().st_mtime)

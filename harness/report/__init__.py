@@ -86,17 +86,30 @@ def write(page: Page, target: Path) -> None:
 
 def render(page: Page) -> str:
     """The page as HTML."""
+    vendor = resources.files("harness.report") / "vendor"
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            data=_embedded([_thinned(chart) for chart in page.charts], page.shaded),
+            uplot=Markup((vendor / "uPlot.iife.min.js").read_text(encoding="utf-8")),
+            uplot_css=Markup((vendor / "uPlot.min.css").read_text(encoding="utf-8")),
+        )
+    )
+
+
+def render_drill(**shown: Any) -> str:
+    """The page of a drill: `cells` by (fault, state), `links` from run directories to their reports."""
+    return _templates().get_template("drill.html.j2").render(**shown)
+
+
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["figure"] = figure
-    vendor = resources.files("harness.report") / "vendor"
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        data=_embedded([_thinned(chart) for chart in page.charts], page.shaded),
-        uplot=Markup((vendor / "uPlot.iife.min.js").read_text(encoding="utf-8")),
-        uplot_css=Markup((vendor / "uPlot.min.css").read_text(encoding="utf-8")),
-    )
+    return environment
 
 
 def figure(value: Any) -> str:

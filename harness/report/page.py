@@ -71,7 +71,17 @@ def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
 def _faults(result: Result) -> tuple[Table, ...]:
     if not result.faults:
         return ()
-    names = ("fault", "at", "struck_at", "proved", "first_commit_s", "longest_gap_s", "recovered_s")
+    names = (
+        "fault",
+        "at",
+        "struck_at",
+        "proved",
+        "first_commit_s",
+        "longest_gap_s",
+        "recovered_s",
+        "replayed",
+        "duplicates",
+    )
     rows = tuple(tuple(one.get(name) for name in names) for one in result.faults)
     note = "Each by the number of acknowledged events; seconds from its stroke. Proved: it worked before, and did not after."
     return (Table("Faults", note, tuple(name.replace("_", " ") for name in names), rows),)

@@ -10,11 +10,11 @@ from harness.faults.crash import POINTS, Hit, Query, strike
 
 
 class Batches:
-    """A query that does one thing each time somebody sleeps: offsets, rows, commit, and again."""
+    """A query that does one thing each time somebody sleeps: offsets, state, rows, commit, and again."""
 
     def __init__(self, folder: Path, slow_kill: int = 0) -> None:
-        for name in ("offsets", "commits"):
-            (folder / name).mkdir()
+        for name in ("offsets", "commits", "state/0/0"):
+            (folder / name).mkdir(parents=True)
         self.query = Query(folder, lambda: self.rows)
         self.rows = 0
         self.dead = False
@@ -27,8 +27,10 @@ class Batches:
         self.now += seconds
         if self.dead:
             return
-        batch, part = divmod(self._done, 3)
+        batch, part = divmod(self._done, 4)
         if part == 1:
+            (self.query.checkpoint / "state/0/0" / f".{batch + 1}.delta.7.tmp").touch()
+        elif part == 2:
             self.rows += 2
         else:
             (self.query.checkpoint / ("offsets" if part == 0 else "commits") / str(batch)).touch()
@@ -51,10 +53,20 @@ def test_each_point_is_hit(tmp_path, point):
     assert Batches(tmp_path).struck(point).hit
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_death_that_comes_too_late_is_a_miss(tmp_path, point):
-    """The query went on for a step before it died."""
-    assert not Batches(tmp_path, slow_kill=1).struck(point).hit
+@pytest.mark.parametrize(
+    ("point", "steps"), [("after offsets", 2), ("in state", 2), ("after sink", 1), ("after commits", 1)]
+)
+def test_a_death_that_comes_too_late_is_a_miss(tmp_path, point, steps):
+    """The query went on past the point before it died."""
+    assert not Batches(tmp_path, slow_kill=steps).struck(point).hit
+
+
+def test_a_batch_that_was_begun_before_is_not_the_one_that_is_struck(tmp_path):
+    """What an earlier death left behind proves nothing of this one."""
+    batches = Batches(tmp_path)
+    batches.sleep(0)
+
+    assert 1 == batches.struck("after offsets").batch
 
 
 def test_a_query_that_stands_still_is_no_hit(tmp_path):

@@ -1,0 +1,205 @@
+"""Drills: many faults, each at many places, on one page.
+
+A drill is a table of cells, a fault in a state of the stream. All cells of a state share a run: its faults
+strike one after the other, each once the one before has healed and the stream has gone on. What a cell shows
+is its fault's own figures and its run's verdict: a run that fails fails all of its cells, since a wrong row
+cannot be blamed on one fault without proof.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from harness import scenario as scenarios
+from harness.errors import ScenarioError
+from harness.faults.crash import POINTS
+from harness.model import Verdict
+from harness.report import render_drill
+from harness.scenario import FAULTS_OF_NETWORK, Fault, Kafka, Limits, Load, Pipeline, Scenario
+from harness.trial import Trial
+from harness.workload import Workload
+from pipeline.schema import QUERIES
+
+WARM_UP_S = 15.0
+APART_S = 16.0
+"""Seconds of load that a fault is given: to strike, to heal, and for some batches before the next."""
+LIMITS = Limits(cpu_share=1.5, throughput_eps=1, keeps_up=False, latency_s=3600)
+"""Right or wrong is the question of a drill, not how fast."""
+STATELESS = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the stream is like while faults strike."""
+
+    about: str
+    eps: float = 600.0
+    late: float = 0.02
+    too_late: float = 0.0
+    backlog_s: float = 0.0
+    flags: tuple[str, ...] = ()
+    warm_up_s: float = WARM_UP_S
+    after_crash: bool = False
+
+
+STATES: Mapping[str, State] = {
+    "warm-up": State("from the first seconds on", warm_up_s=1),
+    "idle": State("a few events a second", eps=20),
+    "loaded": State("600 events a second, windows closing in every batch"),
+    "late": State("events behind the watermark in every batch", late=0.05, too_late=0.03),
+    "catching-up": State(
+        "a backlog, read at a limited rate", eps=900, backlog_s=15, flags=("--max-offsets-per-trigger", "2000")
+    ),
+    "replaying": State("right after a crash whose batch is being replayed", after_crash=True),
+}
+CRASH_STATES = ("idle", "loaded", "late", "catching-up")
+MATRIX_STATES = ("warm-up", "loaded", "late", "catching-up", "replaying")
+FAULTS: Mapping[str, Fault] = {
+    **{f"{kind} pipeline": Fault(kind=kind, on="pipeline", for_s=2) for kind in ("stop", "kill", "pause")},
+    **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=2) for kind in ("stop", "kill", "pause")},
+    "kill two brokers": Fault(kind="kill", on="two brokers", for_s=3),
+    "kill all brokers": Fault(kind="kill", on="all brokers", for_s=3),
+    "roll brokers": Fault(kind="roll", on="all brokers"),
+    **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=3) for kind in FAULTS_OF_NETWORK},
+    "add partitions": Fault(kind="partitions"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One fault in one state: what became of it. `figures` has the keys of a fault in result.json."""
+
+    fault: str
+    state: str
+    verdict: Verdict
+    why: str
+    run: str
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run of a drill, and the name of the cell that each of its faults is for; None is for none."""
+
+    state: str
+    scenario: Scenario
+    cells: tuple[str | None, ...]
+
+
+def crash_points(points: Sequence[str], queries: Sequence[str], states: Sequence[str]) -> list[Plan]:
+    """Every point of every query in every state; there is no state of a query that keeps none."""
+    faults = {
+        f"{query} {point}": Fault(kind="crash", point=point, query=query)
+        for query in _known(queries, tuple(QUERIES), "query")
+        for point in _known(points, POINTS, "point")
+        if (query, point) != (STATELESS, "in state")
+    }
+    return [_plan("crash-points", state, faults, nodes=1) for state in _known(states, CRASH_STATES, "state")]
+
+
+def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
+    """Every fault in every state, on three brokers."""
+    chosen = {name: FAULTS[name] for name in _known(faults, tuple(FAULTS), "fault")}
+    return [_plan("matrix", state, chosen, nodes=3) for state in _known(states, MATRIX_STATES, "state")]
+
+
+def at_random(seed: int, minutes: float) -> Iterator[Plan]:
+    """Runs of some minutes each, with faults drawn from a seed, until the time is used up."""
+    rng, left_s = Random(seed), minutes * 60
+    while left_s > 0:
+        count = max(1, min(12, round((left_s - WARM_UP_S) / APART_S)))
+        names = [rng.choice(sorted(FAULTS)) for _ in range(count)]
+        crash = Fault(
+            kind="crash", point=rng.choice(POINTS), query=rng.choice([name for name in QUERIES if name != STATELESS])
+        )
+        faults = {f"{at + 1}. {name}": FAULTS[name] for at, name in enumerate(names)}
+        faults |= {f"{count + 1}. crash {crash.point} of {crash.query}": crash}
+        state = rng.choice(("loaded", "late", "catching-up"))
+        plan = _plan("random", state, faults, nodes=3)
+        load = replace(plan.scenario.load, seed=rng.randrange(2**32))
+        yield replace(plan, scenario=replace(plan.scenario, load=load))
+        left_s -= load.warm_up_s + load.duration_s
+
+
+def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
+    """The cells of each plan, as soon as its run has been judged."""
+    for plan in plans:
+        trial = run(plan.scenario)
+        result = trial.result
+        # A fault is written down when it has healed, in the order in which they struck: the order of the plan.
+        struck = [*result.faults, *({} for _ in range(len(plan.cells) - len(result.faults)))]
+        for name, figures in zip(plan.cells, struck, strict=True):
+            if name is not None:
+                taken = figures.get("proved") and figures.get("healed_s") is not None
+                verdict = Verdict.worst((result.verdict, Verdict.PASS if taken else Verdict.UNKNOWN))
+                why = result.why if taken else "it was not proved to have taken effect and healed"
+                yield Cell(name, plan.state, verdict, why, str(trial.run.directory), figures)
+
+
+def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path) -> Verdict:
+    """Write the page of a drill and `cells.json` beside it; the worst verdict of all cells."""
+    verdict = Verdict.worst(cell.verdict for cell in cells)
+    right = sum(cell.verdict is Verdict.PASS for cell in cells)
+    worst_s = max((cell.figures.get("recovered_s") or 0.0 for cell in cells), default=0.0)
+    duplicates = sum(cell.figures.get("duplicates") or 0 for cell in cells)
+    text = render_drill(
+        title=f"drill {drill}",
+        verdict=verdict.value,
+        summary=f"{right} of {len(cells)} cells are right. The slowest recovery took {worst_s:.1f} s; {duplicates} rows"
+        " stand twice because a batch was replayed.",
+        states=list(dict.fromkeys(cell.state for cell in cells)),
+        faults=list(dict.fromkeys(cell.fault for cell in cells)),
+        cells={(cell.fault, cell.state): cell for cell in cells},
+        links={cell.run: os.path.relpath(Path(cell.run) / "report.html", target.parent) for cell in cells},
+        wrong=[cell for cell in cells if cell.verdict is not Verdict.PASS],
+        seed=seed,
+        again=again,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    told = [{**asdict(cell), "verdict": cell.verdict.value, "figures": dict(cell.figures)} for cell in cells]
+    target.with_name("cells.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return verdict
+
+
+def _plan(drill: str, name: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
+    state = STATES[name]
+    first = state.eps * (state.backlog_s + state.warm_up_s)
+    placed: list[tuple[str | None, Fault]] = []
+    for fault in faults:
+        at = round(first + len(placed) * state.eps * APART_S)
+        if state.after_crash:
+            placed.append((None, Fault(kind="crash", point="after sink", query="page_views", at=max(1, at))))
+            at += 1  # at once, when the crash has healed
+        placed.append((fault, replace(faults[fault], at=max(1, at))))
+    scenario = Scenario(
+        name=f"drill-{drill}-{name}",
+        about=f"{len(faults)} faults, {state.about}.",
+        load=Load(
+            eps=state.eps,
+            warm_up_s=state.backlog_s + state.warm_up_s,
+            duration_s=(len(placed) + 1) * APART_S,
+        ),
+        workload=Workload(
+            time_scale=60, late=state.late, too_late=state.too_late, malformed=0.001 if state.eps > 100 else 0.02
+        ),
+        kafka=Kafka(nodes=nodes),
+        pipeline=Pipeline(flags=state.flags, start_after_s=state.backlog_s),
+        limits=LIMITS,
+        fault=tuple(fault for _, fault in placed),
+    )
+    return Plan(name, scenario, tuple(name for name, _ in placed))
+
+
+def _known(asked: Sequence[str], known: Sequence[str], what: str) -> Sequence[str]:
+    """What was asked for, in the known order; all where nothing was."""
+    for one in asked:
+        if one not in known:
+            raise ScenarioError(f"no {what} {one!r}{scenarios.nearest(one, known)}; there are: {', '.join(known)}")
+    return [one for one in known if not asked or one in asked]

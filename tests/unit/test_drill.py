@@ -1,0 +1,58 @@
+"""Plans of drills, and what becomes of their cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness import drill, scenario
+from harness.errors import ScenarioError
+from harness.model import Result, Verdict
+
+
+def test_every_point_of_every_query_in_every_state():
+    """Five queries, four points, one of which a query without state does not have."""
+    plans = drill.crash_points([], [], [])
+
+    assert 4 * 19 == sum(len(plan.cells) for plan in plans)
+    assert all(len(plan.cells) == len(plan.scenario.fault) for plan in plans)
+
+
+def test_the_scenarios_are_such_as_a_file_could_say():
+    """Written and read again they are the same."""
+    for plan in [*drill.matrix([], []), *drill.crash_points([], [], []), *drill.at_random(7, 20)]:
+        again = scenario.parse(__import__("tomllib").loads(scenario.dump(plan.scenario)), "drill")
+        assert again == plan.scenario
+
+
+def test_random_faults_are_the_same_for_the_same_seed():
+    """And others for another."""
+    assert list(drill.at_random(7, 12)) == list(drill.at_random(7, 12)) != list(drill.at_random(8, 12))
+
+
+def test_a_misspelt_name_offers_the_nearest():
+    """Bad usage, on one line."""
+    with pytest.raises(ScenarioError, match=r"no fault 'kill leadr' \(did you mean kill leader\?\)"):
+        drill.matrix(["kill leadr"], [])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "figures", "said"),
+    [
+        pytest.param(Verdict.PASS, {"proved": True, "healed_s": 1.0}, Verdict.PASS, id="right"),
+        pytest.param(Verdict.PASS, {"proved": False, "healed_s": 1.0}, Verdict.UNKNOWN, id="not proved"),
+        pytest.param(Verdict.PASS, None, Verdict.UNKNOWN, id="never struck"),
+        pytest.param(Verdict.FAIL, {"proved": True, "healed_s": 1.0}, Verdict.FAIL, id="the run is wrong"),
+    ],
+)
+def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figures, said):
+    """And the page links to the run."""
+    plan = drill.matrix(["kill leader"], ["loaded"])[0]
+    result = Result(verdict, "why", (), {}, {}, (), (figures,) if figures else ())
+    trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path / "a" / "run"))
+    cells = list(drill.carry_out([plan], lambda scenario: trial))
+
+    assert said is drill.write("matrix", cells, 7, "harness drill matrix", tmp_path / "b" / "drill.html")
+    assert "../a/run/report.html" in Path(tmp_path / "b" / "drill.html").read_text()
