@@ -352,7 +352,8 @@ def _watched(bench: Bench, name: str) -> Query:
         return sum(topics.end_offsets(bench.cluster.bootstrap, [prefix + query.topic])[prefix + query.topic].values())
 
     def in_files() -> int:
-        return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+        named = folder.iterdir() if folder.is_dir() else folder.parent.glob("*.parquet")
+        return sum(1 for _ in named)
 
     return Query(bench.checkpoint.source(name), in_kafka if query.sink == "kafka" else in_files)
 

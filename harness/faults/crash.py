@@ -48,8 +48,9 @@ class Query:
         return _last(self.checkpoint / "commits")
 
     def place(self) -> Place:
-        """All of it, at leisure."""
-        return Place(self.begun(), self.committed(), self.sink(), self.state())
+        """All of it; what has begun is read last, so that a batch that is not begun has left nothing in the rest."""
+        rows, state, committed = self.sink(), self.state(), self.committed()
+        return Place(self.begun(), committed, rows, state)
 
     def state(self) -> int:
         """The last batch of which a state file is there, finished or half-written; −1 for none.
@@ -81,21 +82,34 @@ def strike(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Hit:
-    """Wait for the point in the next batch, kill, and look where it was; without a hit where the time is over."""
-    before = query.place()
-    batch = max(before.begun, before.committed) + 1
+    """Wait for the point in a batch that is still to begin, kill, and look where it was; no hit where the time is over."""
+    before: Place | None = None
+    batch = query.begun() + 1
     end = clock() + deadline_s
-    while not _reached(point, query, batch, before.rows):
-        if clock() > end:
-            return Hit(point, batch, before, query.place(), False)
+    while clock() <= end:
+        if before is None:
+            before, batch = _between(query, batch)
+        elif _reached(point, query, batch, before.rows):
+            kill()
+            after = query.place()
+            return Hit(point, batch, before, after, _was_at(point, batch, before, after))
+        elif query.committed() >= batch:
+            # It wrote nothing, or was too quick: the next one.
+            before, batch = None, batch + 1
         sleep(LOOK_EVERY_S)
-        if point in ("after sink", "in state") and query.committed() >= batch:
-            # Nothing was written by this batch, or it was too quick: the next one.
-            before = query.place()
-            batch = max(before.begun, before.committed) + 1
-    kill()
-    after = query.place()
-    return Hit(point, batch, before, after, _was_at(point, batch, before, after))
+    now = query.place()
+    return Hit(point, batch, before or now, now, False)
+
+
+def _between(query: Query, batch: int) -> tuple[Place | None, int]:
+    """What stands there once the batch before is committed and this one is not begun; None until then.
+
+    Only then the rows in the sink are all of earlier batches. A batch that began too soon to be seen is passed over.
+    """
+    if query.committed() < batch - 1:
+        return None, batch
+    place = query.place()
+    return (place, batch) if place.begun < batch else (None, place.begun + 1)
 
 
 def _reached(point: str, query: Query, batch: int, rows: int) -> bool:

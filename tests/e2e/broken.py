@@ -6,11 +6,13 @@ the defect replaces functions of `pipeline` from outside.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.streaming import DataStreamWriter
 
 from pipeline import job, transforms
 
@@ -132,6 +134,37 @@ def state_kept() -> None:
     )
 
 
+def append_sink() -> None:
+    """Parquet files are appended by every attempt at a batch, instead of once a batch."""
+    right_format, right_start = DataStreamWriter.format, DataStreamWriter.start
+
+    def start(writer, *args, **rest):
+        path = getattr(writer, "appended", None)
+        if path is None:
+            return right_start(writer, *args, **rest)
+        return right_start(writer.foreachBatch(lambda batch, number: batch.write.mode("append").parquet(path[0])))
+
+    def format(writer, source):
+        if source != "parquet":
+            return right_format(writer, source)
+        writer.appended = []
+        return writer
+
+    def option(writer, name, value, right=DataStreamWriter.option):
+        if name == "path":
+            writer.appended.append(value)
+            return writer
+        return right(writer, name, value)
+
+    DataStreamWriter.format, DataStreamWriter.start, DataStreamWriter.option = format, start, option
+
+
+def forgetful() -> None:
+    """Each start begins with an empty checkpoint, and with no question asked."""
+    shutil.rmtree(sys.argv[sys.argv.index("--checkpoint") + 1], ignore_errors=True)
+    job.checkpoint.whole = lambda settings: None
+
+
 DEFECTS = {
     one.__name__: one
     for one in (
@@ -147,6 +180,8 @@ DEFECTS = {
         written_twice,
         missing,
         state_kept,
+        append_sink,
+        forgetful,
     )
 }
 

@@ -47,3 +47,33 @@ def test_a_defect_fails_by_its_cause(tmp_path, defect, scenario, kind, query, sa
     assert any(said in one["why"] for one in result["examples"] if (one["kind"], one["query"]) == (kind, query)), [
         (one["kind"], one["query"], one["why"]) for one in result["examples"][:5]
     ]
+
+
+@pytest.mark.parametrize(
+    ("defect", "fault", "kinds"),
+    [
+        pytest.param(
+            "append_sink", 'kind = "crash"\npoint = "after sink"\nquery = "revenue"', ["duplicated_row"], id="append"
+        ),
+        pytest.param(
+            "forgetful", 'kind = "kill"\non = "pipeline"', ["record_read_twice", "duplicated_row"], id="no checkpoint"
+        ),
+    ],
+)
+def test_a_fault_is_noticed_where_nothing_protects_against_it(tmp_path, defect, fault, kinds):
+    """The same fault that the right pipeline survives makes these wrong."""
+    command = json.dumps([*BROKEN, defect, *WHERE])
+    scenario = (
+        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 25\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
+        f"[limits]\ncpu_share = 2\nthroughput_eps = 1\nkeeps_up = false\nlatency_s = 600\n"
+        f"[pipeline]\ncommand = {command}\n[[fault]]\nat = 9_000\n{fault}\n"
+    )
+    (tmp_path / "unprotected.toml").write_text(scenario)
+    args = ["run", "unprotected.toml", "--json"]
+    run = subprocess.run(
+        [sys.executable, "-m", "harness", *args], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+
+    assert 1 == run.returncode, run.stderr
+    result = json.loads(run.stdout)
+    assert all(result["anomalies"][kind] for kind in kinds), result["why"]
