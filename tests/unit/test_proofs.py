@@ -1,0 +1,72 @@
+"""What a scenario is about is counted where it happened, and is none where it did not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import evidence, findings, history, proofs, scenario, verdict
+from harness.evidence import Evidence
+from harness.model import Verdict
+from harness.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def gathered(tmp_path_factory):
+    """A simulated run of each scenario asked for, and of `late`, which is about something else."""
+    known: dict[str, Evidence] = {}
+
+    def run(name: str) -> Evidence:
+        if name not in known:
+            directory = tmp_path_factory.mktemp(name) / "run"
+            simulate(directory, scenario.load(name, ["load.eps=600"]))
+            known[name] = evidence.gather(history.read(directory))
+        return known[name]
+
+    return run
+
+
+def counted(one: Evidence) -> dict[str, int]:
+    """The counts of a run."""
+    answers = evidence.expected(one)
+    return proofs.counts(one, answers, findings.compare(one, answers))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("skew", "hot_views"), ("idle_source", "idle_clicks"), ("edges", "edge_purchases"), ("late", "out_of_order")],
+)
+def test_what_a_scenario_is_about_is_counted(gathered, name, count):
+    """There, and not in a scenario that is about something else."""
+    other = "late" if name != "late" else "skew"
+
+    assert counted(gathered(name))[count] > 0
+    assert 0 == counted(gathered(other))[count]
+
+
+def test_a_burst_is_seconds_above_half_its_rate(gathered):
+    """Sent ten times as fast for a second, it counts; sent evenly, it does not."""
+    even = gathered("burst")
+    sent_us = even.sent["sent_us"].copy()
+    sent_us[1000:3000] = sent_us[1000] + np.arange(2000) * 400
+    bursting = replace(even, sent={**even.sent, "sent_us": sent_us})
+
+    assert 0 == counted(even)["burst_events"]
+    assert counted(bursting)["burst_events"] >= 2000
+
+
+def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
+    """It was read, so it may have been counted, and what is right is not known."""
+    whole = gathered("late")
+    row = int(np.flatnonzero(whole.sent["malformed"] == 0)[100])
+    sent = {name: np.delete(column, row) for name, column in whole.sent.items()}
+    less = replace(whole, sent=sent, batch_of={query: np.delete(index, row) for query, index in whole.batch_of.items()})
+
+    assert 0 == proofs.unclaimed(whole)
+    assert 1 == proofs.unclaimed(less)
+    counts = {"acknowledged": 1, "read": 1, "counted": 1, "dropped_late": 0, "deduplicated": 0, "dead_letter": 0}
+    figures = {"generator_delay_ms": {"p99": 1.0}, "due_sent_share": 1.0}
+    doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}))
+    assert any(found is Verdict.UNKNOWN and "producer's retry" in why for found, why in doubts)
