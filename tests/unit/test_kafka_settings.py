@@ -9,7 +9,7 @@ import pytest
 
 from harness import kafka
 from harness.errors import ScenarioError, StackError
-from harness.kafka import embedded, external
+from harness.kafka import common, embedded, external
 from harness.kafka.embedded import EmbeddedBroker, Node
 from harness.processes import Owner
 
@@ -42,7 +42,7 @@ def test_everything_listens_on_loopback_only():
 
 def test_ids_are_in_kafkas_notation():
     """22 characters of base64, and no dash first."""
-    ids = {embedded._kafka_id() for _ in range(500)}
+    ids = {common.kafka_id() for _ in range(500)}
 
     assert 500 == len(ids)
     assert {22} == {len(made) for made in ids}
@@ -52,7 +52,7 @@ def test_ids_are_in_kafkas_notation():
 def test_a_port_in_use_is_not_free():
     """What someone listens on is not handed out."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert not embedded._can_bind(server.getsockname()[1])
+        assert not common._can_bind(server.getsockname()[1])
 
 
 @pytest.mark.parametrize("where", ["docker", "kafka", "host:", ""])
@@ -107,3 +107,14 @@ def test_an_external_broker_is_not_ours_to_break(verb):
 
     with pytest.raises(StackError, match=rf"^broker 1 of host:9092 is external and not ours to {verb}: .*embedded"):
         getattr(broker, verb)()
+
+
+def test_a_container_is_told_to_clients_by_its_port_here_and_to_its_peers_by_name():
+    """And its quorum is that of all nodes."""
+    from harness.kafka import containers
+
+    told = containers.settings(2, 23456, 3)
+
+    assert "CLIENT://127.0.0.1:23456,PLAINTEXT://broker-2:9094" == told["advertised.listeners"]
+    assert "1@broker-1:9093,2@broker-2:9093,3@broker-3:9093" == told["controller.quorum.voters"]
+    assert (3, 2) == (told["offsets.topic.replication.factor"], told["transaction.state.log.min.isr"])
