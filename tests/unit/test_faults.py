@@ -64,3 +64,53 @@ def test_a_broker_that_is_not_there_is_named():
     """With those that are."""
     with pytest.raises(StackError, match="there is no broker 3; there are 1"):
         faults.chosen("broker 3", {1: Process()}, lambda: 1)
+
+
+@pytest.mark.parametrize(("immune", "proved"), [(False, True), (True, False)])
+def test_brokers_are_restarted_one_after_the_other(immune, proved):
+    """Never two at once; proved only where each was seen to be down."""
+    order: list[tuple[str, str]] = []
+
+    class Named(Process):
+        def __init__(self, name: str, immune: bool = False) -> None:
+            super().__init__(immune)
+            self.name = name
+
+        def stop(self) -> None:
+            order.append((self.name, "stop"))
+            self.up = self.immune
+
+        def start(self) -> None:
+            order.append((self.name, "start"))
+            self.up = True
+
+    now = [0.0]
+    brokers = {"1": Named("1"), "2": Named("2", immune)}
+    result = faults.roll(
+        Fault(kind="roll", at=1),
+        brokers,
+        5,
+        lambda: now[0],
+        lambda seconds: now.__setitem__(0, now[0] + seconds + 0.01),
+    )
+
+    assert [("1", "stop"), ("1", "start"), ("2", "stop"), ("2", "start")] == order
+    assert proved is result.proved
+
+
+@pytest.mark.parametrize(("added", "proved"), [(2, True), (0, False)])
+def test_partitions_that_are_not_there_after_are_not_proved(added, proved):
+    """Counted in the metadata, before and after."""
+    there = [2]
+    result = faults.widen(
+        Fault(kind="partitions", at=1), lambda: there[0], lambda: there.__setitem__(0, there[0] + added), lambda: 1.0
+    )
+
+    assert (proved, 1.0) == (result.proved, result.healed_s)
+
+
+def test_two_brokers_are_the_first_two_of_them():
+    """Of three they leave no quorum."""
+    brokers = {number: Process() for number in (1, 2, 3)}
+
+    assert ["broker 1", "broker 2"] == list(faults.chosen("two brokers", brokers, lambda: 3))
