@@ -81,7 +81,7 @@ def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
     periods = [(evidence.epoch_ms(key[1]), evidence.epoch_ms(values[0])) for key, values in sessions.rows.items()]
     found = 0
     for batch in evidence.starts(gathered, "sessions") - {0}:
-        newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0)
+        newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0).item()
         found += sum(first <= newest < last for first, last in periods)
     return found
 
