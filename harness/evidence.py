@@ -208,9 +208,25 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
         rows = (sent["topic"] == topic) & (index >= 0) & (index < count) & (sent["malformed"] == 0)
         latest = np.full(count, -1, dtype=np.int64)
         np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
-        for number in np.flatnonzero(latest >= 0).tolist():
+        for number in set(np.flatnonzero(latest >= 0).tolist()) - skipped(evidence, query):
             newest[number][topic] = int(latest[number])
     return lawful(newest, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)[:count]
+
+
+def skipped(evidence: Evidence, query: str) -> set[int]:
+    """The replayed batches that Spark's Parquet sink had already, and that were committed without being run again.
+
+    Their state and their rows are those of the first attempt, but their events move no watermark, and they report
+    nothing dropped. Only a batch that was begun before a start and committed after it can be one.
+    """
+    if evidence.run.scenario.queries[query].sink != "parquet":
+        return set()
+    batches, begun = evidence.batches[query], started_s(evidence.run)
+    return {
+        one.number
+        for one, after in zip(batches, batches[1:], strict=False)
+        if after.watermark_ms == one.watermark_ms and any(one.begun_s < at < one.committed_s for at in begun)
+    }
 
 
 def starts(evidence: Evidence, query: str) -> set[int]:

@@ -352,8 +352,7 @@ def _watched(bench: Bench, name: str) -> Query:
         return sum(topics.end_offsets(bench.cluster.bootstrap, [prefix + query.topic])[prefix + query.topic].values())
 
     def in_files() -> int:
-        named = folder.iterdir() if folder.is_dir() else folder.parent.glob("*.parquet")
-        return sum(1 for _ in named)
+        return sum(1 for _ in (folder.glob("[0-9]*") if folder.is_dir() else folder.parent.glob("*.parquet")))
 
     return Query(bench.checkpoint.source(name), in_kafka if query.sink == "kafka" else in_files)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from random import Random
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from harness.model import Record
 from harness.oracle.batches import Watermarks
@@ -216,3 +218,30 @@ def test_spark_does_what_the_oracle_says(spark, tmp_path, case, seed, restart_at
     assert answer.dropped == {batch: rows for batch, rows in seen.dropped.items() if rows}
     law = lawful(newest(history, query, seen), QUERIES[query].reads, seen.starts, 5 * MINUTE)
     assert law[: len(seen.watermarks)] == seen.watermarks
+
+
+@pytest.mark.parametrize("in_sink", [True, False])
+def test_a_replayed_batch_that_the_parquet_sink_has_moves_no_watermark(spark, tmp_path, in_sink):
+    """The sink skips it, so nothing of it is run: its events are not seen by the watermark. Otherwise it is run again."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.json").write_text(json.dumps({"at": iso(T0)}))
+
+    def run() -> int:
+        events = spark.readStream.schema("at TIMESTAMP").json(str(tmp_path / "in")).withWatermark("at", "5 minutes")
+        counted = events.groupBy(F.window("at", "1 minute")).count()
+        places = {"checkpointLocation": str(tmp_path / "checkpoint"), "path": str(tmp_path / "out")}
+        query = counted.writeStream.format("parquet").options(**places).trigger(availableNow=True).start()
+        query.awaitTermination()
+        committed = (tmp_path / "checkpoint" / "commits" / "0").read_text().splitlines()[1]
+        return json.loads(committed)["nextBatchWatermarkMs"]
+
+    spark.conf.set("spark.sql.streaming.noDataMicroBatches.enabled", "false")
+    try:
+        assert T0 - 5 * MINUTE == run()
+        (tmp_path / "checkpoint" / "commits" / "0").unlink()
+        (tmp_path / "checkpoint" / "commits" / ".0.crc").unlink(missing_ok=True)
+        if not in_sink:
+            shutil.rmtree(tmp_path / "out" / "_spark_metadata")
+        assert (0 if in_sink else T0 - 5 * MINUTE) == run()
+    finally:
+        spark.conf.unset("spark.sql.streaming.noDataMicroBatches.enabled")
