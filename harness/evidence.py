@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -224,7 +225,7 @@ def skipped(evidence: Evidence, query: str) -> set[int]:
     batches, begun = evidence.batches[query], started_s(evidence.run)
     return {
         one.number
-        for one, after in zip(batches, batches[1:], strict=False)
+        for one, after in pairwise(batches)
         if after.watermark_ms == one.watermark_ms and any(one.begun_s < at < one.committed_s for at in begun)
     }
 
