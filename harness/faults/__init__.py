@@ -114,7 +114,7 @@ def crash(
     """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch."""
     misses = 0
     while True:
-        before, at_s = pipeline.is_up(), clock()
+        before = pipeline.is_up()
         hit = strike_at(fault.point, query, pipeline.kill, patience_s, clock, sleep)
         after = pipeline.is_up()
         sleep(fault.for_s)  # the fault's own length
@@ -124,7 +124,7 @@ def crash(
             break
         misses += 1
     proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, hit.at_s, proof, round(clock(), 3) if healed else None)
 
 
 def spoil(

@@ -65,13 +65,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where a death came: the batch, what stood there before and after, and whether that is the point."""
+    """Where and when a death came: the batch, what stood there before and after, and whether that is the point."""
 
     point: str
     batch: int
     before: Place
     after: Place
     hit: bool
+    at_s: float
 
 
 def strike(
@@ -90,15 +91,16 @@ def strike(
         if before is None:
             before, batch = _between(query, batch)
         elif _reached(point, query, batch, before.rows):
+            at_s = clock()
             kill()
             after = query.place()
-            return Hit(point, batch, before, after, _was_at(point, batch, before, after))
+            return Hit(point, batch, before, after, _was_at(point, batch, before, after), at_s)
         elif query.committed() >= batch:
             # It wrote nothing, or was too quick: the next one.
             before, batch = None, batch + 1
         sleep(LOOK_EVERY_S)
     now = query.place()
-    return Hit(point, batch, before or now, now, False)
+    return Hit(point, batch, before or now, now, False, clock())
 
 
 def _between(query: Query, batch: int) -> tuple[Place | None, int]:
