@@ -43,7 +43,8 @@ def judge(run: Run) -> Result:
 
 def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
     struck = gathered.run.of_kind("fault")
-    for fault, next_s in zip(struck, [*(one["at_s"] for one in struck[1:]), float("inf")], strict=True):
+    ends_s = [*(one["at_s"] for one in struck), float("inf")][1:]
+    for fault, next_s in zip(struck, ends_s, strict=True):
         cost = measures.recovery(fault["at_s"], gathered.sent, gathered.batch_of, gathered.batches)
         yield (
             fault

@@ -38,7 +38,7 @@ marks = st.lists(st.integers(0, 150), min_size=1, max_size=6).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(events, marks, st.sampled_from(("linear", "join")), st.sampled_from(("previous", "own", "never")))
 def test_bulk_equals_the_reference(history, at, form, lateness):
     """Whatever is late, equal, on an edge, in a batch that comes too late for its session, or never read."""

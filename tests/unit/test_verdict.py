@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from harness import verdict
+from harness import scenario, trial, verdict
 from harness.model import Target, Verdict
+from harness.simulate import simulate
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,16 @@ def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
     figures = {"throughput_eps": throughput, "offered_eps": 5000, "lag_slope_eps": lag_slope}
 
     assert said is verdict._throughput(figures, 1000).verdict
+
+
+@pytest.mark.parametrize("name", ["late", "kill"])
+def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
+    """Judged, written and told; without its faults a run that was to have some is unknown."""
+    simulate(tmp_path / "run", scenario.load(name, ["load.eps=200", "limits.throughput_eps=1"]))
+    done = trial.judge(tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "result.json").read_text())
+
+    wanted = Verdict.PASS if name == "late" else Verdict.UNKNOWN
+    assert wanted is done.result.verdict, done.result.why
+    assert wanted.value == told["verdict"]
+    assert (tmp_path / "run" / "report.html").stat().st_size < 1_000_000
