@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from harness.oracle.batches import Watermarks
@@ -27,6 +28,8 @@ from harness.oracle.reference import FIVE_MS, GAP_MS, HORIZON_MS, MINUTE_MS, Exp
 Array = npt.NDArray[Any]
 MEMORY = "500MB"
 NEVER = -(2**62)
+EARLIEST = 2**31
+"""Added to a period, which is negative before 1970, so that it fits into half a code."""
 LENGTH_MS = {"page_views": MINUTE_MS, "revenue": FIVE_MS, "conversions": FIVE_MS}
 
 
@@ -98,7 +101,7 @@ class Builder:
         self, rows: Array, click: Array, at_ms: Array, user: Array, period: Array, product: Array, cents: Array
     ) -> None:
         """Events with their rows in what was sent; users and products count from 0."""
-        held = (user.astype(np.int64) << 32) + period
+        held = (user.astype(np.int64) << 32) + (period + EARLIEST)
         small = (column.astype(np.int32) for column in (rows, user, product))
         self._parts.append((*small, self._of_product[product], click, at_ms, cents, held))
 
@@ -109,8 +112,8 @@ class Builder:
     def columns(self, partition: Array, batch: Mapping[str, Array]) -> Columns:
         """All of them; `partition` and `batch` by row in what was sent."""
         parts = [np.concatenate(column) for column in zip(*self._parts, strict=True)] or [np.array([], np.int64)] * 8
-        held, session = np.unique(parts[-1], return_inverse=True)
-        sessions = Codes(self._session(code >> 32, code & (2**32 - 1)) for code in held.tolist())
+        session, held = pd.factorize(parts[-1])
+        sessions = Codes(self._session(code >> 32, (code & (2**32 - 1)) - EARLIEST) for code in held.tolist())
         ones = self._columns_of_ones(sessions)
         joined = zip((*parts[:-1], session.astype(np.int32)), ones, strict=True)
         rows, user, product, category, click, at_ms, cents, session = (

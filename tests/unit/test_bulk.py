@@ -105,11 +105,18 @@ def test_what_is_drawn_is_what_is_written(seed, session_gaps, exact_horizon, dis
             assert (*common, cents[at]) == (event.user, event.product, event.category, event.at_ms, event.amount * 100)
 
 
-@pytest.mark.parametrize("form", ["linear", "join"])
-def test_a_whole_run_has_the_same_answer(tmp_path, form):
-    """From the run directory, rejected records and flush events included."""
+@pytest.mark.parametrize(("form", "start"), [("linear", "2026-01-01T00:00:00Z"), ("join", "1969-12-31T23:30:00Z")])
+def test_a_whole_run_has_the_same_answer(tmp_path, form, start):
+    """From the run directory, rejected records and flush events included, and before 1970 too."""
     chosen = scenario.load(
-        "late", ["load.eps=50", "workload.malformed=0.05", "workload.too_late=0.2", f'pipeline.conversions="{form}"']
+        "late",
+        [
+            "load.eps=50",
+            "workload.malformed=0.05",
+            "workload.too_late=0.2",
+            f'pipeline.conversions="{form}"',
+            f'workload.start="{start}"',
+        ],
     )
     simulate(tmp_path / "run", chosen)
     gathered = evidence.gather(history.read(tmp_path / "run"))
