@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from harness import scenario as scenarios
-from harness.errors import ScenarioError
+from harness.errors import HarnessError, ScenarioError
 from harness.faults.crash import POINTS
 from harness.model import Verdict
 from harness.report import render_drill
@@ -128,9 +128,13 @@ def at_random(seed: int, minutes: float) -> Iterator[Plan]:
 
 
 def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
-    """The cells of each plan, as soon as its run has been judged."""
+    """The cells of each plan, as soon as its run has been judged; a run that broke off leaves its cells unknown."""
     for plan in plans:
-        trial = run(plan.scenario)
+        try:
+            trial = run(plan.scenario)
+        except HarnessError as error:
+            yield from (Cell(name, plan.state, Verdict.UNKNOWN, str(error), "", {}) for name in plan.cells if name)
+            continue
         result = trial.result
         # A fault is written down when it has healed, in the order in which they struck: the order of the plan.
         struck = [*result.faults, *({} for _ in range(len(plan.cells) - len(result.faults)))]
@@ -156,7 +160,7 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
         states=list(dict.fromkeys(cell.state for cell in cells)),
         faults=list(dict.fromkeys(cell.fault for cell in cells)),
         cells={(cell.fault, cell.state): cell for cell in cells},
-        links={cell.run: os.path.relpath(Path(cell.run) / "report.html", target.parent) for cell in cells},
+        links={cell.run: os.path.relpath(Path(cell.run) / "report.html", target.parent) for cell in cells if cell.run},
         wrong=[cell for cell in cells if cell.verdict is not Verdict.PASS],
         seed=seed,
         again=again,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import drill, scenario
-from harness.errors import ScenarioError
+from harness.errors import ScenarioError, StackError
 from harness.model import Result, Verdict
 
 
@@ -56,3 +56,16 @@ def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figur
 
     assert said is drill.write("matrix", cells, 7, "harness drill matrix", tmp_path / "b" / "drill.html")
     assert "../a/run/report.html" in Path(tmp_path / "b" / "drill.html").read_text()
+
+
+def test_a_run_that_broke_off_leaves_its_cells_unknown_and_the_drill_goes_on(tmp_path):
+    """With what went wrong, and a page all the same."""
+
+    def broken(scenario):
+        raise StackError("the pipeline ended by itself with code 1: no reason given")
+
+    cells = list(drill.carry_out(drill.matrix(["kill leader"], ["loaded", "late"]), broken))
+
+    assert ["unknown", "unknown"] == [cell.verdict.value for cell in cells]
+    assert Verdict.UNKNOWN is drill.write("matrix", cells, 7, "harness drill matrix", tmp_path / "drill.html")
+    assert "ended by itself" in (tmp_path / "drill.html").read_text()
