@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,13 +26,15 @@ import psutil
 
 from harness import faults, history, jars, kafka, processes, sinks
 from harness import scenario as scenarios
-from harness.errors import HarnessError, StackError, Stalled
+from harness.errors import HarnessError, Stalled
 from harness.faults import Struck
 from harness.faults.crash import Query
 from harness.faults.network import Relay, Wire, open_relay
 from harness.faults.schedule import Schedule
 from harness.history import FORMAT, Recorder
 from harness.kafka import Cluster, topics
+from harness.offering import Load
+from harness.sampling import Cpu
 from harness.scenario import FAULTS_OF_NETWORK, Fault, Scenario
 from harness.status import Status
 from harness.system import Checkpoint, System, command, ticking
@@ -88,100 +90,6 @@ class Bench:
     load: Load
     cpu: Cpu
     wires: Mapping[int, Wire]
-
-
-@dataclass(slots=True)
-class Cpu:
-    """CPU seconds and resident memory by who uses them; `latest` is the last sample."""
-
-    history: Recorder
-    system: System
-    cluster: Cluster
-    load: Load
-    checkpoint: Checkpoint
-    latest: dict[str, float] = field(default_factory=dict)
-
-    def sample(self) -> None:
-        """Take a sample and write it down."""
-        machine = psutil.cpu_times()
-        own = psutil.Process()
-        pids: dict[str, list[int | None]] = {
-            "pipeline": [self.system.pid],
-            "brokers": list(self.cluster.pids()),
-            "generator": [self.load.pid],
-        }
-        now: dict[str, float] = {
-            f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
-        }
-        now["pipeline_cpu_s"] = round(now["pipeline_cpu_s"] + self.system.ended_cpu_s, 3)
-        now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
-        now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
-        now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
-        now["machine_cpu_s"] = round(
-            sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3
-        )
-        now["checkpoint_bytes"] = self.checkpoint.size_bytes()
-        self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
-        self.latest = now
-
-
-class Load:
-    """The load engine's process, told what to do on its standard input, followed on its standard output."""
-
-    def __init__(self, args: list[str], log: Path) -> None:
-        self._args = args
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
-        self.sent = 0
-        self.acknowledged = 0
-        self.delay_ms_p99 = 0.0
-        self.flush_ms = 0
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, or None before the start."""
-        return self._process.pid if self._process else None
-
-    def start(self) -> None:
-        """Start the engine; it begins at the plan's start time."""
-        self._process = processes.spawn(self._args, log=self._log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._reader = threading.Thread(target=self._follow, daemon=True, name="load")
-        self._reader.start()
-
-    def flush(self) -> None:
-        """Have it send the flush events, once everything planned is acknowledged."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"flush\n")
-        self._process.stdin.close()
-
-    def finished(self) -> bool:
-        """Whether it has ended well; raises StackError if it ended otherwise."""
-        code = None if self._process is None else self._process.poll()
-        if code:
-            lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-            raise StackError(f"the load engine ended with code {code}: {lines[-1] if lines else 'it said nothing'}")
-        return code == 0
-
-    def stop(self) -> None:
-        """Stop it; it writes down what it had sent."""
-        if self._process is not None:
-            processes.stop(self._process, 3.0)
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            if self._reader is not None:
-                self._reader.join(5)
-
-    def _follow(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            event = json.loads(line)
-            self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
-            self.delay_ms_p99 = event.get("delay_ms_p99") or 0.0
-            self.flush_ms = event.get("flush_ms", self.flush_ms)
-        self._process.stdout.close()
 
 
 def _assemble(stack: ExitStack, scenario: Scenario, directory: Path, phases: Phases, args: list[str]) -> Bench:

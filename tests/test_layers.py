@@ -13,6 +13,8 @@ LAYERS = (
     {"drill"},
     {"trial", "selfcheck", "simulate", "shrink"},
     {"doctor", "runner"},
+    {"sampling"},
+    {"offering"},
     {"report", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
     {"verdict"},
     {"findings"},

@@ -1,0 +1,48 @@
+"""Who uses how much of the machine, sampled while a run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import psutil
+
+from harness import processes
+from harness.history import Recorder
+from harness.kafka import Cluster
+from harness.offering import Load
+from harness.system import Checkpoint, System
+
+
+@dataclass(slots=True)
+class Cpu:
+    """CPU seconds and resident memory by who uses them; `latest` is the last sample."""
+
+    history: Recorder
+    system: System
+    cluster: Cluster
+    load: Load
+    checkpoint: Checkpoint
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def sample(self) -> None:
+        """Take a sample and write it down."""
+        machine = psutil.cpu_times()
+        own = psutil.Process()
+        pids: dict[str, list[int | None]] = {
+            "pipeline": [self.system.pid],
+            "brokers": list(self.cluster.pids()),
+            "generator": [self.load.pid],
+        }
+        now: dict[str, float] = {
+            f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
+        }
+        now["pipeline_cpu_s"] = round(now["pipeline_cpu_s"] + self.system.ended_cpu_s, 3)
+        now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
+        now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
+        now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
+        now["machine_cpu_s"] = round(
+            sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3
+        )
+        now["checkpoint_bytes"] = self.checkpoint.size_bytes()
+        self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
+        self.latest = now
