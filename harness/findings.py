@@ -109,6 +109,11 @@ def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
 
 
 def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
+    for event in gathered.run.of_kind("reset"):
+        if event["query"] == query:
+            why = f"the checkpoint went back from batch {event['seen']} to {event['now']}: what was read before is read again"
+            expected, observed = f"on from batch {event['seen'] + 1}", f"back to batch {event['now']}"
+            yield Anomaly("record_read_twice", query, (event["seen"],), expected, observed, why, event["seen"])
     for before, after in zip(gathered.batches[query], gathered.batches[query][1:], strict=False):
         for (topic, partition), end in before.ends.items():
             if (again := after.ends.get((topic, partition), end)) < end:

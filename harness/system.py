@@ -167,6 +167,7 @@ class Checkpoint:
         self._seen: dict[str, int] = dict.fromkeys(queries, -1)
         self._ends: dict[str, dict[tuple[str, int], int]] = {query: {} for query in queries}
         self._watermark_ms: dict[str, int] = dict.fromkeys(queries, 0)
+        self._reset: set[str] = set()
         self._lock = threading.Lock()
 
     def source(self, query: str) -> Path:
@@ -180,9 +181,17 @@ class Checkpoint:
                 commits = source / "commits"
                 if commits.is_dir():
                     numbers = sorted(int(path.name) for path in commits.iterdir() if path.name.isdigit())
+                    if numbers and numbers[-1] < self._seen[query]:
+                        self._note_reset(query, numbers[-1])
                     for number in numbers:
                         if number > self._seen[query]:
                             self._take(query, number)
+
+    def _note_reset(self, query: str, now: int) -> None:
+        """The newest batch is older than one that was seen: somebody began the checkpoint anew."""
+        if query not in self._reset:
+            self._reset.add(query)
+            self._history.write("reset", query=query, seen=self._seen[query], now=now)
 
     def _take(self, query: str, number: int) -> None:
         for log in ("offsets", "commits"):
