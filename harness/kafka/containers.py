@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
+from requests.exceptions import RequestException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
@@ -189,7 +190,7 @@ def found_image() -> str:
                 return name
         wanted = named or IMAGE
         client.images.pull(wanted)
-    except (APIError, ImageNotFound) as error:
+    except (DockerException, RequestException) as error:
         raise StackError(
             f"image {named or IMAGE} is neither here nor can it be pulled: name another in HARNESS_KAFKA_IMAGE, "
             "or make a local one with `make kafka-image`"
