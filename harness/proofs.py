@@ -10,6 +10,7 @@ import numpy as np
 from harness import evidence, measures
 from harness.checkers import Comparison
 from harness.evidence import Evidence
+from harness.model import Between
 from harness.oracle.reference import Expected
 from pipeline.schema import CLICKSTREAM, CONVERSION_HORIZON_S, TRANSACTIONS
 
@@ -44,11 +45,11 @@ def _burst(gathered: Evidence) -> int:
 
 
 def _hot(comparisons: Mapping[str, Comparison]) -> int:
-    """Views of the most viewed product beyond twice the mean of all products."""
+    """Views of the most viewed product beyond twice the mean of all products; of views that may count, none does."""
     views: Counter[str] = Counter()
     if "page_views" in comparisons:
         for key, values in comparisons["page_views"].expected.items():
-            views[key[2]] += values[0]
+            views[key[2]] += values[0].low if isinstance(values[0], Between) else values[0]
     mean = sum(views.values()) / max(1, len(views))
     return max(0, round(max(views.values(), default=0) - 2 * mean))
 

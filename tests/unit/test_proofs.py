@@ -46,6 +46,15 @@ def test_what_a_scenario_is_about_is_counted(gathered, name, count):
     assert 0 == counted(gathered(other))[count]
 
 
+def test_without_a_checkpoint_what_surely_counts_is_counted(gathered):
+    """The black-box oracle gives intervals, and their lower ends are what is known."""
+    exact = gathered("skew")
+    pipeline = replace(exact.run.scenario.pipeline, checkpoint="")
+    blind = evidence.gather(replace(exact.run, scenario=replace(exact.run.scenario, pipeline=pipeline)))
+
+    assert 0 < counted(blind)["hot_views"] <= counted(exact)["hot_views"]
+
+
 def test_a_burst_is_seconds_above_half_its_rate(gathered):
     """Sent ten times as fast for a second, it counts; sent evenly, it does not."""
     even = gathered("burst")
