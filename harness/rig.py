@@ -1,0 +1,100 @@
+"""All that a run needs, started and wired together: brokers, topics, the pipeline, the load engine, the eyes on them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import jars, kafka, processes
+from harness.faults.network import Relay, Wire, open_relay
+from harness.history import Recorder
+from harness.kafka import Cluster, topics
+from harness.offering import Load
+from harness.sampling import Cpu
+from harness.scenario import Scenario
+from harness.system import Checkpoint, System, command
+from pipeline.schema import INPUT
+
+
+@dataclass(slots=True)
+class Rig:
+    """All that a run needs, started and wired together."""
+
+    scenario: Scenario
+    directory: Path
+    scratch: Path
+    cluster: Cluster
+    system: System
+    checkpoint: Checkpoint
+    load: Load
+    cpu: Cpu
+    wires: Mapping[int, Wire]
+
+
+def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
+    """Start brokers and make topics; the pipeline and the load engine are ready to be started. The stack ends all of it."""
+    history.write("swept", what=str(processes.sweep()))
+    logs = directory / "logs"
+    logs.mkdir()
+    spark = jars.spark_jars()
+    scratch = stack.enter_context(processes.scratch("run"))
+    relay = _relay(stack, scenario)
+    ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
+    where = (scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka")
+    cluster = stack.enter_context(kafka.open_cluster(*where, ports))
+    if relay:
+        for number, broker in cluster.brokers.items():
+            host, _, port = broker.client_address.rpartition(":")
+            relay.lead(number - 1, host, int(port))
+    stack.callback(_keep_logs, scratch / "kafka", logs)
+    _create_topics(scenario, cluster)
+    places = {
+        "bootstrap": cluster.bootstrap,
+        "prefix": cluster.topic_prefix,
+        "checkpoint": str(scratch / "checkpoint"),
+        "output": str(scratch / "output"),
+        "jars": str(spark),
+    }
+    system = System(command(scenario, places), logs / "pipeline.log", history)
+    stack.callback(system.kill)
+    load = Load(_engine(cluster, directory, scratch), logs / "load.log")
+    stack.callback(load.stop)
+    pattern = (
+        "" if scenario.black_box else scenario.pipeline.checkpoint.replace("{checkpoint}", str(scratch / "checkpoint"))
+    )
+    checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
+    cpu = Cpu(history, system, cluster, load, checkpoint)
+    wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
+    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, wires)
+
+
+def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
+    """A relay before the brokers, where a fault of the network is asked for."""
+    if not scenario.needs_embedded:
+        return None
+    return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
+
+
+def _engine(cluster: Cluster, directory: Path, scratch: Path) -> list[str]:
+    where = ["--bootstrap", cluster.bootstrap, "--prefix", cluster.topic_prefix]
+    files = ["--plan", str(scratch / "plan.json"), "--sent", str(directory / "sent.parquet")]
+    return [sys.executable, "-m", "harness.load", *where, *files]
+
+
+def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
+    prefix = cluster.topic_prefix
+    replication = min(3, len(cluster.brokers)) or 1
+    inputs = {prefix + topic: {"message.timestamp.type": "CreateTime"} for topic in INPUT}
+    results = {prefix + query.topic: {"message.timestamp.type": "LogAppendTime"} for query in scenario.queries.values()}
+    topics.create(cluster.bootstrap, inputs, scenario.kafka.partitions, replication)
+    topics.create(cluster.bootstrap, results, 1, replication)
+
+
+def _keep_logs(brokers: Path, logs: Path) -> None:
+    for path in sorted(brokers.glob("**/*.log")) if brokers.is_dir() else ():
+        if path.stat().st_size < 5_000_000 and "data" not in path.parts:
+            shutil.copy(path, logs / f"kafka-{path.parent.name}-{path.name}")
