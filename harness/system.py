@@ -6,6 +6,7 @@ placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} is treated the sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,10 +36,11 @@ def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
     forms = ("--conversions", asked.conversions) if asked.conversions else ()
     ours = (*ours, *where, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
     parts = asked.command or (*ours, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
-    return [_filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
+    return [filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
 
 
-def _filled(part: str, values: dict[str, str]) -> str:
+def filled(part: str, values: dict[str, str]) -> str:
+    """A part of a command line with its placeholders filled in."""
     for name in PLACEHOLDERS:
         part = part.replace("{" + name + "}", values[name])
     return part
@@ -84,20 +86,36 @@ class System:
         """The process id, or None before the start."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
-        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own."""
+    def expect_end(self) -> None:
+        """It may end by itself, until it is started again: `check` says nothing of it."""
+        self._down = True
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has ended, or None."""
+        return None if self._process is None else self._process.poll()
+
+    def become(self, args: list[str]) -> None:
+        """Another command line starts it from now on."""
+        self._args = args
+
+    def start(self, flags: Sequence[str] = ()) -> None:
+        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
+
+        `flags` follow its own for this start alone.
+        """
         if self._starts:
             self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
         self._starts += 1
         self.started.clear()
-        self._process = processes.spawn(self._args, log=self._log, stdout=subprocess.PIPE)
-        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=self._args)
+        args = [*self._args, *flags]
+        self._process = processes.spawn(args, log=self._log, stdout=subprocess.PIPE)
+        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()
         self._down = False
 
     def check(self) -> None:
-        """Raise StackError if the process has ended by itself, with its last line."""
+        """Raise StackError if the process has ended by itself, with its last line, and nobody expected it."""
         if self._process is not None and not self._down and (code := self._process.poll()) is not None:
             last = self.last_line()
             self._history.write("process", name="pipeline", event="died", code=code, last=last)
@@ -187,6 +205,12 @@ class Checkpoint:
                         if number > self._seen[query]:
                             self._take(query, number)
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Somebody works on the checkpoint: nothing is taken from it, and nothing concluded, until the context ends."""
+        with self._lock:
+            yield
+
     def _note_reset(self, query: str, now: int) -> None:
         """The newest batch is older than one that was seen: somebody began the checkpoint anew."""
         if query not in self._reset:
@@ -233,11 +257,11 @@ class Checkpoint:
     def size_bytes(self) -> int:
         """Bytes of the checkpoint on disk."""
         total = 0
-        for path in (path for source in self._sources.values() for path in source.rglob("*")):
-            try:
-                total += path.stat().st_size
-            except OSError:  # deleted by Spark in between
-                continue
+        for source in self._sources.values():
+            for folder, _, names in os.walk(source):
+                for name in names:
+                    with contextlib.suppress(OSError):  # deleted by Spark in between
+                        total += os.stat(os.path.join(folder, name)).st_size
         return total
 
 

@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # as a file, for spark-submit
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyspark
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -63,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (Py4JJavaError, PySparkException) as error:
         print(f"pipeline: {_cause(str(error))}", file=sys.stderr)
+        return 1
+    except (Py4JError, ConnectionError) as error:
+        print(
+            f"pipeline: Spark's Java process has ended ({type(error).__name__}): killed, or out of memory",
+            file=sys.stderr,
+        )
         return 1
     say("stopped")
     return 0
@@ -260,7 +266,7 @@ def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
 def _quietly(end: Callable[[], None]) -> None:
     try:
         end()
-    except (Py4JJavaError, ConnectionError, OSError):
+    except (Py4JError, ConnectionError, OSError):
         return
 
 
