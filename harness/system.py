@@ -57,7 +57,8 @@ class System:
         self._reader: threading.Thread | None = None
         self._starts = 0
         self._down = False
-        self.ended_cpu_s = 0.0
+        self._ended_cpu_s = 0.0
+        self._cpu_s = 0.0
         self.started = threading.Event()
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
@@ -80,6 +81,12 @@ class System:
         if self._process is not None:
             # It leads a session of its own, and so a process group.
             os.killpg(self._process.pid, number)
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now; of one that ended by itself, until this was last asked."""
+        if self._process is not None:
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
+        return self._ended_cpu_s + self._cpu_s
 
     @property
     def pid(self) -> int | None:
@@ -107,6 +114,7 @@ class System:
             self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
         self._starts += 1
         self.started.clear()
+        self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
         args = [*self._args, *flags]
         self._process = processes.spawn(args, log=self._log, stdout=subprocess.PIPE)
         self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
@@ -130,7 +138,7 @@ class System:
         """Ask it to stop between batches; kill it after `grace_s`."""
         if self._process is not None:
             self._down = True
-            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
+            self.cpu_s()
             processes.stop(self._process, grace_s)
             self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
             if self._reader is not None:
@@ -140,7 +148,7 @@ class System:
         """Kill it with everything it started."""
         if self._process is not None:
             self._down = True
-            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
+            self.cpu_s()
             processes.kill_tree(self._process)
             if self._reader is not None:
                 self._reader.join(5)

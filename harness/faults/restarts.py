@@ -125,31 +125,34 @@ def _refusal(
     sleep: Callable[[float], None],
     what: str = "",
 ) -> Struck:
-    """Wait until a pipeline that was started has ended by itself, mend what it minded, and start it again."""
+    """Wait until a pipeline that was started has ended by itself, mend what it minded, and start it again.
+
+    One that accepts what it must refuse is left to go on, and the oracle says what came of it.
+    """
     pipeline.expect_end()
     eventually(lambda: pipeline.ended() is not None, patience_s, clock, sleep)
     code, said = pipeline.ended(), pipeline.last_line()
-    pipeline.kill()
-    mend()
-    pipeline.start()
-    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
     refused = code not in (None, 0)
+    if refused:
+        mend()
+        pipeline.start()
+    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": said}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
 def _truncated(folder: Path) -> Path:
     """The newest of its offsets are cut in half."""
-    path = _newest(folder / "offsets")
+    path = _numbered(folder / "offsets")[-1]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
 def _missing(folder: Path) -> Path:
-    """The newest commit but one is not there."""
-    paths = sorted((one for one in (folder / "commits").iterdir() if one.name.isdigit()), key=lambda one: int(one.name))
-    paths[-2 if len(paths) > 1 else -1].unlink()
-    return paths[-2 if len(paths) > 1 else -1]
+    """The offsets of the batch before the newest are not there: where it begins is not known."""
+    path = _numbered(folder / "offsets")[-2]
+    path.unlink()
+    return path
 
 
 def _state_lost(folder: Path) -> Path:
@@ -163,8 +166,9 @@ def _state_lost(folder: Path) -> Path:
 SPOIL: dict[str, Callable[[Path], Path]] = {"truncated": _truncated, "missing": _missing, "state_lost": _state_lost}
 
 
-def _newest(folder: Path) -> Path:
-    return max((one for one in folder.iterdir() if one.name.isdigit()), key=lambda one: int(one.name))
+def _numbered(log: Path) -> list[Path]:
+    """The entries of a log of batches, in order."""
+    return sorted((path for path in log.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def _replace(folder: Path, by: Path) -> None:
