@@ -1,0 +1,92 @@
+"""A disk of a run's own fills, and refuses writes, and is as before when it is mended."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from harness import disks, memory, scenario
+from harness.errors import ScenarioError, StackError
+
+needs_root = pytest.mark.skipif(disks.why_not() is not None, reason=str(disks.why_not()))
+
+
+@needs_root
+def test_a_full_disk_takes_nothing_until_it_is_mended(tmp_path):
+    """And what stood there still does."""
+    with disks.mounted(tmp_path / "disk") as disk:
+        (disk.folder / "kept").write_text("kept")
+        assert disk.fill()
+        with pytest.raises(OSError, match=str(errno.ENOSPC)):
+            (disk.folder / "new").write_bytes(b"x" * 10_000)
+        disk.mend()
+        (disk.folder / "new").write_bytes(b"x" * 10_000)
+
+        assert not disk.is_full()
+        assert "kept" == (disk.folder / "kept").read_text()
+
+
+@needs_root
+def test_a_disk_becomes_read_only_once_nobody_writes(tmp_path):
+    """While a file is open for writing it cannot."""
+    with disks.mounted(tmp_path / "disk") as disk:
+        with (disk.folder / "open").open("w"):
+            assert not disk.read_only()
+        assert disk.read_only()
+        with pytest.raises(OSError, match=str(errno.EROFS)):
+            (disk.folder / "new").touch()
+        disk.mend()
+        (disk.folder / "new").touch()
+
+
+@needs_root
+def test_nothing_stays_mounted(tmp_path):
+    """Not after the context, and not below a folder that a dead run left."""
+    with disks.mounted(tmp_path / "disk"):
+        assert [tmp_path / "disk"] == [one for one in disks._mounts() if one.is_relative_to(tmp_path)]
+        disks.unmount_below(tmp_path)
+        assert [] == [one for one in disks._mounts() if one.is_relative_to(tmp_path)]
+
+
+def test_who_may_not_mount_is_told_so(tmp_path, monkeypatch):
+    """In one line, before anything is started."""
+    monkeypatch.setattr(disks, "why_not", lambda: "disks of a run's own are mounted by root alone")
+    with pytest.raises(StackError, match="by root alone"), disks.mounted(tmp_path / "disk"):
+        pass
+
+
+@pytest.mark.skipif(memory.why_not() is not None, reason=str(memory.why_not()))
+def test_the_kernel_ends_the_largest_process_of_a_group():
+    """Not the neighbour that took the memory; the group is gone afterwards."""
+    program = "taken = bytearray(200 << 20); print('there', flush=True); input()"
+    with memory.group() as group:
+        victim = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert victim.stdout is not None
+        assert victim.stdin is not None
+        victim.stdout.readline()
+        group.take_in([victim.pid])
+        with group.neighbour():
+            assert -9 == victim.wait(30)
+        victim.stdout.close()
+        victim.stdin.close()
+
+        assert group.kills() >= 1
+    assert not group.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "on", "said"),
+    [
+        ("full", "pipeline", "full strikes one of checkpoint, results, leader"),
+        ("memory", "leader", "memory strikes one of pipeline"),
+        ("reset", "checkpoint", "reset strikes one of leader"),
+        ("kill", "results", "kill strikes one of pipeline, leader"),
+    ],
+)
+def test_a_fault_on_what_it_cannot_strike_is_refused(kind, on, said):
+    """The sentence names the field and what is allowed."""
+    with pytest.raises(ScenarioError, match=rf"s.toml: fault\[0\].on = '{on}': {said}"):
+        scenario.parse({"name": "s", "fault": [{"kind": kind, "on": on, "at": 1}]}, source="s.toml")

@@ -1,0 +1,171 @@
+"""What is taken away is proved by what ends of it; what is refused, by the exit code and the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from harness import faults
+from harness.scenario import Fault
+
+
+class Pipeline:
+    """A pipeline that refuses what it must, or does not; time passes when somebody sleeps."""
+
+    def __init__(self, refuses: bool = True, goes_on: bool = False) -> None:
+        self.up, self.code, self.refuses, self.goes_on = True, None, refuses, goes_on
+        self.did: list[tuple[str, tuple[str, ...]]] = []
+        self.spoiled = False
+
+    def start(self, flags: Sequence[str] = ()) -> None:
+        """Start, or end at once of what it refuses."""
+        self.did.append(("start", tuple(flags)))
+        refused = self.refuses and (self.spoiled or "--other" in flags)
+        self.up, self.code = not refused, 1 if refused else None
+
+    def stop(self) -> None:
+        """End in an orderly way."""
+        self.up, self.code = False, 0
+
+    def kill(self) -> None:
+        """End at once."""
+        self.up, self.code = False, -9
+
+    def pause(self) -> None:
+        """Not asked for here."""
+
+    resume = pause
+
+    def is_up(self) -> bool:
+        """Whether it works."""
+        return self.up
+
+    def expect_end(self) -> None:
+        """It may end by itself."""
+
+    def ended(self) -> int | None:
+        """Its exit code."""
+        return self.code
+
+    def last_line(self) -> str:
+        """Why it refuses."""
+        return "pipeline: no"
+
+
+def time_that_passes():
+    """A clock, and the sleep that moves it."""
+    now = [0.0]
+    return lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+@pytest.mark.parametrize(
+    ("flags", "refused", "refuses", "proved"),
+    [
+        pytest.param(["--new"], False, True, True, id="accepted"),
+        pytest.param(["--other"], True, True, True, id="refused"),
+        pytest.param(["--other"], True, False, False, id="accepted what it must refuse"),
+        pytest.param(["--other"], False, True, False, id="refused what it must accept"),
+    ],
+)
+def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, proved):
+    """A refusal is undone by a start without the change."""
+    pipeline = Pipeline(refuses)
+    fault = Fault(kind="change", at=1, flags=tuple(flags), refused=refused)
+    done = faults.restart(fault, pipeline, 5, *time_that_passes())
+
+    assert proved is done.proved
+    if refused and refuses:
+        assert [("start", ("--other",)), ("start", ())] == pipeline.did
+        assert (1, "pipeline: no") == (done.proof["code"], done.proof["said"])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Three batches of a query, with state."""
+    for number in range(3):
+        for log in ("offsets", "commits"):
+            (tmp_path / "checkpoint" / "q" / log).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "checkpoint" / "q" / log / str(number)).write_text(f"v1\n{number}")
+    (tmp_path / "checkpoint" / "q" / "state" / "0" / "0").mkdir(parents=True)
+    (tmp_path / "checkpoint" / "q" / "state" / "0" / "0" / "1.delta").write_text("state")
+    return tmp_path / "checkpoint"
+
+
+def contents(folder):
+    """Every file of a folder."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [("truncated", "q/offsets/2"), ("missing", "q/offsets/1"), ("state_lost", "q/state/0/0/1.delta")],
+)
+def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind, changed):
+    """The damage is one file's, and nothing of it is left."""
+    before, seen = contents(checkpoint), []
+
+    class Looks(Pipeline):
+        def start(self, flags: Sequence[str] = ()) -> None:
+            seen.append(contents(checkpoint))
+            self.spoiled = seen[-1] != before
+            super().start(flags)
+
+    fault = Fault(kind=kind, at=1, query="page_views")
+    done = faults.restart_spoiled(fault, Looks(), checkpoint, "q", tmp_path / "kept", 5, *time_that_passes())
+
+    assert done.proved
+    assert {changed} == {name for name in before if seen[0].get(name) != before[name]}
+    assert [before] == seen[1:]
+
+
+def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint):
+    """The results have grown since the copy was made."""
+    batches, seen = [1], []
+
+    class Works(Pipeline):
+        def start(self, flags: Sequence[str] = ()) -> None:
+            seen.append(contents(checkpoint))
+            batches[0] += 1
+            self.spoiled = len(seen) == 2
+            (checkpoint / "q" / "commits" / str(10 + len(seen))).write_text("v1")
+            super().start(flags)
+
+    fault = Fault(kind="older", at=1)
+    done = faults.restart_on_an_older(
+        fault, Works(), checkpoint, lambda: batches[0], tmp_path / "kept", 5, *time_that_passes()
+    )
+
+    assert done.proved
+    assert seen[0] == seen[1]
+    assert "q/commits/11" in seen[2]
+
+
+@pytest.mark.parametrize(
+    ("immune", "gone", "proved"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+    ids=["it ends", "it goes on", "nothing was taken"],
+)
+def test_what_is_taken_away_must_be_gone_and_missed(immune, gone, proved):
+    """A victim that goes on was not struck, and a disk that stayed as it was struck nobody."""
+    pipeline = Pipeline()
+    did: list[str] = []
+
+    def take() -> bool:
+        did.append("take")
+        pipeline.up = immune
+        return gone
+
+    done = faults.take_away(
+        Fault(kind="full", on="checkpoint", at=1, for_s=2),
+        {"pipeline": pipeline},
+        take,
+        lambda: did.append("give back"),
+        lambda: {"full": True},
+        5,
+        *time_that_passes(),
+    )
+
+    assert proved is done.proved
+    assert ["take", "give back"] == did
+    assert pipeline.is_up()
