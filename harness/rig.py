@@ -33,6 +33,7 @@ class Rig:
     load: Load
     cpu: Cpu
     wires: Mapping[int, Wire]
+    history: Recorder
 
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
@@ -69,7 +70,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
     cpu = Cpu(history, system, cluster, load, checkpoint)
     wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
-    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, wires)
+    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, wires, history)
 
 
 def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:

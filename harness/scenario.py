@@ -88,6 +88,8 @@ FAULTS_OF_PROCESSES = ("stop", "kill", "pause")
 FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
 """`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
+FAULTS_OF_RECORDS = ("retention",)
+"""`retention` deletes records of the clickstream that a stopped pipeline has not read."""
 CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
 FAULT_TARGETS = ("pipeline", "leader", "two brokers", "all brokers", *(f"broker {number}" for number in range(1, 6)))
 """`leader` is the broker that leads the first partition of the clickstream."""
@@ -99,7 +101,15 @@ class Fault:
 
     kind: str = field(
         default="kill",
-        metadata={"choices": ("crash", *FAULTS_OF_PROCESSES, *FAULTS_OF_THE_CLUSTER, *FAULTS_OF_NETWORK)},
+        metadata={
+            "choices": (
+                "crash",
+                *FAULTS_OF_PROCESSES,
+                *FAULTS_OF_THE_CLUSTER,
+                *FAULTS_OF_RECORDS,
+                *FAULTS_OF_NETWORK,
+            )
+        },
     )
     point: str = field(
         default="after offsets", metadata={"choices": CRASH_POINTS, "doc": "of a micro-batch, for a crash"}
@@ -110,6 +120,7 @@ class Fault:
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
+    flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

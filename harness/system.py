@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -84,14 +84,18 @@ class System:
         """The process id, or None before the start."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
-        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own."""
+    def start(self, extra: Sequence[str] = ()) -> None:
+        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
+
+        `extra` is appended to its command line, for this start alone.
+        """
         if self._starts:
             self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
         self._starts += 1
         self.started.clear()
-        self._process = processes.spawn(self._args, log=self._log, stdout=subprocess.PIPE)
-        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=self._args)
+        args = [*self._args, *extra]
+        self._process = processes.spawn(args, log=self._log, stdout=subprocess.PIPE)
+        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()
         self._down = False
@@ -102,6 +106,14 @@ class System:
             last = self.last_line()
             self._history.write("process", name="pipeline", event="died", code=code, last=last)
             raise StackError(f"the pipeline ended by itself with code {code}: {last}; see {self._log}")
+
+    def expect_end(self) -> None:
+        """That it ends by itself belongs to the plan: `check` is silent until the next start."""
+        self._down = True
+
+    def code(self) -> int | None:
+        """The exit code of the process, None while it runs."""
+        return None if self._process is None else self._process.poll()
 
     def last_line(self) -> str:
         """The last line of the process's log that says something."""

@@ -5,7 +5,7 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,8 @@ from harness.scenario import Fault
 LOOK_EVERY_S = 0.05
 TAKES_S = 30.0
 MISSES_MAX = 5
+UNREAD_MIN = 300
+"""Records that must have come after the stop before they are deleted: enough to be seen in every result."""
 
 
 class Target(Protocol):
@@ -40,6 +42,35 @@ class Target(Protocol):
 
     def is_up(self) -> bool:
         """Whether it does its work."""
+
+
+class Refusing(Target, Protocol):
+    """A pipeline that may refuse to start, and say why."""
+
+    def start(self, extra: Sequence[str] = ()) -> None:
+        """Start it, with further flags."""
+
+    def expect_end(self) -> None:
+        """Its end is part of the plan."""
+
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+
+    def last_line(self) -> str:
+        """What it said last."""
+
+
+class Log(Protocol):
+    """A partition of a topic, as its broker has it."""
+
+    def begin(self) -> int:
+        """The first offset that is there."""
+
+    def end(self) -> int:
+        """The offset of the next record."""
+
+    def delete(self, before: int) -> None:
+        """Remove what lies before an offset, and write it down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +156,46 @@ def crash(
         misses += 1
     proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
     return Struck(fault, hit.at_s, proof, round(clock(), 3) if healed else None)
+
+
+def expire(
+    fault: Fault,
+    pipeline: Refusing,
+    log: Log,
+    has_passed: Callable[[int], bool],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Delete records that a stopped pipeline has not read, start it to see whether it refuses, then with the flags.
+
+    It took where records that came after the stop are gone. `has_passed` says whether the pipeline has gone on past an
+    offset; one that does so without the flags has not refused, and is let alone.
+    """
+    before, at_s = pipeline.is_up(), clock()
+    pipeline.stop()
+    stopped_at = log.end()
+    _eventually(lambda: log.end() >= stopped_at + UNREAD_MIN, patience_s, clock, sleep)
+    asked = log.end()
+    log.delete(asked)
+    begin = log.begin()
+    pipeline.start()
+    pipeline.expect_end()
+    _eventually(lambda: pipeline.code() is not None or has_passed(begin), patience_s, clock, sleep)
+    refused = {"code": code, "said": pipeline.last_line()} if (code := pipeline.code()) is not None else None
+    if refused:
+        pipeline.start(fault.flags)
+    healed = _eventually(pipeline.is_up, patience_s, clock, sleep)
+    proof = {
+        "up_before": before,
+        "up_after": {"records": begin < stopped_at + UNREAD_MIN},
+        "struck_s": round(at_s, 3),
+        "stopped_at": stopped_at,
+        "asked": asked,
+        "begin": begin,
+        "refused": refused,
+    }
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
 def spoil(
