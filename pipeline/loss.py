@@ -41,8 +41,8 @@ class Lost:
     def __str__(self) -> str:
         place = f"{self.topic}-{self.partition}"
         return (
-            f"{place}: {self.records:,} records lost, {', '.join(self.queries)} has read up to offset {self.first:,}"
-            f" and the partition begins at {self.before:,}"
+            f"{place}: {self.records:,} records lost to {', '.join(self.queries)}"
+            f" (read up to offset {self.first:,}, the partition begins at {self.before:,})"
         )
 
 

@@ -116,8 +116,9 @@ def _offsets(bootstrap: str, topics: Collection[str], spec: OffsetSpec) -> dict[
 
 def delete_records(bootstrap: str, topic: str, partition: int, before: int) -> None:
     """Remove the messages of a partition that lie before an offset, as retention does."""
+    admin = _admin(bootstrap)
     with _one_line(bootstrap):
-        removed = _admin(bootstrap).delete_records([TopicPartition(topic, partition, before)], request_timeout=ADMIN_S)
+        removed = admin.delete_records([TopicPartition(topic, partition, before)], request_timeout=ADMIN_S)
         for future in removed.values():
             future.result(timeout=2 * ADMIN_S)
 
