@@ -202,7 +202,11 @@ def _follow(queries: list[StreamingQuery], stop: list[int], gone: Callable[[str]
         progress.report()
         for query in queries:
             if not query.isActive:
-                raise JobError(f"query {query.name} died: {gone(query.name) or _died_of(query)}")
+                why = gone(query.name) or _died_of(query)
+                for other in queries:
+                    # If Spark ended under them their complaints would stand below the reason.
+                    _quietly(other.stop)
+                raise JobError(f"query {query.name} died: {why}")
         time.sleep(LOOK_EVERY_S)
     for query in queries:
         _stop_between_batches(query)
@@ -272,7 +276,7 @@ def _look_for_topics(
 def _quietly(end: Callable[[], None]) -> None:
     try:
         end()
-    except (Py4JJavaError, ConnectionError, OSError):
+    except (Py4JJavaError, PySparkException, ConnectionError, OSError):
         return
 
 

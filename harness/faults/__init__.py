@@ -172,9 +172,10 @@ def expire(
     It took where records that came after the stop are gone. `has_passed` says whether the pipeline has gone on past an
     offset; one that does so without the flags has not refused, and is let alone.
     """
-    before, at_s = pipeline.is_up(), clock()
+    before = pipeline.is_up()
     pipeline.stop()
-    stopped_at = log.end()
+    # Its last batches end while it stops; what the fault costs counts from here.
+    at_s, stopped_at = clock(), log.end()
     _eventually(lambda: log.end() >= stopped_at + UNREAD_MIN, patience_s, clock, sleep)
     asked = log.end()
     log.delete(asked)

@@ -245,9 +245,9 @@ class Read:
 
 
 @pytest.fixture
-def read(cluster, tmp_path, request) -> Read:
+def read(cluster, tmp_path) -> Read:
     """Topics of the test's own, read to their end."""
-    prefix = f"{request.node.name.split('[')[0][:60]}-{len(request.node.name)}-"
+    prefix = f"{tmp_path.name}-"
     names = [*TOPICS, QUERIES["page_views"].topic, QUERIES["dead_letter"].topic]
     topics.create(cluster.bootstrap, {prefix + name: {} for name in names}, 1, 1)
     produce(cluster.bootstrap, 0, prefix)
