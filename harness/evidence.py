@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,13 +57,43 @@ def gather(run: Run) -> Evidence:
     batches = {query: [] if run.scenario.black_box else _batches(run, query, prefix) for query in queries}
     batch_of = {query: _index(run, query, sent, batches[query]) for query in queries}
     load = run.scenario.load
-    return Evidence(run, sent, batches, batch_of, measures.span(sent, load.warm_up_s, load.duration_s))
+    gathered = Evidence(run, sent, batches, batch_of, measures.span(sent, load.warm_up_s, load.duration_s))
+    return gathered if run.scenario.black_box else replace(gathered, batch_of=_without_deleted(gathered))
 
 
 def _index(run: Run, query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) -> Array:
     if run.scenario.black_box:
         return np.full(len(sent["n"]), -1, dtype=np.int64)
     return measures.batch_of(query, sent, batches)
+
+
+def _without_deleted(gathered: Evidence) -> dict[str, Array]:
+    """`batch_of`, where records that were deleted before the batch that covers their offsets read them are read by none."""
+    found = dict(gathered.batch_of)
+    for query, index in found.items():
+        for event in gathered.run.of_kind("deleted"):
+            index = np.where(deleted(gathered, query, event), len(gathered.batches[query]), index)
+        found[query] = index
+    return found
+
+
+def deleted(gathered: Evidence, query: str, event: Mapping[str, Any]) -> Array:
+    """Which rows of `sent` a deletion took from a query before it read them."""
+    sent, index, batches = gathered.sent, gathered.batch_of[query], gathered.batches[query]
+    from_s = np.array([*_read_s(gathered, query), np.inf])
+    gone = (sent["topic"] == event["topic"]) & (sent["partition"] == event["partition"])
+    gone &= (sent["offset"] >= 0) & (sent["offset"] < event["before_offset"])
+    unread: Array = gone & (index >= 0) & (from_s[np.clip(index, 0, len(batches))] > event["at_s"])
+    return unread
+
+
+def _read_s(gathered: Evidence, query: str) -> list[float]:
+    """When each batch began to read: of one that was run again, its second reading, unless it was committed without."""
+    batches, begun, unread = gathered.batches[query], started_s(gathered.run), skipped(gathered, query)
+    return [
+        max([one.begun_s, *(at for at in begun if at < one.committed_s and one.number not in unread)])
+        for one in batches
+    ]
 
 
 def _batches(run: Run, query: str, prefix: str) -> list[Batch]:

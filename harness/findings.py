@@ -100,12 +100,19 @@ def _of_query(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anom
 
 
 def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
-    never = np.flatnonzero(gathered.batch_of[query] == len(gathered.batches[query]))
+    never = gathered.batch_of[query] == len(gathered.batches[query])
+    gone = np.zeros(len(never), dtype=bool)
+    for event in gathered.run.of_kind("deleted"):
+        gone |= never & evidence.deleted(gathered, query, event)
     sent = gathered.sent
-    for row in never[:1000]:
-        key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
-        why = f"one of {len(never)} acknowledged records that no batch of {query} covers"
-        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
+    for rows, what in (
+        (gone, f"deleted from the topic before {query} had read them"),
+        (never & ~gone, f"that no batch of {query} covers"),
+    ):
+        for row in np.flatnonzero(rows)[:1000]:
+            key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
+            why = f"one of {rows.sum()} acknowledged records {what}"
+            yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
 
 
 def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:

@@ -38,6 +38,7 @@ class Rig:
     wires: Mapping[int, Wire]
     disks: Mapping[str, Disk]
     """By whose it is: `checkpoint`, `results` or ``broker N``; those alone that a fault of the scenario is about."""
+    history: Recorder
 
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
@@ -76,7 +77,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
     cpu = Cpu(history, system, cluster, load, checkpoint)
     wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
-    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks)
+    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks, history)
 
 
 def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:

@@ -96,6 +96,8 @@ file cut short, without one, without a file of its state, or with a checkpoint t
 FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
 """`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
+FAULTS_OF_RECORDS = ("retention",)
+"""`retention` deletes records of the clickstream that a stopped pipeline has not read."""
 CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
 FAULT_TARGETS = (
     "pipeline",
@@ -115,7 +117,7 @@ DISKS_OF_THE_PIPELINE = ("checkpoint", "results")
 BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
 ONE_BROKER = tuple(one for one in BROKERS if not one.endswith("brokers"))
 STRIKES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS), ("pipeline",)),
+    **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS, *FAULTS_OF_RECORDS), ("pipeline",)),
     **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS)),
     **dict.fromkeys(FAULTS_OF_THE_CLUSTER, ("pipeline", *BROKERS)),
     **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
@@ -137,6 +139,7 @@ class Fault:
                 *FAULTS_OF_NETWORK,
                 *FAULTS_OF_DISKS,
                 *FAULTS_OF_RESTARTS,
+                *FAULTS_OF_RECORDS,
             )
         },
     )

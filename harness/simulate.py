@@ -22,7 +22,7 @@ from harness.model import Row
 from harness.oracle.watermarks import lawful
 from harness.scenario import Scenario
 from harness.workload import TOPICS
-from pipeline.schema import QUERIES, WATERMARK_DELAY_S
+from pipeline.schema import CLICKSTREAM, QUERIES, WATERMARK_DELAY_S
 
 START_S = 1_767_000_000.0
 BATCH_S = 1.5
@@ -30,8 +30,11 @@ COMMIT_S = 0.5
 CHUNK = 50_000
 
 
-def simulate(directory: Path, scenario: Scenario) -> None:
-    """Write the run directory of a pipeline that reads every 1.5 s and commits half a second later."""
+def simulate(directory: Path, scenario: Scenario, expired_s: float | None = None) -> None:
+    """Write the run directory of a pipeline that reads every 1.5 s and commits half a second later.
+
+    At `expired_s` seconds of load all that is in partition 0 of the clickstream is deleted.
+    """
     (directory / "logs").mkdir(parents=True)
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
     manifest = {
@@ -50,7 +53,9 @@ def simulate(directory: Path, scenario: Scenario) -> None:
     sent = _sent(directory, scenario)
     events = [{"t": START_S - 5, "kind": "process", "name": "pipeline", "event": "start", "pid": 1}]
     for number, query in enumerate(QUERIES):
-        events += _checkpoint(directory, query, sent, offset_s=0.1 * number)
+        events += _checkpoint(directory, query, sent, 0.1 * number, expired_s)
+    if expired_s is not None:
+        events.append(_deletion(sent, expired_s))
     events += [_sample(at) for at in range(-5, round(float(sent["due_us"].max()) / 1e6 - START_S) + 5)]
     _write_history(directory, events)
     gathered = evidence.gather(history.read(directory))
@@ -104,12 +109,32 @@ def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
     return columns | {"name": np.array(TOPICS)[columns["topic"]]}
 
 
-def _checkpoint(directory: Path, query: str, sent: Mapping[str, Array], offset_s: float) -> list[dict[str, Any]]:
+def _deletion(sent: Mapping[str, Array], expired_s: float) -> dict[str, Any]:
+    """The happening of a deletion of all that was acknowledged before."""
+    at_s = START_S + expired_s
+    before = int(sent["offset"][_in_partition(sent) & (sent["acked_us"] / 1e6 < at_s)].max()) + 1
+    place = {"topic": CLICKSTREAM, "partition": 0}
+    return {"t": at_s, "kind": "deleted", **place, "before_offset": before, "at_s": at_s}
+
+
+def _in_partition(sent: Mapping[str, Array]) -> Array:
+    """Rows of partition 0 of the clickstream."""
+    chosen: Array = (sent["name"] == CLICKSTREAM) & (sent["partition"] == 0)
+    return chosen
+
+
+def _checkpoint(
+    directory: Path, query: str, sent: Mapping[str, Array], offset_s: float, expired_s: float | None
+) -> list[dict[str, Any]]:
     """Offsets and commits of the query's batches; returns the commits' happenings."""
     index = ((sent["acked_us"] / 1e6 - START_S - offset_s) // BATCH_S + 1).astype(np.int64)
     count = int(index.max()) + 1
     reads = QUERIES[query].reads
-    newest = _newest(sent, index, count, reads)
+    gone = np.zeros(len(index), dtype=bool)
+    if expired_s is not None:
+        reads_at_s = offset_s + index * BATCH_S + COMMIT_S
+        gone = _in_partition(sent) & (sent["acked_us"] / 1e6 < START_S + expired_s) & (reads_at_s > expired_s)
+    newest = _newest(sent, np.where(gone, count, index), count, reads)
     ends = _ends(sent, index, count, reads)
     marks = lawful(newest, reads, {0}, WATERMARK_DELAY_S * 1000)
     events = []
@@ -134,7 +159,7 @@ def _newest(sent: Mapping[str, Array], index: Array, count: int, reads: tuple[st
     """For each batch the newest event time that it read, by topic."""
     newest: list[dict[str, int]] = [{} for _ in range(count)]
     for topic in reads:
-        rows = (sent["malformed"] == 0) & (sent["name"] == topic)
+        rows = (sent["malformed"] == 0) & (sent["name"] == topic) & (index < count)
         latest = np.full(count, -1, dtype=np.int64)
         np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
         for number in np.flatnonzero(latest >= 0).tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +124,51 @@ def _restart(rig: Rig, fault: Fault) -> Struck:
     return faults.restart(fault, pipeline, patience_s, *CLOCKS)
 
 
+def _expired(rig: Rig, fault: Fault) -> Struck:
+    """Ours is told by its own flag to go on; another pipeline by the flags of the fault."""
+    log = Partition(rig, CLICKSTREAM, 0)
+    flags = fault.flags if fault.flags or rig.scenario.pipeline.command else ("--accept-loss",)
+
+    def has_passed(offset: int) -> bool:
+        readers = [name for name, query in rig.scenario.queries.items() if CLICKSTREAM in query.reads]
+        goal = {(log.name, log.partition): offset}
+        return rig.system.is_up() and (
+            rig.scenario.black_box or all(rig.checkpoint.reached(name, goal) for name in readers)
+        )
+
+    done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, _patience(rig), *CLOCKS)
+    rig.system.check()
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of an input topic at the brokers of the rig; what is deleted from it stands in the history."""
+
+    rig: Rig
+    topic: str
+    partition: int
+
+    @property
+    def name(self) -> str:
+        """The topic's name at the brokers."""
+        return self.rig.cluster.topic_prefix + self.topic
+
+    def begin(self) -> int:
+        """The first offset that is there."""
+        return topics.begin_offsets(self.rig.cluster.bootstrap, [self.name])[self.name][self.partition]
+
+    def end(self) -> int:
+        """The offset of the next record."""
+        return topics.end_offsets(self.rig.cluster.bootstrap, [self.name])[self.name][self.partition]
+
+    def delete(self, before: int) -> None:
+        """Remove what lies before an offset, and write down what is gone."""
+        topics.delete_records(self.rig.cluster.bootstrap, self.name, self.partition, before)
+        place = {"topic": self.topic, "partition": self.partition}
+        self.rig.history.write("deleted", **place, before_offset=self.begin(), at_s=round(time.time(), 4))
+
+
 WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "crash": _crash,
     "roll": _roll,
@@ -132,6 +178,7 @@ WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     **dict.fromkeys(FAULTS_OF_DISKS, _disk),
     **dict.fromkeys(FAULTS_OF_RESTARTS, _restart),
     "memory": _memory,
+    "retention": _expired,
 }
 """Kind of fault → the way of striking it."""
 

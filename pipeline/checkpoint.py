@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.schema import QUERIES
 from pipeline.settings import Settings
 
 RESTORE = "restore it, or start with a new checkpoint"
+Place = tuple[str, int]
+"""A topic and a partition of it."""
 
 
 class CheckpointError(Exception):
     """The checkpoint must not be continued; the message is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a query is, as exclusive ends by topic and partition; both are empty before its first batch.
+
+    `read` is where the next record comes from; `begun` is as far or further: the batch that is to be run again ends there.
+    """
+
+    read: Mapping[Place, int] = field(default_factory=dict)
+    begun: Mapping[Place, int] = field(default_factory=dict)
 
 
 def agree(settings: Settings) -> None:
@@ -42,13 +57,31 @@ def agree(settings: Settings) -> None:
         raise CheckpointError(f"checkpoint {settings.checkpoint} was made by other settings: {'; '.join(differences)}")
 
 
-def sign(settings: Settings) -> None:
-    """Write down what the checkpoint is made by; only now, since a job that could not start has made none."""
-    path = _signature(settings)
+def sign(settings: Settings, topics: Mapping[str, str]) -> None:
+    """Write down what the checkpoint is made by, and from which topics (name → id).
+
+    Only now, since a job that could not start has made none.
+    """
+    _write(settings, _signature(settings), settings.of_state())
+    _write(settings, _sources(settings), topics)
+
+
+def topics(settings: Settings) -> dict[str, str]:
+    """The id of each topic that the checkpoint was made from; empty where it does not say."""
+    path = _sources(settings)
+    try:
+        return {str(name): str(known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); {RESTORE}") from error
+
+
+def _write(settings: Settings, path: Path, content: Mapping[str, object]) -> None:
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(settings.of_state(), indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"checkpoint {settings.checkpoint} cannot be written: {error.strerror}") from error
@@ -56,6 +89,10 @@ def sign(settings: Settings) -> None:
 
 def _signature(settings: Settings) -> Path:
     return Path(_local(settings.checkpoint)) / "settings.json"
+
+
+def _sources(settings: Settings) -> Path:
+    return Path(_local(settings.checkpoint)) / "topics.json"
 
 
 def whole(settings: Settings) -> None:
@@ -110,6 +147,39 @@ def _not_behind(folder: Path, log: Path, begun: list[int]) -> None:
             f"checkpoint {folder}: older than its results: it is at batch {newest}, {log.parent} holds batch"
             f" {written[-1]}, and what comes next would be skipped; restore the newer one, or move both away"
         )
+
+
+def reach(settings: Settings, query: str) -> Reach:
+    """How far a query is. The checkpoint must be whole."""
+    folder = Path(_local(settings.checkpoint)) / query
+    begun, committed = _numbers(folder / "offsets"), _numbers(folder / "commits")
+    if settings.sinks[query] == "parquet":
+        # A batch that the sink has is committed as it is: Spark does not read its records again.
+        committed += _numbers(Path(_local(settings.output)) / query / "_spark_metadata")
+    if not begun:
+        return Reach()
+    read = [number for number in begun if number <= max(committed, default=-1)]
+    if read:
+        return Reach(_ends(folder / "offsets" / str(read[-1])), _ends(folder / "offsets" / str(begun[-1])))
+    first: dict[Place, int] = {}
+    for path in sorted((folder / "sources").glob("*/0")):
+        first |= _ends(path, above=1)
+    return Reach(first, _ends(folder / "offsets" / str(begun[-1])))
+
+
+def _ends(path: Path, above: int = 2) -> dict[Place, int]:
+    """The offsets of a log entry: a line a source, below its version and, of a batch, its metadata."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[above:]
+        return {
+            (topic, int(partition)): int(end)
+            for line in lines
+            if line != "-"
+            for topic, ends in json.loads(line).items()
+            for partition, end in ends.items()
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path}: damaged ({error}); {RESTORE}") from error
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,16 +25,17 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import checkpoint, transforms
+from pipeline import broker, checkpoint, loss, transforms
 from pipeline import settings as flags
-from pipeline.checkpoint import CheckpointError
+from pipeline.broker import BrokerError
+from pipeline.checkpoint import CheckpointError, Reach
+from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, say
 from pipeline.schema import QUERIES
 from pipeline.settings import Settings
 
 LOOK_EVERY_S = 0.2
-BETWEEN_BATCHES_S = 15.0
-BROKER_TIMEOUT_MS = 5_000
+BETWEEN_BATCHES_S = 5.0
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
@@ -53,12 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint.whole(settings)
         spark = session(settings)
         try:
-            _look_for_topics(spark, settings)
-            checkpoint.sign(settings)
-            _follow(start(spark, settings), stop)
+            topics, lost = _look_for_records(spark, settings, settings.queries)
+            if lost:
+                print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
+            checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
+            _follow(start(spark, settings), stop, partial(_gone, spark, settings))
         finally:
             _quietly(spark.stop)
-    except (JobError, CheckpointError) as error:
+    except (JobError, CheckpointError, BrokerError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 1
     except (Py4JJavaError, PySparkException) as error:
@@ -166,6 +169,7 @@ def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
         .option("kafka.bootstrap.servers", settings.bootstrap)
         .option("subscribe", settings.topic_prefix + topic)
         .option("startingOffsets", settings.starting_offsets)
+        .option("failOnDataLoss", "false" if settings.accept_loss else "true")
     )
     if settings.max_offsets_per_trigger:
         reader = reader.option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
@@ -198,13 +202,17 @@ def _as_records(result: DataFrame, name: str) -> DataFrame:
     return result.select(F.concat_ws("|", *map(text, query.identity)).alias("key"), value.alias("value"))
 
 
-def _follow(queries: list[StreamingQuery], stop: list[int]) -> None:
+def _follow(queries: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]) -> None:
     progress = Progress(queries)
     while not stop:
         progress.report()
         for query in queries:
             if not query.isActive:
-                raise JobError(f"query {query.name} died: {_died_of(query)}")
+                why = gone(query.name) or _died_of(query)
+                for other in queries:
+                    # If Spark ended under them their complaints would stand below the reason.
+                    _quietly(other.stop)
+                raise JobError(f"query {query.name} died: {why}")
         time.sleep(LOOK_EVERY_S)
     _stop_between_batches(queries)
     progress.report()
@@ -237,42 +245,50 @@ def _cause(text: str) -> str:
     return (causes or lines or ["no reason given"])[-1 if causes else 0]
 
 
-def _look_for_topics(spark: SparkSession, settings: Settings) -> None:
-    """Say at once which broker or topic is not there; Spark alone would wait for it."""
-    names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
-    names |= {
-        settings.topic_prefix + QUERIES[name].topic for name in settings.queries if settings.sinks[name] == "kafka"
-    }
-    missing = sorted(names - _topics(spark, settings.bootstrap))
-    if missing:
-        raise JobError(f"no topic {', '.join(missing)} at {settings.bootstrap}: create it first")
-
-
-def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
-    jvm = spark._jvm
-    assert jvm is not None
-    properties = jvm.java.util.Properties()
-    for name, value in (
-        ("bootstrap.servers", bootstrap),
-        ("request.timeout.ms", str(BROKER_TIMEOUT_MS)),
-        ("default.api.timeout.ms", str(BROKER_TIMEOUT_MS)),
-    ):
-        properties.setProperty(name, value)
-    admin = jvm.org.apache.kafka.clients.admin.Admin.create(properties)
+def _gone(spark: SparkSession, settings: Settings, query: str) -> str | None:
+    """What a query that has died misses at the brokers: Spark says neither which topic nor how many records."""
     try:
-        return set(admin.listTopics().names().get())
-    except Py4JJavaError as error:
+        _look_for_records(spark, settings, (query,))
+    except (JobError, CheckpointError, BrokerError) as error:
+        return str(error)
+    return None
+
+
+def _look_for_records(
+    spark: SparkSession, settings: Settings, queries: Sequence[str]
+) -> tuple[dict[str, Topic], list[Lost]]:
+    """The topics that are read and what of them is lost; refuses where one is gone, or more than is accepted."""
+    reaches = {name: checkpoint.reach(settings, name) for name in queries}
+    _look_for_topics(spark, settings, queries, reaches)
+    names = {settings.topic_prefix + topic for name in queries for topic in QUERIES[name].reads}
+    topics = broker.topics(spark, settings.bootstrap, names)
+    loss.same(reaches, checkpoint.topics(settings), topics)
+    lost = loss.lost(reaches, topics)
+    if lost and not settings.accept_loss:
+        raise loss.refuse(lost)
+    return topics, lost
+
+
+def _look_for_topics(
+    spark: SparkSession, settings: Settings, queries: Sequence[str], reaches: Mapping[str, Reach]
+) -> None:
+    """Say at once which broker or topic is not there; Spark alone would wait for it."""
+    names = {settings.topic_prefix + topic for name in queries for topic in QUERIES[name].reads}
+    names |= {settings.topic_prefix + QUERIES[name].topic for name in queries if settings.sinks[name] == "kafka"}
+    there = broker.names(spark, settings.bootstrap)
+    if gone := sorted(loss.gone(reaches, there)):
         raise JobError(
-            f"no broker answers at {bootstrap} within {BROKER_TIMEOUT_MS // 1000} s: is it running?"
-        ) from error
-    finally:
-        admin.close(jvm.java.time.Duration.ofMillis(0))
+            f"topic {', '.join(gone)} was deleted at {settings.bootstrap} after it was read from: what was not read"
+            " is lost; make it again and start with a new checkpoint"
+        )
+    if missing := sorted(names - there):
+        raise JobError(f"no topic {', '.join(missing)} at {settings.bootstrap}: create it first")
 
 
 def _quietly(end: Callable[[], None]) -> None:
     try:
         end()
-    except (Py4JError, ConnectionError, OSError):
+    except (Py4JError, PySparkException, ConnectionError, OSError):
         return
 
 

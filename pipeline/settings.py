@@ -51,6 +51,7 @@ class Settings:
     state_store: str
     starting_offsets: str
     max_offsets_per_trigger: int | None
+    accept_loss: bool
     conversions: str
     deduplicate: bool
     checkpoint_manager: str
@@ -84,7 +85,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     }
     plain = ("bootstrap", "checkpoint", "output", "jars", "topic_prefix", "master", "state_store", "starting_offsets")
     values |= {
-        name: getattr(args, name) for name in (*plain, "deduplicate", "max_offsets_per_trigger", "driver_memory")
+        name: getattr(args, name)
+        for name in (*plain, "deduplicate", "max_offsets_per_trigger", "accept_loss", "driver_memory")
     }
     return Settings(**values, queries=queries, sinks=sinks, conf=tuple(args.conf))
 
@@ -132,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
     add("--max-offsets-per-trigger", type=_positive, metavar="N", help="rate limit, records a batch and query")
+    add(
+        "--accept-loss",
+        action="store_true",
+        help="go on after records that Kafka deleted before they were read, at the start (which says how many) and"
+        " later; the default refuses, or ends",
+    )
     add("--driver-memory", default="1g", help="heap of the driver")
     add(
         "--conf",

@@ -14,6 +14,7 @@ from harness.faults.crash import Query
 from harness.faults.crash import strike as strike_at
 from harness.faults.network import Wire
 from harness.faults.restarts import Restartable, restart, restart_on_an_older, restart_spoiled
+from harness.faults.retention import expire
 from harness.faults.surroundings import take_away
 from harness.faults.target import TAKES_S, Struck, Target, eventually
 from harness.scenario import Fault
@@ -24,6 +25,7 @@ __all__ = [
     "Target",
     "chosen",
     "crash",
+    "expire",
     "restart",
     "restart_on_an_older",
     "restart_spoiled",

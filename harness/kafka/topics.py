@@ -109,15 +109,31 @@ def widen(bootstrap: str, names: Collection[str]) -> None:
 
 def end_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:
     """Topic → partition → the offset that the next message will get."""
+    return _offsets(bootstrap, topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the package's stub has none
+
+
+def begin_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:
+    """Topic → partition → the offset of the first message that is still there, or would be."""
+    return _offsets(bootstrap, topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # the package's stub has none
+
+
+def _offsets(bootstrap: str, topics: Collection[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
     admin = _admin(bootstrap)
     with _one_line(bootstrap):
-        partitions = _partitions(admin, topics)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the package's stub has none
-        asked = admin.list_offsets(dict.fromkeys(partitions, latest), request_timeout=ADMIN_S)
-        ends: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+        asked = admin.list_offsets(dict.fromkeys(_partitions(admin, topics), spec), request_timeout=ADMIN_S)
+        found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
         for place, future in asked.items():
-            ends[place.topic][place.partition] = future.result().offset
-    return ends
+            found[place.topic][place.partition] = future.result().offset
+    return found
+
+
+def delete_records(bootstrap: str, topic: str, partition: int, before: int) -> None:
+    """Remove the messages of a partition that lie before an offset, as retention does."""
+    admin = _admin(bootstrap)
+    with _one_line(bootstrap):
+        removed = admin.delete_records([TopicPartition(topic, partition, before)], request_timeout=ADMIN_S)
+        for future in removed.values():
+            future.result(timeout=2 * ADMIN_S)
 
 
 def read(bootstrap: str, topics: Collection[str]) -> Iterator[Message]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import confluent_kafka
@@ -18,7 +21,7 @@ from harness import jars, workload
 from harness.kafka import topics
 from harness.load.engine import PRODUCER
 from harness.workload import TOPICS, Workload
-from pipeline.schema import QUERIES
+from pipeline.schema import CLICKSTREAM, QUERIES
 
 pytestmark = pytest.mark.e2e
 
@@ -44,15 +47,15 @@ def prepared(cluster) -> None:
     produce(cluster.bootstrap, 0)
 
 
-def produce(bootstrap: str, first: int) -> None:
+def produce(bootstrap: str, first: int, prefix: str = "") -> None:
     """2,000 events from this number on, and what closes their windows."""
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **PRODUCER})
     shape = Workload(time_scale=600)
     events = workload.batch(shape, 7, 100, first, 2000)
     for topic, key, value in zip(events.topic.tolist(), events.keys, events.values, strict=True):
-        producer.produce(TOPICS[topic], value, key)
+        producer.produce(prefix + TOPICS[topic], value, key)
     for event in workload.flush(shape, int(events.event_time_ms.max())):
-        producer.produce(event.topic, event.value, event.key)
+        producer.produce(prefix + event.topic, event.value, event.key)
     assert 0 == producer.flush(30)
 
 
@@ -203,6 +206,140 @@ def test_a_broker_that_is_not_there_is_named(tmp_path):
 
     assert 1 == run.returncode
     assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Page views and dead letters that have read all of topics of their own, and stopped."""
+
+    bootstrap: str
+    folder: Path
+    prefix: str
+
+    @property
+    def clicks(self) -> str:
+        """The clickstream's topic."""
+        return self.prefix + CLICKSTREAM
+
+    def arguments(self, *more: str) -> list[str]:
+        """The job's command line."""
+        which = ("--queries", "page_views,dead_letter", "--topic-prefix", self.prefix)
+        return arguments(self.bootstrap, self.folder, *which, *more)
+
+    def more(self) -> None:
+        """Records that no query has read."""
+        produce(self.bootstrap, 100_000, self.prefix)
+
+    def end(self) -> int:
+        """Where the clickstream ends."""
+        return topics.end_offsets(self.bootstrap, [self.clicks])[self.clicks][0]
+
+    def expire(self) -> int:
+        """Delete all of the clickstream, as retention does; returns where it begins now."""
+        topics.delete_records(self.bootstrap, self.clicks, 0, self.end())
+        return topics.begin_offsets(self.bootstrap, [self.clicks])[self.clicks][0]
+
+    def newest(self, query: str) -> int:
+        """The query's last batch."""
+        return max(int(path.name) for path in (self.folder / "checkpoint" / query / "commits").glob("[0-9]*"))
+
+
+@pytest.fixture
+def read(cluster, tmp_path) -> Read:
+    """Topics of the test's own, read to their end."""
+    prefix = f"{tmp_path.name}-"
+    names = [*TOPICS, QUERIES["page_views"].topic, QUERIES["dead_letter"].topic]
+    topics.create(cluster.bootstrap, {prefix + name: {} for name in names}, 1, 1)
+    produce(cluster.bootstrap, 0, prefix)
+    job = Read(cluster.bootstrap, tmp_path, prefix)
+    assert 0 == stopped_after(job.arguments(), {"page_views": 0, "dead_letter": 0})[0]
+    return job
+
+
+def test_records_deleted_unread_are_refused_with_their_number_and_accepted_on_request(read):
+    """What was read is no loss; with the flag it goes on, and still says how many are lost."""
+    first = read.end()
+    assert first == read.expire()
+    read.more()
+    begin = read.expire()
+    number = f"{read.clicks}-0: {begin - first:,} records lost"
+    refused = ended(read.arguments())
+
+    assert begin > first
+    assert 1 == refused.returncode
+    [line] = [line for line in refused.stderr.splitlines() if line.startswith("pipeline: ")]
+    assert line == refused.stderr.strip().splitlines()[-1]
+    assert number in line
+    assert f"read up to offset {first:,}, the partition begins at {begin:,}" in line
+    assert "--accept-loss" in line
+
+    read.more()
+    code, _, errors = stopped_after(read.arguments("--accept-loss"), {"page_views": read.newest("page_views") + 1})
+    assert 0 == code, errors
+    assert number in errors
+
+
+@pytest.mark.parametrize("longer", [False, True], ids=["shorter", "longer than before"])
+def test_a_topic_made_again_is_refused(read, longer):
+    """Told by its end, or by its id where it is as long as the old one was; accepting a loss does not help."""
+    topics.delete(read.bootstrap, [read.clicks])
+    topics.create(read.bootstrap, {read.clicks: {}}, 1, 1)
+    for _ in range(2 * longer):
+        read.more()
+    run = ended(read.arguments("--accept-loss"))
+
+    assert 1 == run.returncode
+    assert f"pipeline: topic {read.clicks} was deleted and made again" in run.stderr.strip().splitlines()[-1]
+
+
+def test_a_topic_that_was_deleted_is_not_called_missing(read):
+    """It was read from: making it again does not help."""
+    topics.delete(read.bootstrap, [read.clicks])
+    run = ended(read.arguments())
+
+    assert 1 == run.returncode
+    assert f"pipeline: topic {read.clicks} was deleted" in run.stderr.strip().splitlines()[-1]
+
+
+def _deleted(read: Read) -> str:
+    topics.delete(read.bootstrap, [read.clicks])
+    return f"topic {read.clicks} was deleted at {read.bootstrap}"
+
+
+def _made_again(read: Read) -> str:
+    topics.delete(read.bootstrap, [read.clicks])
+    topics.create(read.bootstrap, {read.clicks: {}}, 1, 1)
+    return f"topic {read.clicks} was deleted and made again"
+
+
+def _expired(read: Read) -> str:
+    first = read.end()
+    read.more()
+    return f"{read.clicks}-0: {read.expire() - first:,} records lost"
+
+
+@pytest.mark.parametrize("strike", [_deleted, _made_again, _expired])
+def test_what_is_lost_while_it_runs_ends_it_with_one_line(read, strike):
+    """The job is frozen meanwhile, so that it cannot have read what is taken from it."""
+    with subprocess.Popen(
+        read.arguments(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
+        assert job.stdout is not None
+        assert job.stderr is not None
+        try:
+            assert "started" in job.stdout.readline()
+            os.killpg(job.pid, signal.SIGSTOP)
+            said = strike(read)
+            os.killpg(job.pid, signal.SIGCONT)
+            job.stdout.read()
+            *before, line = job.stderr.read().strip().splitlines()
+
+            assert 1 == job.wait(60)
+            assert line.startswith("pipeline: query ")
+            assert said in line, (before, line)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
 
 
 def test_the_job_runs_as_a_file_too():

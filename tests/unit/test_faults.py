@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness import faults
@@ -114,3 +116,92 @@ def test_two_brokers_are_the_first_two_of_them():
     brokers = {number: Process() for number in (1, 2, 3)}
 
     assert ["broker 1", "broker 2"] == list(faults.chosen("two brokers", brokers, lambda: 3, lambda: 1))
+
+
+class Pipeline(Process):
+    """A pipeline that refuses to go on without records that it has not read, unless it is careless."""
+
+    def __init__(self, careless: bool = False) -> None:
+        super().__init__()
+        self.careless = careless
+        self.code: int | None = None
+
+    def start(self, extra: Sequence[str] = ()) -> None:
+        """It ends at once where it refuses."""
+        self.did.append(" ".join(["start", *extra]))
+        self.up = self.careless or bool(extra)
+        self.code = None if self.up else 1
+
+    def expect_end(self) -> None:
+        """Noted."""
+        self.did.append("expect end")
+
+    def ended(self) -> int | None:
+        """Its exit code."""
+        return self.code
+
+    def last_line(self) -> str:
+        """Why it ended."""
+        return "300 records lost"
+
+
+class Log:
+    """A partition that grows whenever it is looked at, and may keep what is deleted."""
+
+    def __init__(self, keeps: bool = False, grows: int = 100) -> None:
+        self.keeps, self.grows = keeps, grows
+        self.first, self.next = 0, 1000
+
+    def begin(self) -> int:
+        """The first offset."""
+        return self.first
+
+    def end(self) -> int:
+        """The next offset."""
+        self.next += self.grows
+        return self.next
+
+    def delete(self, before: int) -> None:
+        """Remove what lies before."""
+        self.first = self.first if self.keeps else before
+
+
+def expired(pipeline: Pipeline, log: Log) -> faults.Struck:
+    """Retention, in a time that only passes by sleeping."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    fault = Fault(kind="retention", at=1, flags=("--accept",))
+    return faults.expire(fault, pipeline, log, lambda offset: pipeline.careless, 5, lambda: now[0], sleep)
+
+
+def test_a_pipeline_that_refuses_a_loss_is_started_again_with_the_flags():
+    """At least 300 records that came after the stop are gone, and what it said is kept."""
+    pipeline, log = Pipeline(), Log()
+    result = expired(pipeline, log)
+
+    assert ["stop", "start", "expect end", "start --accept"] == pipeline.did
+    assert result.proved
+    assert result.healed_s is not None
+    assert {"code": 1, "said": "300 records lost"} == result.proof["refused"]
+    assert result.proof["begin"] >= result.proof["stopped_at"] + 300
+
+
+def test_a_pipeline_that_goes_on_without_the_records_has_not_refused():
+    """It is let alone, and judged by what it did not read."""
+    pipeline = Pipeline(careless=True)
+    result = expired(pipeline, Log())
+
+    assert ["stop", "start", "expect end"] == pipeline.did
+    assert result.proof["refused"] is None
+    assert result.proved
+
+
+@pytest.mark.parametrize(
+    "log", [pytest.param(Log(keeps=True), id="nothing was deleted"), pytest.param(Log(grows=0), id="nothing came")]
+)
+def test_retention_that_took_nothing_unread_is_not_proved(log):
+    """The broker's first offset says what is gone."""
+    assert not expired(Pipeline(), log).proved

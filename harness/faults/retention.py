@@ -1,0 +1,67 @@
+"""Retention: records that a stopped pipeline has not read are deleted, and it must not go on as if nothing were missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from harness.faults.restarts import Restartable
+from harness.faults.target import Struck, eventually
+from harness.scenario import Fault
+
+UNREAD_MIN = 300
+"""Records that must have come after the stop before they are deleted: enough to be seen in every result."""
+
+
+class Log(Protocol):
+    """A partition of a topic, as its broker has it."""
+
+    def begin(self) -> int:
+        """The first offset that is there."""
+
+    def end(self) -> int:
+        """The offset of the next record."""
+
+    def delete(self, before: int) -> None:
+        """Remove what lies before an offset, and write it down."""
+
+
+def expire(
+    fault: Fault,
+    pipeline: Restartable,
+    log: Log,
+    has_passed: Callable[[int], bool],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Delete records that a stopped pipeline has not read, start it to see whether it refuses, then with the flags.
+
+    It took where records that came after the stop are gone. `has_passed` says whether the pipeline has gone on past an
+    offset; one that does so without the flags has not refused, and is let alone.
+    """
+    before = pipeline.is_up()
+    pipeline.stop()
+    # Its last batches end while it stops; what the fault costs counts from here.
+    at_s, stopped_at = clock(), log.end()
+    eventually(lambda: log.end() >= stopped_at + UNREAD_MIN, patience_s, clock, sleep)
+    asked = log.end()
+    log.delete(asked)
+    begin = log.begin()
+    pipeline.start()
+    pipeline.expect_end()
+    eventually(lambda: pipeline.ended() is not None or has_passed(begin), patience_s, clock, sleep)
+    refused = {"code": code, "said": pipeline.last_line()} if (code := pipeline.ended()) is not None else None
+    if refused:
+        pipeline.start(fault.flags)
+    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
+    proof = {
+        "up_before": before,
+        "up_after": {"records": begin < stopped_at + UNREAD_MIN},
+        "struck_s": round(at_s, 3),
+        "stopped_at": stopped_at,
+        "asked": asked,
+        "begin": begin,
+        "refused": refused,
+    }
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)

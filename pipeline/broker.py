@@ -1,0 +1,77 @@
+"""What the brokers have: which topics there are, who they are, and from where to where each partition reaches.
+
+Asked through Spark's own Kafka client, so that the job needs no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from pipeline.loss import Topic
+
+ANSWERS_MS = 5_000
+LEADS_MS = 20_000
+"""A partition that has just lost its leader has another one by then."""
+
+
+class BrokerError(Exception):
+    """No broker answers; the message is one line for a person."""
+
+
+def names(spark: SparkSession, bootstrap: str) -> set[str]:
+    """The topics that there are."""
+    with _admin(spark, bootstrap, ANSWERS_MS) as admin:
+        return set(admin.listTopics().names().get())
+
+
+def topics(spark: SparkSession, bootstrap: str, wanted: Collection[str]) -> dict[str, Topic]:
+    """Each of these topics, which must all be there."""
+    jvm: Any = spark._jvm
+    with _admin(spark, bootstrap, LEADS_MS) as admin:
+        asked = jvm.java.util.ArrayList()
+        for name in sorted(wanted):
+            asked.add(name)
+        described = admin.describeTopics(asked).allTopicNames().get()
+        places = [(name, one.partition()) for name in sorted(wanted) for one in described.get(name).partitions()]
+        begins, ends = (_offsets(jvm, admin, places, spec) for spec in ("earliest", "latest"))
+        return {
+            name: Topic(
+                str(described.get(name).topicId().toString()),
+                {part: (begins[topic, part], ends[topic, part]) for topic, part in places if topic == name},
+            )
+            for name in wanted
+        }
+
+
+def _offsets(jvm: Any, admin: Any, places: Collection[tuple[str, int]], spec: str) -> dict[tuple[str, int], int]:
+    asked = jvm.java.util.HashMap()
+    at = getattr(jvm.org.apache.kafka.clients.admin.OffsetSpec, spec)()
+    java = {place: jvm.org.apache.kafka.common.TopicPartition(*place) for place in places}
+    for place in places:
+        asked.put(java[place], at)
+    answer = admin.listOffsets(asked).all().get()
+    return {place: int(answer.get(java[place]).offset()) for place in places}
+
+
+@contextmanager
+def _admin(spark: SparkSession, bootstrap: str, timeout_ms: int) -> Iterator[Any]:
+    jvm: Any = spark._jvm
+    properties = jvm.java.util.Properties()
+    for name, value in (
+        ("bootstrap.servers", bootstrap),
+        ("request.timeout.ms", str(ANSWERS_MS)),
+        ("default.api.timeout.ms", str(timeout_ms)),
+    ):
+        properties.setProperty(name, value)
+    admin = jvm.org.apache.kafka.clients.admin.Admin.create(properties)
+    try:
+        yield admin
+    except Py4JJavaError as error:
+        raise BrokerError(f"no broker answers at {bootstrap} within {timeout_ms // 1000} s: is it running?") from error
+    finally:
+        admin.close(jvm.java.time.Duration.ofMillis(0))

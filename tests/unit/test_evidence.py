@@ -1,0 +1,101 @@
+"""Records that were deleted before they were read are lost, and nothing else is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from harness import evidence, history, scenario, verdict
+from harness.history import Run
+from harness.model import Result, Verdict
+from harness.simulate import START_S, simulate
+from pipeline.schema import CLICKSTREAM, QUERIES
+
+EXPIRED_S = 20.25
+READERS = [name for name, query in QUERIES.items() if CLICKSTREAM in query.reads]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> tuple[Run, Result]:
+    """A run whose clickstream lost one of its partitions' records once, as it is judged."""
+    directory = tmp_path_factory.mktemp("expired") / "run"
+    simulate(directory, scenario.load("late", ["load.eps=600", "workload.malformed=0.02"]), expired_s=EXPIRED_S)
+    run = history.read(directory)
+    return run, verdict.judge(run)
+
+
+def gaps(run: Run) -> dict[str, int]:
+    """Where the partition begins after the deletion − how far each query had read it before."""
+    [deletion] = run.of_kind("deleted")
+    found = evidence.gather(run).batches
+    return {
+        query: deletion["before_offset"]
+        - max(one.ends[CLICKSTREAM, 0] for one in found[query] if one.committed_s <= START_S + EXPIRED_S)
+        for query in READERS
+    }
+
+
+def test_deleted_records_are_lost_and_nothing_else_is_wrong(judged):
+    """Rows, watermarks, dropped rows and state follow from what was read."""
+    _, result = judged
+
+    assert Verdict.FAIL is result.verdict
+    assert {"record_lost"} == {one.kind for one in result.anomalies}
+    assert "fail" == next(one.verdict.value for one in result.targets if one.name == "success")
+
+
+def test_each_query_has_lost_what_it_had_not_read(judged):
+    """The number of records, for each query its own, and which they are."""
+    run, result = judged
+    expected = gaps(run)
+
+    assert len(set(expected.values())) > 1
+    assert all(count > 0 for count in expected.values())
+    assert expected == Counter(one.query for one in result.anomalies)
+    for query, count in expected.items():
+        said = f"one of {count} acknowledged records deleted from the topic before {query} had read them"
+        assert {said} == {one.why.split(". ")[0] for one in result.anomalies if one.query == query}
+
+
+def test_malformed_records_are_lost_to_the_dead_letter_too(judged):
+    """It expects none of them."""
+    run, _ = judged
+    gathered = evidence.gather(run)
+    unread = gathered.batch_of["dead_letter"] == len(gathered.batches["dead_letter"])
+    bad = unread & (gathered.sent["malformed"] != 0)
+    rows = evidence.expected(gathered)["dead_letter"].rows
+
+    assert bad.any()
+    assert not {(CLICKSTREAM, 0, at) for at in gathered.sent["offset"][bad].tolist()} & rows.keys()
+
+
+def test_what_is_deleted_once_it_was_read_is_no_loss(tmp_path):
+    """Long after the last batch."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=60"]), expired_s=10_000)
+    gathered = evidence.gather(history.read(tmp_path / "run"))
+
+    assert not any(np.any(index == len(gathered.batches[query])) for query, index in gathered.batch_of.items())
+
+
+def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged, tmp_path):
+    """Begun before the deletion, and run after it by another process."""
+    run, _ = judged
+    gathered = evidence.gather(run)
+    [deletion] = run.of_kind("deleted")
+    before = int((gathered.batch_of["page_views"] == len(gathered.batches["page_views"])).sum())
+    last = max(one.number for one in gathered.batches["page_views"] if one.committed_s <= deletion["at_s"])
+    began_s = gathered.batches["page_views"][last].committed_s - 0.3
+    start = {"t": began_s + 0.2, "kind": "process", "name": "pipeline", "event": "start"}
+    earlier = {**deletion, "at_s": began_s + 0.1}
+    events = [
+        {**one, "begun_s": began_s}
+        if (one["kind"], one.get("query"), one.get("batch")) == ("commit", "page_views", last)
+        else one
+        for one in run.events
+        if one["kind"] != "deleted"
+    ]
+    again = evidence.gather(Run(run.directory, run.scenario, run.manifest, (*events, start, earlier)))
+
+    assert int((again.batch_of["page_views"] == len(again.batches["page_views"])).sum()) > before

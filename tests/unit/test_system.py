@@ -1,0 +1,54 @@
+"""A pipeline that ends by itself is an error, unless that belongs to the plan."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness import history
+from harness.errors import StackError
+from harness.system import System
+
+COUNTS_ARGUMENTS = "import sys; print('not like this', file=sys.stderr); sys.exit(len(sys.argv))"
+
+
+@pytest.fixture
+def system(tmp_path) -> Iterator[System]:
+    """A pipeline whose exit code is the number of its arguments, the program included."""
+    with history.recording(tmp_path) as recorder:
+        yield System([sys.executable, "-c", COUNTS_ARGUMENTS], tmp_path / "pipeline.log", recorder)
+
+
+def ended(system: System) -> int:
+    """Wait for its end."""
+    deadline = time.monotonic() + 20
+    while (code := system.ended()) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert code is not None
+    return code
+
+
+def test_further_flags_are_those_of_one_start(system):
+    """The next start is without them."""
+    system.start(["one", "two"])
+    assert 3 == ended(system)
+    system.start()
+    assert 1 == ended(system)
+
+
+def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
+    """Its last line is there all the same."""
+    system.start()
+    system.expect_end()
+    ended(system)
+    system.check()
+
+    assert "not like this" == system.last_line()
+
+    system.start()
+    ended(system)
+    with pytest.raises(StackError, match="ended by itself with code 1: not like this"):
+        system.check()
