@@ -35,6 +35,7 @@ PROVABLE = (
     "hot_views",
     "idle_clicks",
     "edge_purchases",
+    "executors_replaced",
 )
 """Counts of the result that a scenario can be about."""
 
@@ -89,7 +90,13 @@ FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
 """`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
 CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
-FAULT_TARGETS = ("pipeline", "leader", "two brokers", "all brokers", *(f"broker {number}" for number in range(1, 6)))
+FAULT_TARGETS_OF_SPARK = ("executor", "worker", "master")
+"""Of the standalone cluster: the executor that has worked most, the worker that has it, and the master."""
+FAULT_TARGETS = (
+    *("pipeline", "leader", "two brokers", "all brokers"),
+    *(f"broker {number}" for number in range(1, 6)),
+    *FAULT_TARGETS_OF_SPARK,
+)
 """`leader` is the broker that leads the first partition of the clickstream."""
 
 
@@ -136,7 +143,7 @@ class Pipeline:
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = field(
         default=(),
-        metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars}"},
+        metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} {master}"},
     )
     queries: tuple[str, ...] = field(
         default=(), metadata={"choices": tuple(QUERIES), "doc": "that it has; empty is all"}
@@ -155,6 +162,7 @@ class Pipeline:
     deduplicate: bool = False
     start_after_s: float = _number(0, low=0, high=3600, doc="seconds of load before the pipeline starts: a backlog")
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
+    workers: int = _number(0, low=0, high=8, doc="of a standalone cluster that it runs on, a core each; 0 is local")
     ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
 
     @property
@@ -251,7 +259,21 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
 
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
     """A scenario from a TOML table; `source` names it in errors."""
-    return typing.cast(Scenario, _build(Scenario, table, source, ""))
+    scenario = typing.cast(Scenario, _build(Scenario, table, source, ""))
+    _targets_are_there(scenario, source)
+    return scenario
+
+
+def _targets_are_there(scenario: Scenario, source: str) -> None:
+    for fault in scenario.fault:
+        if fault.kind in (*FAULTS_OF_PROCESSES, *FAULTS_OF_NETWORK) and fault.on in FAULT_TARGETS_OF_SPARK:
+            if not scenario.pipeline.workers:
+                raise ScenarioError(
+                    f"{source}: fault {fault.kind} on {fault.on}: it needs pipeline.workers of 1 or more"
+                )
+            if fault.kind in FAULTS_OF_NETWORK:
+                allowed = ", ".join(FAULTS_OF_PROCESSES)
+                raise ScenarioError(f"{source}: fault {fault.kind} on {fault.on}: kind must be one of {allowed}")
 
 
 def dump(scenario: Scenario) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from harness import faults
+from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.crash import Query
 from harness.kafka import topics
 from harness.rig import Rig
-from harness.scenario import FAULTS_OF_NETWORK, Fault
+from harness.scenario import FAULT_TARGETS_OF_SPARK, FAULTS_OF_NETWORK, Fault
 from pipeline.schema import CLICKSTREAM, INPUT
 
 
@@ -35,7 +37,19 @@ def struck(rig: Rig, fault: Fault) -> Struck:
         struck = faults.strike(fault, {fault.on: rig.system}, *times)
         rig.system.check()
         return struck
+    if fault.on in FAULT_TARGETS_OF_SPARK:
+        return _struck_spark(rig, fault)
     return faults.strike(fault, faults.chosen(fault.on, rig.cluster.brokers, leader), *times)
+
+
+def _struck_spark(rig: Rig, fault: Fault) -> Struck:
+    """A fault of the standalone cluster; what was there before and after, by process id, belongs to its proof."""
+    if rig.spark is None:
+        raise StackError(f"fault on {fault.on}: there is no standalone cluster")
+    before = rig.spark.seen()
+    struck = faults.strike(fault, rig.spark.target(fault.on), rig.scenario.pipeline.ready_s, time.time, time.sleep)
+    rig.system.check()
+    return replace(struck, proof={**struck.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
 
 
 def _watched(rig: Rig, name: str) -> Query:

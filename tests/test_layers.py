@@ -17,7 +17,7 @@ LAYERS = (
     {"rig"},
     {"sampling"},
     {"offering"},
-    {"report", "manifest", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes"},
+    {"report", "manifest", "faults", "kafka", "load", "system", "status", "sinks", "jars", "processes", "standalone"},
     {"verdict"},
     {"findings"},
     {"explain"},
