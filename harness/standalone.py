@@ -289,6 +289,8 @@ def spark_home() -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """What master and workers are started with: all on loopback, all files in `folder`, a master that remembers."""
+    # Nobody submits to it, and its door for that stands at a port that is the same for every master.
+    closed = "-Dspark.master.rest.enabled=false"
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
@@ -297,7 +299,7 @@ def environment(folder: Path) -> dict[str, str]:
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": f"-Dspark.worker.timeout={SILENCE_S}",
-        "SPARK_MASTER_OPTS": remembers,
+        "SPARK_MASTER_OPTS": f"{closed} {remembers}",
     }
 
 
