@@ -12,7 +12,7 @@ import pytest
 
 from harness import processes, standalone
 from harness.errors import StackError
-from harness.standalone import Daemon, Executor
+from harness.standalone import Daemon, Executor, Standalone
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print('here', flush=True); time.sleep(60)"
 TOLD = {
@@ -162,3 +162,60 @@ def test_nothing_of_it_is_seen_from_elsewhere(tmp_path):
     assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
     assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
     assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
+
+
+class Machine:
+    """A worker as the cluster sees it."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"worker {number}"
+        self.pid = number
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Two workers that are not there: what their master tells, and their executors by worker, can be changed."""
+    told, below = {**TOLD}, {1: [Process(11, [])], 2: [Process(22, [])]}
+    monkeypatch.setattr(standalone, "state", lambda page: told)
+    monkeypatch.setattr(standalone, "executors_below", lambda pid: below[pid])
+    monkeypatch.setattr(standalone, "_cpu_s", lambda process: process.pid)
+    one = Standalone(2, tmp_path, tmp_path)
+    one.workers = {number: Machine(number) for number in (1, 2)}
+    return one, told, below
+
+
+@pytest.mark.parametrize(("on", "name"), [("executor", "executor 22"), ("worker", "worker 2"), ("master", "master")])
+def test_a_fault_hits_the_executor_that_has_worked_most_or_what_is_above_it(cluster, on, name):
+    """By name, so that its proof says what was hit."""
+    assert [name] == list(cluster[0].target(on))
+
+
+def test_a_worker_is_healed_when_there_are_as_many_executors_as_before(cluster):
+    """Registered is not enough."""
+    one, _, below = cluster
+    one.target("worker")
+    seen = [one._worker_works(1), one._worker_works(2)]
+    below[2] = []
+    seen.append(one._worker_works(1))
+    below[2] = [Process(23, [])]
+
+    assert [True, False, False, True] == [*seen, one._worker_works(1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"status": "RECOVERING"}, id="it recovers still"),
+        pytest.param({"workers": [{"port": 1, "state": "ALIVE"}]}, id="a worker is missing"),
+        pytest.param({"activeapps": []}, id="it has forgotten the application"),
+    ],
+)
+def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change):
+    """Alive is not enough."""
+    one, told, _ = cluster
+    told["workers"] = [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "ALIVE"}]
+    one.target("master")
+    before = one._master_works()
+    told |= change
+
+    assert (True, False) == (before, one._master_works())
