@@ -211,7 +211,10 @@ class Standalone:
         """What a fault on `executor`, `worker` (with the executor that has worked most) or `master` hits, by name.
 
         From now on the cluster works only with as many executors as it has now, and with the same applications.
+        StackError where no executor works.
         """
+        # The pipeline's queries start before its executors do: each worker gets one, unless the pipeline asks for fewer.
+        await_true(lambda: len(self.executors()) >= len(self.workers), START_S)
         executor = Executor(self.executors)
         self._executors_wanted = len(self.executors())
         self._applications_wanted = frozenset(applications(self._state()))
