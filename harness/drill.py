@@ -21,7 +21,7 @@ from harness.errors import HarnessError, ScenarioError
 from harness.faults.crash import POINTS
 from harness.model import Verdict
 from harness.report import render_drill
-from harness.scenario import FAULTS_OF_NETWORK, Fault, Kafka, Limits, Load, Pipeline, Scenario
+from harness.scenario import FAULTS_OF_NETWORK, Fault, Kafka, Load, Pipeline, Scenario
 from harness.trial import Trial
 from harness.workload import Workload
 from pipeline.schema import QUERIES
@@ -29,7 +29,7 @@ from pipeline.schema import QUERIES
 WARM_UP_S = 15.0
 APART_S = 16.0
 """Seconds of load that a fault is given: to strike, to heal, and for some batches before the next."""
-LIMITS = Limits(cpu_share=1.5, throughput_eps=1, keeps_up=False, latency_s=3600)
+JUDGED = ("state_size", "success")
 """Right or wrong is the question of a drill, not how fast."""
 STATELESS = "dead_letter"
 
@@ -195,7 +195,7 @@ def _plan(drill: str, name: str, faults: Mapping[str, Fault], nodes: int) -> Pla
         ),
         kafka=Kafka(nodes=nodes),
         pipeline=Pipeline(flags=state.flags, start_after_s=state.backlog_s),
-        limits=LIMITS,
+        judged=JUDGED,
         fault=tuple(fault for _, fault in placed),
     )
     return Plan(name, scenario, tuple(name for name, _ in placed))

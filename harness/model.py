@@ -96,7 +96,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure held against its limit: `value` must stay below it, or above where `at_least`."""
+    """A figure held against its limit: `value` must stay below it, or above where `at_least`.
+
+    One that is not `judged` is measured and shown, and the verdict of the run does not depend on it.
+    """
 
     name: str
     value: float | None
@@ -104,11 +107,15 @@ class Target:
     unit: str
     verdict: Verdict
     at_least: bool = False
+    judged: bool = True
 
     @property
     def headroom(self) -> float | None:
-        """The share of the limit that is left (0.6 = 60 % below a maximum, or above a minimum); negative is missed."""
-        if self.value is None:
+        """The share of the limit that is left (0.6 = 60 % below a maximum, or above a minimum); negative is missed.
+
+        None where nothing was measured, and of a limit of 0, which has no share.
+        """
+        if self.value is None or not self.limit:
             return None
         room = self.value - self.limit if self.at_least else self.limit - self.value
         return room / self.limit

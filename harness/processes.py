@@ -3,7 +3,7 @@
 A process is started with a mark in its environment, ``HARNESS_OWNER=<pid>:<born>``, which its own
 children inherit. Whoever looks later can tell from the mark alone whose it was, and whether that
 owner is still alive: `sweep` ends exactly the processes whose owner is gone, and removes the scratch
-folders that it left. Nothing here matches on names of programs.
+folders that it left, with the disks mounted below them. Nothing here matches on names of programs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from harness import disks
 
 LINUX = sys.platform == "linux"
 MARK = "HARNESS_OWNER"
@@ -130,8 +132,9 @@ def sweep() -> Swept:
         with contextlib.suppress(*GONE):
             process.kill()
     psutil.wait_procs(found, timeout=10)
-    folders = tuple(_abandoned(Path(tempfile.gettempdir())))
+    folders = tuple(abandoned(Path(tempfile.gettempdir())))
     for folder in folders:
+        disks.unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return Swept(names, folders)
 
@@ -150,6 +153,11 @@ def scratch(prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def tree_pids(pid: int) -> list[int]:
+    """A process and its descendants."""
+    return [process.pid for process in _tree(pid)]
 
 
 def tree_cpu_s(pid: int) -> float:
@@ -191,7 +199,7 @@ def _is_orphan(process: psutil.Process) -> bool:
     return owner is not None and process.pid != os.getpid() and not owner.is_alive()
 
 
-def _abandoned(parent: Path) -> Iterator[Path]:
+def abandoned(parent: Path) -> Iterator[Path]:
     """The scratch folders in `parent` that are ours and whose owner is dead."""
     for folder in sorted(parent.glob("harness-*")):
         found = SCRATCH.fullmatch(folder.name)

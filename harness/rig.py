@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import jars, kafka, processes
+from harness import jars, kafka, memory, processes
+from harness.disks import Disk, mounted
 from harness.faults.network import Relay, Wire, open_relay
 from harness.history import Recorder
 from harness.kafka import Cluster, topics
 from harness.offering import Load
 from harness.sampling import Cpu
-from harness.scenario import Scenario
+from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
 from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
 from pipeline.schema import INPUT
@@ -33,19 +34,26 @@ class Rig:
     checkpoint: Checkpoint
     load: Load
     cpu: Cpu
+    places: dict[str, str]
+    """What the placeholders of a command line stand for."""
     wires: Mapping[int, Wire]
+    disks: Mapping[str, Disk]
+    """By whose it is: `checkpoint`, `results` or ``broker N``; those alone that a fault of the scenario is about."""
     spark: Standalone | None
+    """What the pipeline runs on, where the scenario has workers."""
 
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
     """Start brokers and make topics; the pipeline and the load engine are ready to be started. The stack ends all of it."""
     history.write("swept", what=str(processes.sweep()))
+    memory.sweep()
     logs = directory / "logs"
     logs.mkdir()
     connector = jars.spark_jars()
     scratch = stack.enter_context(processes.scratch("run"))
     relay = _relay(stack, scenario)
     ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
+    disks = _mount(stack, scenario, scratch)
     where = (scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka")
     cluster = stack.enter_context(kafka.open_cluster(*where, ports))
     if relay:
@@ -73,12 +81,12 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
     cpu = Cpu(history, system, cluster, load, checkpoint, spark)
     wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
-    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, wires, spark)
+    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks, spark)
 
 
 def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
     """A relay before the brokers, where a fault of the network is asked for."""
-    if not scenario.needs_embedded:
+    if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
         return None
     return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
 
@@ -86,6 +94,18 @@ def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
 def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path) -> Standalone | None:
     """A cluster for the pipeline to run on, where the scenario has workers."""
     return stack.enter_context(open_cluster(workers, folder, logs)) if workers else None
+
+
+def _mount(stack: ExitStack, scenario: Scenario, scratch: Path) -> dict[str, Disk]:
+    """Disks for what a fault will fill or make read-only, before anything is written there."""
+    wanted = {fault.on for fault in scenario.fault if fault.kind in FAULTS_OF_DISKS}
+    places = {"checkpoint": scratch / "checkpoint", "results": scratch / "output"}
+    folders = {name: places[name] for name in DISKS_OF_THE_PIPELINE if name in wanted}
+    if wanted - folders.keys():
+        # Which broker will lead is not known yet.
+        numbers = range(1, scenario.kafka.nodes + 1)
+        folders |= {f"broker {number}": scratch / "kafka" / f"broker-{number}" / "data" for number in numbers}
+    return {name: stack.enter_context(mounted(folder)) for name, folder in folders.items()}
 
 
 def _engine(cluster: Cluster, directory: Path, scratch: Path) -> list[str]:

@@ -38,8 +38,7 @@ class Cpu:
         now: dict[str, float] = {
             f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
         }
-        ended_cpu_s = self.system.ended_cpu_s + (self.spark.ended_cpu_s if self.spark else 0.0)
-        now["pipeline_cpu_s"] = round(now["pipeline_cpu_s"] + ended_cpu_s, 3)
+        now["pipeline_cpu_s"] = round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3)
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]

@@ -48,7 +48,8 @@ class Daemon:
     ) -> None:
         """`works` says whether it does its work, when it runs."""
         self.name = name
-        self.ended_cpu_s = 0.0
+        self._ended_cpu_s = 0.0
+        self._cpu_s = 0.0
         self._args = args
         self._env = env
         self._log = log
@@ -60,9 +61,16 @@ class Daemon:
         """The id of its process while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now, and of those below them that have ended."""
+        if self._process is not None:
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
+        return self._ended_cpu_s + self._cpu_s
+
     def start(self, wait_s: float = START_S) -> None:
         """Start it where it is not running; StackError ends with the last line of its log. 0 does not wait."""
         if self.pid is None:
+            self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
             self._process = processes.spawn(self._args, log=self._log, env=self._env)
         if wait_s > 0:
             self.await_up(wait_s)
@@ -78,13 +86,13 @@ class Daemon:
     def stop(self) -> None:
         """Shut it down in an orderly way; what is left below it is killed."""
         if self._process:
-            self._count()
+            self.cpu_s()
             processes.stop(self._process, GRACE_S)
 
     def kill(self) -> None:
         """SIGKILL, with all that it started."""
         if self._process:
-            self._count()
+            self.cpu_s()
             processes.kill_tree(self._process)
 
     def pause(self) -> None:
@@ -104,10 +112,6 @@ class Daemon:
             raise StackError(f"Spark's {self.name} does not run")
         # It leads a session of its own, and its executors are in its process group.
         os.killpg(self.pid, number)
-
-    def _count(self) -> None:
-        if self.pid is not None:
-            self.ended_cpu_s += processes.tree_cpu_s(self.pid)
 
     def _last_line(self) -> str:
         text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
@@ -184,10 +188,9 @@ class Standalone:
         """What a session names as its master."""
         return f"spark://{HOST}:{self._port}"
 
-    @property
-    def ended_cpu_s(self) -> float:
-        """CPU seconds of its processes that were ended."""
-        return sum(one.ended_cpu_s for one in self._daemons())
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now."""
+        return sum(one.cpu_s() for one in self._daemons())
 
     def pids(self) -> list[int]:
         """The master and the workers that run; executors are below workers."""

@@ -3,64 +3,188 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from harness import faults
+from harness import disks, faults, memory, processes, system
+from harness.disks import Disk
 from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.crash import Query
-from harness.kafka import topics
+from harness.faults.target import TAKES_S, eventually
+from harness.kafka import Broker, topics
 from harness.rig import Rig
-from harness.scenario import FAULT_TARGETS_OF_SPARK, FAULTS_OF_NETWORK, Fault
+from harness.scenario import (
+    DISKS_OF_THE_PIPELINE,
+    FAULT_TARGETS_OF_SPARK,
+    FAULTS_OF_DISKS,
+    FAULTS_OF_NETWORK,
+    FAULTS_OF_PROCESSES,
+    FAULTS_OF_RESTARTS,
+    Fault,
+)
 from pipeline.schema import CLICKSTREAM, INPUT
+
+CLOCKS = (time.time, time.sleep)
 
 
 def struck(rig: Rig, fault: Fault) -> Struck:
     """One fault, from its stroke until it has healed."""
-    times = (rig.scenario.pipeline.ready_s, time.time, time.sleep)
+    return WAYS[fault.kind](rig, fault)
 
-    def leader() -> int:
-        return topics.leader(rig.cluster.bootstrap, rig.cluster.topic_prefix + CLICKSTREAM)
 
-    if fault.kind == "crash":
-        return faults.crash(fault, rig.system, _watched(rig, fault.query), *times)
-    if fault.kind == "roll":
-        return faults.roll(fault, faults.chosen("all brokers", rig.cluster.brokers, leader), *times)
-    if fault.kind == "partitions":
-        names = [rig.cluster.topic_prefix + topic for topic in INPUT]
-        count = partial(topics.partitions, rig.cluster.bootstrap, names)
-        return faults.widen(fault, count, partial(topics.widen, rig.cluster.bootstrap, names), time.time)
-    if fault.kind in FAULTS_OF_NETWORK:
-        return faults.spoil(fault, faults.chosen(fault.on, rig.wires, leader), *times)
-    if fault.on == "pipeline":
-        struck = faults.strike(fault, {fault.on: rig.system}, *times)
-        rig.system.check()
-        return struck
+def _process(rig: Rig, fault: Fault) -> Struck:
     if fault.on in FAULT_TARGETS_OF_SPARK:
-        return _struck_spark(rig, fault)
-    return faults.strike(fault, faults.chosen(fault.on, rig.cluster.brokers, leader), *times)
+        return _process_of_spark(rig, fault)
+    if fault.on != "pipeline":
+        return faults.strike(fault, _brokers(rig, fault.on), _patience(rig), *CLOCKS)
+    done = faults.strike(fault, {fault.on: rig.system}, _patience(rig), *CLOCKS)
+    rig.system.check()
+    return done
 
 
-def _struck_spark(rig: Rig, fault: Fault) -> Struck:
-    """A fault of the standalone cluster; what was there before and after, by process id, belongs to its proof."""
+def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
+    """What was there before and after, by process id, belongs to the proof."""
     if rig.spark is None:
         raise StackError(f"fault on {fault.on}: there is no standalone cluster")
     before = rig.spark.seen()
-    struck = faults.strike(fault, rig.spark.target(fault.on), rig.scenario.pipeline.ready_s, time.time, time.sleep)
+    done = faults.strike(fault, rig.spark.target(fault.on), _patience(rig), *CLOCKS)
     rig.system.check()
-    return replace(struck, proof={**struck.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
+    return replace(done, proof={**done.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
+
+
+def _crash(rig: Rig, fault: Fault) -> Struck:
+    return faults.crash(fault, rig.system, _watched(rig, fault.query), _patience(rig), *CLOCKS)
+
+
+def _roll(rig: Rig, fault: Fault) -> Struck:
+    return faults.roll(fault, _brokers(rig, "all brokers"), _patience(rig), *CLOCKS)
+
+
+def _widen(rig: Rig, fault: Fault) -> Struck:
+    names = [rig.cluster.topic_prefix + topic for topic in INPUT]
+    count = partial(topics.partitions, rig.cluster.bootstrap, names)
+    return faults.widen(fault, count, partial(topics.widen, rig.cluster.bootstrap, names), time.time)
+
+
+def _network(rig: Rig, fault: Fault) -> Struck:
+    return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), _patience(rig), *CLOCKS)
+
+
+def _memory(rig: Rig, fault: Fault) -> Struck:
+    with memory.group() as group:
+
+        def take() -> bool:
+            rig.system.expect_end()
+            group.take_in(processes.tree_pids(rig.system.pid or 0))
+            with group.neighbour():
+                return eventually(lambda: group.kills() > 0, TAKES_S, *CLOCKS)
+
+        def tell() -> dict[str, object]:
+            return {"ended by the kernel": group.kills(), "said": rig.system.last_line()}
+
+        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, _patience(rig), *CLOCKS)
+
+
+def _disk(rig: Rig, fault: Fault) -> Struck:
+    if fault.on in DISKS_OF_THE_PIPELINE:
+        return _disk_of_the_pipeline(rig, fault)
+    [(name, broker)] = _brokers(rig, fault.on).items()
+    disk = rig.disks[name]
+
+    def take() -> bool:
+        if fault.kind == "full":
+            return disks.until(disk.fill, TAKES_S, time.time)
+        # Its files stay open for writing as long as it runs: it finds the disk read-only when it starts again.
+        broker.kill()
+        done = disks.until(disk.read_only, TAKES_S, time.time)
+        broker.start(wait_s=0)
+        return done and eventually(lambda: broker.pid is None, TAKES_S, *CLOCKS)
+
+    tell = partial(_told, disk, lambda: broker.log().strip().splitlines()[-1:])
+    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, _patience(rig), *CLOCKS)
+
+
+def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
+    disk = rig.disks[fault.on]
+
+    def take() -> bool:
+        rig.system.expect_end()
+        return disks.until(disk.fill if fault.kind == "full" else disk.read_only, TAKES_S, time.time)
+
+    tell = partial(_told, disk, rig.system.last_line)
+    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, _patience(rig), *CLOCKS)
+
+
+def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
+    return {"full": disk.is_full(), "read only": disk.is_read_only(), "said": last()}
+
+
+def _restart(rig: Rig, fault: Fault) -> Struck:
+    pipeline, patience_s = rig.system, _patience(rig)
+    checkpoint = rig.checkpoint.source(fault.query).parent
+    kept = rig.scratch / f"kept-{fault.at}"
+    with rig.checkpoint.aside():
+        if fault.kind == "older":
+            log = _results_log(rig, fault.query)
+            batches = partial(_entries, log)
+            return faults.restart_on_an_older(fault, pipeline, checkpoint, batches, kept, patience_s, *CLOCKS)
+        if fault.kind != "change":
+            return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, patience_s, *CLOCKS)
+    if fault.command:
+        pipeline.become([system.filled(part, rig.places) for part in fault.command])
+    return faults.restart(fault, pipeline, patience_s, *CLOCKS)
+
+
+WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
+    "crash": _crash,
+    "roll": _roll,
+    "partitions": _widen,
+    **dict.fromkeys(FAULTS_OF_PROCESSES, _process),
+    **dict.fromkeys(FAULTS_OF_NETWORK, _network),
+    **dict.fromkeys(FAULTS_OF_DISKS, _disk),
+    **dict.fromkeys(FAULTS_OF_RESTARTS, _restart),
+    "memory": _memory,
+}
+"""Kind of fault → the way of striking it."""
+
+
+def _patience(rig: Rig) -> float:
+    return rig.scenario.pipeline.ready_s
+
+
+def _brokers(rig: Rig, on: str) -> dict[str, Broker]:
+    return faults.chosen(on, rig.cluster.brokers, *_leaders(rig))
+
+
+def _leaders(rig: Rig) -> tuple[Callable[[], int], Callable[[], int]]:
+    """Who leads the first partition of the clickstream, and who the quorum of controllers."""
+    bootstrap = rig.cluster.bootstrap
+    topic = rig.cluster.topic_prefix + CLICKSTREAM
+    return partial(topics.leader, bootstrap, topic), partial(topics.controller, bootstrap)
 
 
 def _watched(rig: Rig, name: str) -> Query:
     """Where a query shows how far it is."""
     prefix, query = rig.cluster.topic_prefix, rig.scenario.queries[name]
-    folder = rig.scratch / "output" / (rig.scenario.output(name).parquet or name) / "_spark_metadata"
+    folder = _results_log(rig, name)
 
     def in_kafka() -> int:
         return sum(topics.end_offsets(rig.cluster.bootstrap, [prefix + query.topic])[prefix + query.topic].values())
 
     def in_files() -> int:
-        return sum(1 for _ in (folder.glob("[0-9]*") if folder.is_dir() else folder.parent.glob("*.parquet")))
+        return _entries(folder) if folder.is_dir() else sum(1 for _ in folder.parent.glob("*.parquet"))
 
     return Query(rig.checkpoint.source(name), in_kafka if query.sink == "kafka" else in_files)
+
+
+def _results_log(rig: Rig, query: str) -> Path:
+    """The log of batches of a query's Parquet sink."""
+    return rig.scratch / "output" / (rig.scenario.output(query).parquet or query) / "_spark_metadata"
+
+
+def _entries(log: Path) -> int:
+    """Batches that a Parquet sink's log names."""
+    return sum(1 for _ in log.glob("[0-9]*"))

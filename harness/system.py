@@ -6,6 +6,7 @@ placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} {master} is treat
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -36,10 +37,11 @@ def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
     place = ("--master", "{master}") if asked.workers else ()
     ours = (*ours, *where, *place, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
     parts = asked.command or (*ours, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
-    return [_filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
+    return [filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
 
 
-def _filled(part: str, values: dict[str, str]) -> str:
+def filled(part: str, values: dict[str, str]) -> str:
+    """A part of a command line with its placeholders filled in."""
     for name in PLACEHOLDERS:
         part = part.replace("{" + name + "}", values[name])
     return part
@@ -56,7 +58,8 @@ class System:
         self._reader: threading.Thread | None = None
         self._starts = 0
         self._down = False
-        self.ended_cpu_s = 0.0
+        self._ended_cpu_s = 0.0
+        self._cpu_s = 0.0
         self.started = threading.Event()
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
@@ -80,25 +83,48 @@ class System:
             # It leads a session of its own, and so a process group.
             os.killpg(self._process.pid, number)
 
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now; of one that ended by itself, until this was last asked."""
+        if self._process is not None:
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
+        return self._ended_cpu_s + self._cpu_s
+
     @property
     def pid(self) -> int | None:
         """The process id, or None before the start."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
-        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own."""
+    def expect_end(self) -> None:
+        """It may end by itself, until it is started again: `check` says nothing of it."""
+        self._down = True
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has ended, or None."""
+        return None if self._process is None else self._process.poll()
+
+    def become(self, args: list[str]) -> None:
+        """Another command line starts it from now on."""
+        self._args = args
+
+    def start(self, flags: Sequence[str] = ()) -> None:
+        """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
+
+        `flags` follow its own for this start alone.
+        """
         if self._starts:
             self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
         self._starts += 1
         self.started.clear()
-        self._process = processes.spawn(self._args, log=self._log, stdout=subprocess.PIPE)
-        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=self._args)
+        self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
+        args = [*self._args, *flags]
+        self._process = processes.spawn(args, log=self._log, stdout=subprocess.PIPE)
+        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()
         self._down = False
 
     def check(self) -> None:
-        """Raise StackError if the process has ended by itself, with its last line."""
+        """Raise StackError if the process has ended by itself, with its last line, and nobody expected it."""
         if self._process is not None and not self._down and (code := self._process.poll()) is not None:
             last = self.last_line()
             self._history.write("process", name="pipeline", event="died", code=code, last=last)
@@ -113,7 +139,7 @@ class System:
         """Ask it to stop between batches; kill it after `grace_s`."""
         if self._process is not None:
             self._down = True
-            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
+            self.cpu_s()
             processes.stop(self._process, grace_s)
             self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
             if self._reader is not None:
@@ -123,7 +149,7 @@ class System:
         """Kill it with everything it started."""
         if self._process is not None:
             self._down = True
-            self.ended_cpu_s += processes.tree_cpu_s(self._process.pid)
+            self.cpu_s()
             processes.kill_tree(self._process)
             if self._reader is not None:
                 self._reader.join(5)
@@ -188,6 +214,12 @@ class Checkpoint:
                         if number > self._seen[query]:
                             self._take(query, number)
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Somebody works on the checkpoint: nothing is taken from it, and nothing concluded, until the context ends."""
+        with self._lock:
+            yield
+
     def _note_reset(self, query: str, now: int) -> None:
         """The newest batch is older than one that was seen: somebody began the checkpoint anew."""
         if query not in self._reset:
@@ -234,11 +266,11 @@ class Checkpoint:
     def size_bytes(self) -> int:
         """Bytes of the checkpoint on disk."""
         total = 0
-        for path in (path for source in self._sources.values() for path in source.rglob("*")):
-            try:
-                total += path.stat().st_size
-            except OSError:  # deleted by Spark in between
-                continue
+        for source in self._sources.values():
+            for folder, _, names in os.walk(source):
+                for name in names:
+                    with contextlib.suppress(OSError):  # deleted by Spark in between
+                        total += os.stat(os.path.join(folder, name)).st_size
         return total
 
 

@@ -65,7 +65,7 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
         sign = ">" if target.at_least else "<"
         room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
         lines.append(
-            f"  {target.verdict.value:<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}"
+            f"  {target.verdict.value if target.judged else 'shown':<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}"
         )
     for anomaly in result.anomalies[:most]:
         lines += [f"  {line}" for line in described(anomaly)]

@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # as a file, for spark-submit
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyspark
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -33,7 +33,7 @@ from pipeline.schema import QUERIES
 from pipeline.settings import Settings
 
 LOOK_EVERY_S = 0.2
-BETWEEN_BATCHES_S = 60.0
+BETWEEN_BATCHES_S = 15.0
 BROKER_TIMEOUT_MS = 5_000
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
@@ -63,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (Py4JJavaError, PySparkException) as error:
         print(f"pipeline: {_cause(str(error))}", file=sys.stderr)
+        return 1
+    except (Py4JError, ConnectionError) as error:
+        print(
+            f"pipeline: Spark's Java process has ended ({type(error).__name__}): killed, or out of memory",
+            file=sys.stderr,
+        )
         return 1
     say("stopped")
     return 0
@@ -201,17 +207,23 @@ def _follow(queries: list[StreamingQuery], stop: list[int]) -> None:
             if not query.isActive:
                 raise JobError(f"query {query.name} died: {_died_of(query)}")
         time.sleep(LOOK_EVERY_S)
-    for query in queries:
-        _stop_between_batches(query)
+    _stop_between_batches(queries)
     progress.report()
 
 
-def _stop_between_batches(query: StreamingQuery) -> None:
-    """Inside a batch a stop would interrupt its threads, and fill the log with their complaints."""
-    deadline = time.monotonic() + BETWEEN_BATCHES_S
-    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+def _stop_between_batches(queries: Sequence[StreamingQuery]) -> None:
+    """Inside a batch a stop would interrupt its threads, and fill the log with their complaints.
+
+    A query that is never seen between two batches, because it has fallen behind, is stopped inside one all the same.
+    """
+    busy, deadline = list(queries), time.monotonic() + BETWEEN_BATCHES_S
+    while busy and time.monotonic() < deadline:
+        for query in [one for one in busy if not (one.isActive and one.status["isTriggerActive"])]:
+            query.stop()
+            busy.remove(query)
         time.sleep(0.01)
-    query.stop()
+    for query in busy:
+        query.stop()
 
 
 def _died_of(query: StreamingQuery) -> str:
@@ -261,7 +273,7 @@ def _topics(spark: SparkSession, bootstrap: str) -> set[str]:
 def _quietly(end: Callable[[], None]) -> None:
     try:
         end()
-    except (Py4JJavaError, ConnectionError, OSError):
+    except (Py4JError, ConnectionError, OSError):
         return
 
 

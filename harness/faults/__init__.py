@@ -6,55 +6,35 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import asdict, replace
+from typing import TypeVar
 
 from harness.errors import StackError
 from harness.faults.crash import Query
 from harness.faults.crash import strike as strike_at
 from harness.faults.network import Wire
+from harness.faults.restarts import Restartable, restart, restart_on_an_older, restart_spoiled
+from harness.faults.surroundings import take_away
+from harness.faults.target import TAKES_S, Struck, Target, eventually
 from harness.scenario import Fault
 
-LOOK_EVERY_S = 0.05
-TAKES_S = 30.0
+__all__ = [
+    "Restartable",
+    "Struck",
+    "Target",
+    "chosen",
+    "crash",
+    "restart",
+    "restart_on_an_older",
+    "restart_spoiled",
+    "roll",
+    "spoil",
+    "strike",
+    "take_away",
+    "widen",
+]
+
 MISSES_MAX = 5
-
-
-class Target(Protocol):
-    """What a fault needs of a process: to be hurt, to come back, and to say whether it works."""
-
-    def stop(self) -> None:
-        """End it in an orderly way."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-    def pause(self) -> None:
-        """Freeze it."""
-
-    def resume(self) -> None:
-        """Let it go on."""
-
-    def start(self) -> None:
-        """Start it with the data that it had."""
-
-    def is_up(self) -> bool:
-        """Whether it does its work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Struck:
-    """What became of a fault: when it struck, whether that is proved, and when it was seen to be healed."""
-
-    fault: Fault
-    at_s: float
-    proof: Mapping[str, Any]
-    healed_s: float | None
-
-    @property
-    def proved(self) -> bool:
-        """It worked before, and it was seen not to work after."""
-        return bool(self.proof["up_before"]) and all(not up for up in self.proof["up_after"].values())
 
 
 def strike(
@@ -69,12 +49,12 @@ def strike(
     at_s = clock()
     for target in targets.values():
         STRIKE[fault.kind](target)
-    _eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
+    eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
     after = {name: target.is_up() for name, target in targets.items()}
     sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
     for target in targets.values():
         HEAL[fault.kind](target)
-    healed = _eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
+    healed = eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
@@ -119,7 +99,7 @@ def crash(
         after = pipeline.is_up()
         sleep(fault.for_s)  # the fault's own length
         pipeline.start()
-        healed = _eventually(pipeline.is_up, patience_s, clock, sleep)
+        healed = eventually(pipeline.is_up, patience_s, clock, sleep)
         if hit.hit or misses == MISSES_MAX or not healed:
             break
         misses += 1
@@ -145,17 +125,6 @@ def spoil(
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
-def _eventually(
-    condition: Callable[[], bool], deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> bool:
-    end = clock() + deadline_s
-    while not condition():
-        if clock() > end:
-            return False
-        sleep(LOOK_EVERY_S)
-    return True
-
-
 STRIKE: Mapping[str, Callable[[Target], None]] = {
     "stop": lambda target: target.stop(),
     "kill": lambda target: target.kill(),
@@ -171,13 +140,16 @@ HEAL: Mapping[str, Callable[[Target], None]] = {
 Some = TypeVar("Some")
 
 
-def chosen(on: str, brokers: Mapping[int, Some], leader: Callable[[], int]) -> dict[str, Some]:
-    """What a scenario means by ``broker N``, ``leader`` or ``all brokers``, by name."""
+def chosen(
+    on: str, brokers: Mapping[int, Some], leader: Callable[[], int], controller: Callable[[], int]
+) -> dict[str, Some]:
+    """What a scenario means by ``broker N``, ``leader``, ``controller`` or ``all brokers``, by name."""
     if on == "all brokers":
         return {f"broker {number}": broker for number, broker in brokers.items()}
     if on == "two brokers":
         return {f"broker {number}": brokers[number] for number in sorted(brokers)[:2]}
-    number = leader() if on == "leader" else int(on.removeprefix("broker "))
+    roles = {"leader": leader, "controller": controller}
+    number = roles[on]() if on in roles else int(on.removeprefix("broker "))
     if number not in brokers:
         have = ", ".join(map(str, brokers)) or "none of ours"
         raise StackError(f"fault on {on}: there is no broker {number}; there are {have}")

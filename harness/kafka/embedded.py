@@ -261,7 +261,7 @@ def _lay_out(count: int, directory: Path, advertised: Mapping[int, int]) -> list
 def _format(node: Node, nodes: Sequence[Node], cluster_id: str, checkpoint: Path) -> None:
     """Do what ``StorageTool format`` does, without half a second of JVM for each node."""
     data = node.data
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)  # it may be a disk of its own
     identity: dict[str, str | int] = {"version": 1}
     identity |= {"cluster.id": cluster_id, "node.id": node.id, "directory.id": common.kafka_id()}
     _write_properties(data / "meta.properties", identity)

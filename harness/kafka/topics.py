@@ -76,6 +76,19 @@ def leader(bootstrap: str, topic: str, partition: int = 0) -> int:
     return int(found)
 
 
+def controller(bootstrap: str) -> int:
+    """The id of the node that leads the quorum of controllers; −1 while none does."""
+    # Asked of the other client: what ours calls the controller is any broker. Loaded here: it takes a while.
+    from kafka import KafkaAdminClient
+
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+    try:
+        quorum = admin.describe_metadata_quorum()
+    finally:
+        admin.close()
+    return int(quorum["topics"][0]["partitions"][0]["leader_id"])
+
+
 def partitions(bootstrap: str, names: Collection[str]) -> int:
     """How many partitions topics have together."""
     with _one_line(bootstrap):

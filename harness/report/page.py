@@ -96,7 +96,7 @@ def _target(target: Any) -> dict[str, Any]:
         "sign": "above" if target.at_least else "below",
         "unit": unit,
         "headroom": target.headroom,
-        "verdict": target.verdict.value,
+        "verdict": target.verdict.value if target.judged else "shown",
     }
 
 

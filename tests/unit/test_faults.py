@@ -63,7 +63,7 @@ def test_a_fault_on_what_did_not_work_before_proves_nothing():
 def test_a_broker_that_is_not_there_is_named():
     """With those that are."""
     with pytest.raises(StackError, match="there is no broker 3; there are 1"):
-        faults.chosen("broker 3", {1: Process()}, lambda: 1)
+        faults.chosen("broker 3", {1: Process()}, lambda: 1, lambda: 1)
 
 
 @pytest.mark.parametrize(("immune", "proved"), [(False, True), (True, False)])
@@ -113,4 +113,4 @@ def test_two_brokers_are_the_first_two_of_them():
     """Of three they leave no quorum."""
     brokers = {number: Process() for number in (1, 2, 3)}
 
-    assert ["broker 1", "broker 2"] == list(faults.chosen("two brokers", brokers, lambda: 3))
+    assert ["broker 1", "broker 2"] == list(faults.chosen("two brokers", brokers, lambda: 3, lambda: 1))

@@ -65,9 +65,7 @@ def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
 @pytest.mark.parametrize("name", ["late", "kill"])
 def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     """Judged, written and told; without its faults a run that was to have some is unknown."""
-    simulate(
-        tmp_path / "run", scenario.load(name, ["load.eps=200", "limits.throughput_eps=1", "limits.keeps_up=false"])
-    )
+    simulate(tmp_path / "run", scenario.load(name, ["load.eps=200"]))
     done = trial.judge(tmp_path / "run")
     told = json.loads((tmp_path / "run" / "result.json").read_text())
 
@@ -75,3 +73,21 @@ def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     assert wanted is done.result.verdict, done.result.why
     assert wanted.value == told["verdict"]
     assert (tmp_path / "run" / "report.html").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("judged", "wanted"),
+    [
+        pytest.param('["latency", "success"]', Verdict.FAIL, id="judged on it"),
+        pytest.param('["success"]', Verdict.PASS, id="shown alone"),
+    ],
+)
+def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, wanted):
+    """The others are measured, and told as what they are."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "limits.latency_s=0", f"judged={judged}"]))
+    done = trial.judge(tmp_path / "run")
+
+    assert wanted is done.result.verdict, done.result.why
+    [latency] = [target for target in done.result.targets if target.name == "latency"]
+    assert (Verdict.FAIL, "latency" in judged) == (latency.verdict, latency.judged)
+    assert any(line.lstrip().startswith("shown") for line in trial.story(done))

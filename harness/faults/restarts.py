@@ -1,0 +1,178 @@
+"""The pipeline is stopped and started again otherwise: it must go on rightly, or refuse with a clear line.
+
+A start that is refused is undone, and the pipeline goes on from where it was. What is written of a refusal is its
+exit code and its last line.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from harness.faults.target import Struck, eventually
+from harness.scenario import Fault
+
+
+class Restartable(Protocol):
+    """What a fault needs of a pipeline that it starts again otherwise."""
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def start(self, flags: Sequence[str] = ()) -> None:
+        """Start it from its checkpoint, with these flags after its own for this once."""
+
+    def is_up(self) -> bool:
+        """Whether its queries have started."""
+
+    def expect_end(self) -> None:
+        """It may end by itself, until it is started again."""
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has ended, or None."""
+
+    def last_line(self) -> str:
+        """The last line that it said."""
+
+
+def restart(
+    fault: Fault,
+    pipeline: Restartable,
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone."""
+    before, at_s = pipeline.is_up(), clock()
+    pipeline.stop()
+    sleep(fault.for_s)  # the fault's own length
+    pipeline.start(fault.flags)
+    if fault.refused:
+        return _refusal(fault, pipeline, before, at_s, lambda: None, patience_s, clock, sleep)
+    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
+    proof = {"up_before": before, "up_after": {"as it was": not healed}, "flags": list(fault.flags)}
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def restart_spoiled(
+    fault: Fault,
+    pipeline: Restartable,
+    checkpoint: Path,
+    query: str,
+    kept: Path,
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Kill it, damage the checkpoint of a query, see that it refuses, put back what was there, and start it."""
+    before, at_s = pipeline.is_up(), clock()
+    pipeline.kill()
+    shutil.copytree(checkpoint, kept)
+    spoiled = SPOIL[fault.kind](checkpoint / query)
+    pipeline.start()
+
+    def mend() -> None:
+        _replace(checkpoint, kept)
+
+    return _refusal(fault, pipeline, before, at_s, mend, patience_s, clock, sleep, str(spoiled.relative_to(checkpoint)))
+
+
+def restart_on_an_older(
+    fault: Fault,
+    pipeline: Restartable,
+    checkpoint: Path,
+    results: Callable[[], int],
+    kept: Path,
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
+
+    `results` is the number of batches in the log of a Parquet sink: once it has grown, the copy is older.
+    """
+    before, at_s = pipeline.is_up(), clock()
+    pipeline.stop()
+    older = kept / "older"
+    shutil.copytree(checkpoint, older)
+    then = results()
+    pipeline.start()
+    grown = eventually(lambda: results() > then, patience_s, clock, sleep)
+    pipeline.stop()
+    shutil.copytree(checkpoint, kept / "own")
+    _replace(checkpoint, older)
+    pipeline.start()
+
+    def mend() -> None:
+        _replace(checkpoint, kept / "own")
+
+    return _refusal(fault, pipeline, before and grown, at_s, mend, patience_s, clock, sleep)
+
+
+def _refusal(
+    fault: Fault,
+    pipeline: Restartable,
+    before: bool,
+    at_s: float,
+    mend: Callable[[], None],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    what: str = "",
+) -> Struck:
+    """Wait until a pipeline that was started has ended by itself, mend what it minded, and start it again.
+
+    One that accepts what it must refuse is left to go on, and the oracle says what came of it.
+    """
+    pipeline.expect_end()
+    eventually(lambda: pipeline.ended() is not None, patience_s, clock, sleep)
+    code, said = pipeline.ended(), pipeline.last_line()
+    refused = code not in (None, 0)
+    if refused:
+        mend()
+        pipeline.start()
+    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
+    proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": said}
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def _truncated(folder: Path) -> Path:
+    """The newest of its offsets are cut in half."""
+    path = _numbered(folder / "offsets")[-1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def _missing(folder: Path) -> Path:
+    """The offsets of the batch before the newest are not there: where it begins is not known."""
+    path = _numbered(folder / "offsets")[-2]
+    path.unlink()
+    return path
+
+
+def _state_lost(folder: Path) -> Path:
+    """No file of the state of its first operator's first partition is there."""
+    place = folder / "state" / "0" / "0"
+    for path in [one for one in place.rglob("*") if one.is_file() and one.name != "_metadata"]:
+        path.unlink()
+    return place
+
+
+SPOIL: dict[str, Callable[[Path], Path]] = {"truncated": _truncated, "missing": _missing, "state_lost": _state_lost}
+
+
+def _numbered(log: Path) -> list[Path]:
+    """The entries of a log of batches, in order."""
+    return sorted((path for path in log.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _replace(folder: Path, by: Path) -> None:
+    """Make the contents of a folder those of another, the folder itself staying: it may be a disk."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(by, folder, dirs_exist_ok=True)

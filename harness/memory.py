@@ -1,0 +1,113 @@
+"""Memory that runs out: processes put into a control group that is too small for them and a hungry neighbour.
+
+The kernel ends the largest process of the group, as it does in a container at its limit. Linux and root;
+`why_not` says so. Both versions of control groups are known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import processes
+from harness.errors import StackError
+from harness.processes import Owner
+
+LIMIT_BYTES = 32 << 20
+ROOT = Path("/sys/fs/cgroup")
+HUNGRY = """
+import sys
+open("/proc/self/oom_score_adj", "w").write("-1000")
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+taken = []
+while True:
+    taken.append(bytearray(1 << 20))
+"""
+"""Takes memory for ever, and is the last that the kernel would end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A control group with a limit of memory."""
+
+    folder: Path
+
+    def take_in(self, pids: Iterable[int]) -> None:
+        """Put processes into it; what they have already stays where it was counted."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (self.folder / "cgroup.procs").write_text(str(pid))
+
+    def kills(self) -> int:
+        """How often the kernel has ended a process of it for want of memory."""
+        name = "memory.events" if (self.folder / "memory.events").exists() else "memory.oom_control"
+        lines = (line.split() for line in (self.folder / name).read_text().splitlines())
+        return next((int(value) for key, value in lines if key == "oom_kill"), 0)
+
+    @contextlib.contextmanager
+    def neighbour(self) -> Iterator[None]:
+        """A process in it that takes memory until the context ends."""
+        process = processes.spawn([sys.executable, "-c", HUNGRY, str(self.folder)])
+        try:
+            yield
+        finally:
+            processes.kill_tree(process)
+
+
+def why_not() -> str | None:
+    """Why memory cannot be made to run out here; None where it can."""
+    if sys.platform != "linux":
+        return "control groups need Linux"
+    if os.geteuid() != 0:
+        return "a control group with a limit of memory is made by root alone"
+    return None if _parent() else f"{ROOT} has no control group of memory"
+
+
+@contextlib.contextmanager
+def group() -> Iterator[Group]:
+    """A control group that is too small for anyone; it goes with the context, and its processes have ended by then.
+
+    Raises
+    ------
+    StackError
+        Where none can be made; the message says why.
+    """
+    parent = _parent()
+    if (why := why_not()) or parent is None:
+        raise StackError(f"memory cannot be made to run out: {why}")
+    me = Owner.me()
+    folder = parent / f"harness-memory-{me.pid}-{me.born}-group"
+    try:
+        folder.mkdir()
+        limit = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
+        (folder / limit).write_text(str(LIMIT_BYTES))
+    except OSError as error:
+        raise StackError(f"memory cannot be made to run out: {folder}: {error.strerror}") from error
+    try:
+        yield Group(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def sweep() -> None:
+    """Remove the groups of dead owners; their processes have been ended."""
+    parent = _parent()
+    for folder in processes.abandoned(parent) if parent else ():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _parent() -> Path | None:
+    """Where groups with a limit of memory can be made."""
+    first = ROOT / "memory"
+    if (first / "memory.limit_in_bytes").exists():
+        return first
+    try:
+        return ROOT if "memory" in (ROOT / "cgroup.subtree_control").read_text().split() else None
+    except OSError:
+        return None
