@@ -287,3 +287,23 @@ def started_s(run: Run) -> list[float]:
 def restarts(run: Run) -> int:
     """How often the pipeline was started again."""
     return max(0, len(started_s(run)) - 1)
+
+
+def losses(run: Run) -> list[Span]:
+    """When executors were lost: from a fault's stroke until it had healed, where one that was there was not any more."""
+    struck = [fault for fault in run.of_kind("fault") if "cluster" in fault.get("proof", {})]
+    return [
+        Span(fault["at_s"], fault["healed_s"] or float("inf"))
+        for fault in struck
+        if set(fault["proof"]["cluster"]["before"]["executors"]) - set(fault["proof"]["cluster"]["after"]["executors"])
+    ]
+
+
+def repeated(evidence: Evidence, query: str) -> set[int]:
+    """The batches that were under way when an executor was lost: tasks of theirs may have been run again.
+
+    The rows and the state are those of one run, but Spark counts what each run of a task drops.
+    """
+    lost = losses(evidence.run)
+    found = evidence.batches[query]
+    return {one.number for one in found if any(one.begun_s < at.end_s and at.start_s < one.committed_s for at in lost)}

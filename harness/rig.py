@@ -17,6 +17,7 @@ from harness.kafka import Cluster, topics
 from harness.offering import Load
 from harness.sampling import Cpu
 from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
+from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
 from pipeline.schema import INPUT
 
@@ -39,6 +40,8 @@ class Rig:
     disks: Mapping[str, Disk]
     """By whose it is: `checkpoint`, `results` or ``broker N``; those alone that a fault of the scenario is about."""
     history: Recorder
+    spark: Standalone | None
+    """What the pipeline runs on, where the scenario has workers."""
 
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
@@ -47,7 +50,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     memory.sweep()
     logs = directory / "logs"
     logs.mkdir()
-    spark = jars.spark_jars()
+    connector = jars.spark_jars()
     scratch = stack.enter_context(processes.scratch("run"))
     relay = _relay(stack, scenario)
     ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
@@ -60,12 +63,14 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
             relay.lead(number - 1, host, int(port))
     stack.callback(_keep_logs, scratch / "kafka", logs)
     _create_topics(scenario, cluster)
+    spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs)
     places = {
         "bootstrap": cluster.bootstrap,
         "prefix": cluster.topic_prefix,
         "checkpoint": str(scratch / "checkpoint"),
         "output": str(scratch / "output"),
-        "jars": str(spark),
+        "jars": str(connector),
+        "master": spark.url if spark else f"local[{scenario.pipeline.cores}]",
     }
     system = System(command(scenario, places), logs / "pipeline.log", history)
     stack.callback(system.kill)
@@ -75,9 +80,11 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
         "" if scenario.black_box else scenario.pipeline.checkpoint.replace("{checkpoint}", str(scratch / "checkpoint"))
     )
     checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
-    cpu = Cpu(history, system, cluster, load, checkpoint)
+    cpu = Cpu(history, system, cluster, load, checkpoint, spark)
     wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
-    return Rig(scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks, history)
+    return Rig(
+        scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks, history, spark
+    )
 
 
 def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
@@ -85,6 +92,11 @@ def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
     if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
         return None
     return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
+
+
+def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path) -> Standalone | None:
+    """A cluster for the pipeline to run on, where the scenario has workers."""
+    return stack.enter_context(open_cluster(workers, folder, logs)) if workers else None
 
 
 def _mount(stack: ExitStack, scenario: Scenario, scratch: Path) -> dict[str, Disk]:

@@ -10,6 +10,7 @@ from harness import processes
 from harness.history import Recorder
 from harness.kafka import Cluster
 from harness.offering import Load
+from harness.standalone import Standalone
 from harness.system import Checkpoint, System
 
 
@@ -22,6 +23,7 @@ class Cpu:
     cluster: Cluster
     load: Load
     checkpoint: Checkpoint
+    spark: Standalone | None = None
     latest: dict[str, float] = field(default_factory=dict)
 
     def sample(self) -> None:
@@ -29,14 +31,14 @@ class Cpu:
         machine = psutil.cpu_times()
         own = psutil.Process()
         pids: dict[str, list[int | None]] = {
-            "pipeline": [self.system.pid],
+            "pipeline": [self.system.pid, *(self.spark.pids() if self.spark else ())],
             "brokers": list(self.cluster.pids()),
             "generator": [self.load.pid],
         }
         now: dict[str, float] = {
             f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
         }
-        now["pipeline_cpu_s"] = round(self.system.cpu_s(), 3)
+        now["pipeline_cpu_s"] = round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3)
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]

@@ -35,6 +35,7 @@ PROVABLE = (
     "hot_views",
     "idle_clicks",
     "edge_purchases",
+    "executors_replaced",
 )
 """Counts of the result that a scenario can be about."""
 
@@ -99,6 +100,8 @@ FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", 
 FAULTS_OF_RECORDS = ("retention",)
 """`retention` deletes records of the clickstream that a stopped pipeline has not read."""
 CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
+FAULT_TARGETS_OF_SPARK = ("executor", "worker", "master")
+"""Of the standalone cluster: the executor that has worked most, the worker that has it, and the master."""
 FAULT_TARGETS = (
     "pipeline",
     "leader",
@@ -108,6 +111,7 @@ FAULT_TARGETS = (
     *(f"broker {number}" for number in range(1, 6)),
     "checkpoint",
     "results",
+    *FAULT_TARGETS_OF_SPARK,
 )
 """`leader` is the broker that leads the first partition of the clickstream, `controller` the one that leads the quorum.
 `checkpoint` and `results` are the pipeline's disks, for faults of disks; a broker's disk is that of its log."""
@@ -118,7 +122,7 @@ BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
 ONE_BROKER = tuple(one for one in BROKERS if not one.endswith("brokers"))
 STRIKES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS, *FAULTS_OF_RECORDS), ("pipeline",)),
-    **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS)),
+    **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS, *FAULT_TARGETS_OF_SPARK)),
     **dict.fromkeys(FAULTS_OF_THE_CLUSTER, ("pipeline", *BROKERS)),
     **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
 }
@@ -183,7 +187,7 @@ class Pipeline:
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = field(
         default=(),
-        metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars}"},
+        metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} {master}"},
     )
     queries: tuple[str, ...] = field(
         default=(), metadata={"choices": tuple(QUERIES), "doc": "that it has; empty is all"}
@@ -202,6 +206,7 @@ class Pipeline:
     deduplicate: bool = False
     start_after_s: float = _number(0, low=0, high=3600, doc="seconds of load before the pipeline starts: a backlog")
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
+    workers: int = _number(0, low=0, high=8, doc="of a standalone cluster that it runs on, a core each; 0 is local")
     ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
 
     @property
@@ -314,6 +319,8 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
             raise ScenarioError(
                 f"{source}: fault[{at}].on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
             )
+        if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
+            raise ScenarioError(f"{source}: fault[{at}].on = {fault.on!r}: it needs pipeline.workers of 1 or more")
     return scenario
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import disks, faults, memory, processes, system
 from harness.disks import Disk
+from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.crash import Query
 from harness.faults.target import TAKES_S, eventually
@@ -17,6 +18,7 @@ from harness.kafka import Broker, topics
 from harness.rig import Rig
 from harness.scenario import (
     DISKS_OF_THE_PIPELINE,
+    FAULT_TARGETS_OF_SPARK,
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
     FAULTS_OF_PROCESSES,
@@ -34,11 +36,23 @@ def struck(rig: Rig, fault: Fault) -> Struck:
 
 
 def _process(rig: Rig, fault: Fault) -> Struck:
+    if fault.on in FAULT_TARGETS_OF_SPARK:
+        return _process_of_spark(rig, fault)
     if fault.on != "pipeline":
         return faults.strike(fault, _brokers(rig, fault.on), _patience(rig), *CLOCKS)
     done = faults.strike(fault, {fault.on: rig.system}, _patience(rig), *CLOCKS)
     rig.system.check()
     return done
+
+
+def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
+    """What was there before and after, by process id, belongs to the proof."""
+    if rig.spark is None:
+        raise StackError(f"fault on {fault.on}: there is no standalone cluster")
+    before = rig.spark.seen()
+    done = faults.strike(fault, rig.spark.target(fault.on), _patience(rig), *CLOCKS)
+    rig.system.check()
+    return replace(done, proof={**done.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
 
 
 def _crash(rig: Rig, fault: Fault) -> Struck:

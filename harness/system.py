@@ -1,7 +1,7 @@
 """The pipeline's process, and what can be seen of it from outside: its progress lines and its checkpoint.
 
 It refuses to know what the pipeline computes. Ours is the default; any command line with the
-placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} is treated the same.
+placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} {master} is treated the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.errors import StackError
 from harness.history import Recorder
 from harness.scenario import Scenario
 
-PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars")
+PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars", "master")
 
 
 def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
@@ -34,7 +34,8 @@ def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
     where = ("--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}")
     asked = scenario.pipeline
     forms = ("--conversions", asked.conversions) if asked.conversions else ()
-    ours = (*ours, *where, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
+    place = ("--master", "{master}") if asked.workers else ()
+    ours = (*ours, *where, *place, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
     parts = asked.command or (*ours, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
     return [filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
 

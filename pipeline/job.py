@@ -104,12 +104,13 @@ def _configuration(settings: Settings) -> dict[str, str]:
         # Five queries generate more classes than Spark's default of 100 holds: they would be compiled every batch.
         "spark.sql.codegen.cache.maxEntries": str(settings.codegen_cache),
     }
-    if settings.master.startswith("local"):
+    if settings.master.startswith(("local", "spark://127.0.0.1:")):
         configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     if settings.checkpoint_manager:
         configuration["spark.sql.streaming.checkpointFileManagerClass"] = settings.checkpoint_manager
     if settings.java_options:
         configuration["spark.driver.extraJavaOptions"] = settings.java_options
+        configuration["spark.executor.extraJavaOptions"] = settings.java_options
     if settings.state_store == "rocksdb":
         configuration["spark.sql.streaming.stateStore.providerClass"] = ROCKSDB
     return configuration | _connector(settings) | dict(settings.conf)

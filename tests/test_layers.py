@@ -28,6 +28,7 @@ LAYERS = (
         "sinks",
         "jars",
         "processes",
+        "standalone",
         "disks",
         "memory",
     },

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -259,12 +260,22 @@ def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
 
 
 def _client() -> docker.DockerClient:
+    silent = "no Docker daemon answers: start it, or use kafka = embedded"
+    scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
+    # Where nobody listens the client would leave its socket open, and whichever test then runs would be warned of it.
+    if scheme == "unix" and not _listens(path):
+        raise StackError(silent)
     try:
         client = docker.from_env(timeout=60)
         client.ping()
     except DockerException as error:
-        raise StackError("no Docker daemon answers: start it, or use kafka = embedded") from error
+        raise StackError(silent) from error
     return client
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _is_there(client: docker.DockerClient, name: str) -> bool:

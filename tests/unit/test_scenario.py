@@ -42,6 +42,25 @@ def test_a_wrong_field_is_named(override, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("fault", "workers", "said"),
+    [
+        pytest.param({"on": "executor"}, 0, "it needs pipeline.workers of 1 or more", id="no cluster"),
+        pytest.param({"on": "master", "kind": "latency"}, 2, "latency strikes one of leader", id="a network"),
+        pytest.param({"on": "worker", "kind": "pause"}, 2, None, id="right"),
+        pytest.param({"on": "pipeline"}, 0, None, id="the pipeline itself"),
+    ],
+)
+def test_a_fault_of_the_cluster_needs_one(fault, workers, said):
+    """Executors, workers and masters are there with pipeline.workers alone, and are hit as processes."""
+    table = {"name": "x", "fault": [{"at": 1, **fault}], "pipeline": {"workers": workers}}
+    if said is None:
+        assert workers == scenario.parse(table, "x.toml").pipeline.workers
+    else:
+        with pytest.raises(ScenarioError, match=rf"x.toml: fault\[0\].on = .*: {said}"):
+            scenario.parse(table, "x.toml")
+
+
 def test_an_unknown_scenario_offers_the_nearest(tmp_path):
     """A name, a missing path, and a file that is not TOML."""
     with pytest.raises(ScenarioError, match="did you mean load"):

@@ -1,0 +1,71 @@
+"""What the loss of an executor excuses, and what it does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import evidence, findings, history
+from harness.evidence import Evidence
+from harness.scenario import Load, Scenario
+from harness.simulate import simulate
+from harness.workload import Workload
+
+LATE = Scenario(
+    name="late", load=Load(eps=600, warm_up_s=0, duration_s=20), workload=Workload(time_scale=60, too_late=0.05)
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run in which events are dropped."""
+    directory = tmp_path_factory.mktemp("late") / "run"
+    simulate(directory, LATE)
+    return directory
+
+
+def changed(run: Path, times: float, lost: bool, after_s: float = 0.0) -> Evidence:
+    """The run with the drops of one batch of revenue multiplied, and an executor lost (or only a master) around it."""
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    told = next(
+        event for event in lines if event["kind"] == "progress" and event["query"] == "revenue" and drops(event)
+    )
+    told["progress"]["stateOperators"][0]["numRowsDroppedByWatermark"] = round(drops(told) * times)
+    commit = next(e for e in lines if e["kind"] == "commit" and (e["query"], e["batch"]) == ("revenue", told["batch"]))
+    commit["begun_s"] = commit["committed_s"] - 1
+    at_s = commit["committed_s"] - 0.5 + after_s
+    cluster = {"before": {"executors": [1, 2]}, "after": {"executors": [2, 3] if lost else [1, 2]}}
+    fault = {"kind": "fault", "t": at_s, "at_s": at_s, "healed_s": at_s + 0.1, "proof": {"cluster": cluster}}
+    other = run.with_name("changed")
+    if not other.exists():
+        other.mkdir()
+        for path in run.iterdir():
+            (other / path.name).symlink_to(path)
+    (other / "history.jsonl").unlink()
+    (other / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, fault]))
+    return evidence.gather(history.read(other))
+
+
+def drops(event) -> int:
+    """What a batch tells that it dropped."""
+    return event["progress"]["stateOperators"][0]["numRowsDroppedByWatermark"]
+
+
+@pytest.mark.parametrize(
+    ("times", "lost", "after_s", "kinds"),
+    [
+        pytest.param(2, True, 0, set(), id="twice, an executor lost"),
+        pytest.param(0.5, True, 0, {"unreconciled_count"}, id="fewer, an executor lost"),
+        pytest.param(2, True, 30, {"unreconciled_count"}, id="twice, an executor lost much later"),
+        pytest.param(2, False, 0, {"unreconciled_count"}, id="twice, no executor lost"),
+    ],
+)
+def test_a_repeated_task_may_tell_its_drops_twice(run, times, lost, after_s, kinds):
+    """More, and only in a batch that was under way when an executor was lost."""
+    one = changed(run, times, lost, after_s)
+    answers = evidence.expected(one)
+
+    assert kinds == {anomaly.kind for anomaly in findings.find(one, answers, findings.compare(one, answers))}
+    assert lost == bool(evidence.losses(one.run))

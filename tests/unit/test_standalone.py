@@ -1,0 +1,221 @@
+"""A standalone cluster's parts, without Java: what counts as working, and what a fault on it means."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sys
+import threading
+
+import psutil
+import pytest
+
+from harness import processes, standalone
+from harness.errors import StackError
+from harness.standalone import Daemon, Executor, Standalone
+
+LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print('here', flush=True); time.sleep(60)"
+TOLD = {
+    "status": "ALIVE",
+    "workers": [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "DEAD"}],
+    "activeapps": [{"id": "app-1"}],
+}
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Starts a program as a part of the cluster, and ends it."""
+    started: list[Daemon] = []
+
+    def start(program: str, works: bool = True, *args: str) -> Daemon:
+        started.append(Daemon("worker 1", (sys.executable, "-c", program, *args), {}, tmp_path / "log", lambda: works))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.pid is not None:
+            one.resume()
+            # While their parent can still take note of it: else somebody else has to, in his own time.
+            psutil.wait_procs(
+                [child for child in psutil.Process(one.pid).children() if child.kill() is None], timeout=5
+            )
+        one.kill()
+
+
+class Process:
+    """What a fault needs of an executor's process."""
+
+    def __init__(self, pid: int, there: list[Process]) -> None:
+        self.pid = pid
+        self.there = there
+
+    def suspend(self) -> None:
+        """It does not work any more."""
+        self.there.remove(self)
+
+    def resume(self) -> None:
+        """It works again."""
+        self.there.append(self)
+
+
+def test_a_part_is_up_while_its_process_runs_unfrozen_and_works(daemon):
+    """Frozen, it is not; killed, it is not; its CPU is counted on."""
+    one = daemon("sum(range(10**6)); " + LISTENS)
+    one.start()
+    assert standalone.await_true(lambda: processes.tree_cpu_s(one.pid) > 0, 5)
+    seen = [one.is_up()]
+    one.pause()
+    assert standalone.await_true(lambda: not one.is_up(), 5)
+    one.resume()
+    assert standalone.await_true(one.is_up, 5)
+    one.kill()
+
+    assert [True, False] == [*seen, one.is_up()]
+    assert one.pid is None
+    assert one.cpu_s() > 0
+
+
+def test_a_part_that_ends_while_it_starts_tells_its_last_line(daemon):
+    """The message is one line, and ends with the log's."""
+    with pytest.raises(StackError, match=r"Spark's worker 1 ended with 3 while it started: no such port$"):
+        daemon("import sys; print('no such port'); sys.exit(3)", False).start()
+
+
+def test_a_part_that_does_not_work_in_time_is_named(daemon):
+    """It runs, and nobody counts on it."""
+    with pytest.raises(StackError, match="does not work after 0 s"):
+        daemon(LISTENS, False).start(wait_s=0.1)
+
+
+def test_what_does_not_run_cannot_be_paused(daemon):
+    """A fault on it proves nothing."""
+    with pytest.raises(StackError, match="worker 1 does not run"):
+        daemon(LISTENS).pause()
+
+
+def test_an_executor_works_once_it_listens_and_while_it_is_not_frozen(daemon):
+    """Only what a worker started and what is an executor by its command line."""
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    worker, other = daemon(starts, True, LISTENS, standalone.EXECUTOR), daemon(starts, True, LISTENS)
+    worker.start()
+    other.start()
+    assert standalone.await_true(lambda: len(standalone.executors_below(worker.pid)) == 1, 5)
+    worker.pause()
+
+    assert standalone.await_true(lambda: not standalone.executors_below(worker.pid), 5)
+    assert [] == standalone.executors_below(other.pid) == standalone.executors_below(None)
+
+
+def test_a_lost_executor_is_missed_until_as_many_work_as_before():
+    """Whichever takes its place, and wherever."""
+    there: list[Process] = []
+    there += [Process(1, there), Process(2, there)]
+    executor = Executor(lambda: list(there))
+    seen = [executor.is_up()]
+    executor.pause()
+    seen.append(executor.is_up())
+    there.append(Process(3, there))
+
+    assert [True, False, True] == [*seen, executor.is_up()]
+    assert 1 == executor.pid
+
+
+def test_without_an_executor_there_is_nothing_to_hit():
+    """Said in one line."""
+    with pytest.raises(StackError, match="no executor works"):
+        Executor(lambda: [])
+
+
+def test_a_process_that_is_gone_is_no_executor():
+    """It may end while one looks."""
+    gone = psutil.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    assert [] == standalone.executors_below(gone.pid)
+
+
+def test_a_master_tells_of_itself_on_its_page():
+    """Who is alive, and which applications it knows; silence is nothing."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(TOLD).encode())
+
+        def log_message(self, *args: object) -> None:
+            """Nothing to say."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        told = standalone.state(server.server_port)
+    silent = standalone.state(server.server_port)
+
+    assert ({1}, {"app-1"}) == (standalone.alive_workers(told), standalone.applications(told))
+    assert ({}, set(), set()) == (silent, standalone.alive_workers(silent), standalone.applications(silent))
+
+
+def test_nothing_of_it_is_seen_from_elsewhere(tmp_path):
+    """Loopback only, and its files in one folder."""
+    values = standalone.environment(tmp_path)
+
+    assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
+    assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
+    assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
+
+
+class Machine:
+    """A worker as the cluster sees it."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"worker {number}"
+        self.pid = number
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Two workers that are not there: what their master tells, and their executors by worker, can be changed."""
+    told, below = {**TOLD}, {1: [Process(11, [])], 2: [Process(22, [])]}
+    monkeypatch.setattr(standalone, "state", lambda page: told)
+    monkeypatch.setattr(standalone, "executors_below", lambda pid: below[pid])
+    monkeypatch.setattr(standalone, "_cpu_s", lambda process: process.pid)
+    one = Standalone(2, tmp_path, tmp_path)
+    one.workers = {number: Machine(number) for number in (1, 2)}
+    return one, told, below
+
+
+@pytest.mark.parametrize(("on", "name"), [("executor", "executor 22"), ("worker", "worker 2"), ("master", "master")])
+def test_a_fault_hits_the_executor_that_has_worked_most_or_what_is_above_it(cluster, on, name):
+    """By name, so that its proof says what was hit."""
+    assert [name] == list(cluster[0].target(on))
+
+
+def test_a_worker_is_healed_when_there_are_as_many_executors_as_before(cluster):
+    """Registered is not enough."""
+    one, _, below = cluster
+    one.target("worker")
+    seen = [one._worker_works(1), one._worker_works(2)]
+    below[2] = []
+    seen.append(one._worker_works(1))
+    below[2] = [Process(23, [])]
+
+    assert [True, False, False, True] == [*seen, one._worker_works(1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"status": "RECOVERING"}, id="it recovers still"),
+        pytest.param({"workers": [{"port": 1, "state": "ALIVE"}]}, id="a worker is missing"),
+        pytest.param({"activeapps": []}, id="it has forgotten the application"),
+    ],
+)
+def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change):
+    """Alive is not enough."""
+    one, told, _ = cluster
+    told["workers"] = [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "ALIVE"}]
+    one.target("master")
+    before = one._master_works()
+    told |= change
+
+    assert (True, False) == (before, one._master_works())
