@@ -155,6 +155,14 @@ def scratch(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def tell_stacks(pid: int) -> None:
+    """Have a Java process write what each of its threads is at to its standard output; others are left alone."""
+    with contextlib.suppress(*GONE):
+        process = psutil.Process(pid)
+        if process.name() == "java":
+            process.send_signal(signal.SIGQUIT)
+
+
 def tree_pids(pid: int) -> list[int]:
     """A process and its descendants."""
     return [process.pid for process in _tree(pid)]

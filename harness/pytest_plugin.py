@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 OPTIONS = {"kafka": "kafka.where", "seed": "load.seed", "eps": "load.eps"}
 """Options of pytest, and the field of the scenario that each sets."""
+
+
+TAIL_LINES = 15
 
 
 class ScenarioFailed(Exception):
@@ -72,7 +76,8 @@ class ScenarioItem(pytest.Item):
 
     def runtest(self) -> None:
         """Run it; anything but pass fails."""
-        lines, result = _run(self.config, str(self.path), (), self.config.rootpath / "reports")
+        with _logs_of_what_broke_off(self, self.config.rootpath / "reports"):
+            lines, result = _run(self.config, str(self.path), (), self.config.rootpath / "reports")
         if result.verdict.exit_code:
             raise ScenarioFailed("\n".join(lines))
 
@@ -92,12 +97,31 @@ def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
     """`run_scenario(name_or_path, *overrides)` runs, judges and returns the result; a fail is told by its story."""
 
     def run(name_or_path: str, *overrides: str) -> Result:
-        lines, result = _run(request.config, name_or_path, overrides, tmp_path / "reports")
+        with _logs_of_what_broke_off(request.node, tmp_path / "reports"):
+            lines, result = _run(request.config, name_or_path, overrides, tmp_path / "reports")
         if result.verdict.exit_code:
             request.node.add_report_section("call", "scenario", "\n".join(lines))
         return result
 
     return run
+
+
+@contextmanager
+def _logs_of_what_broke_off(item: pytest.Item, reports: Path) -> Iterator[None]:
+    """A run that broke off, by an error or by the time-out, tells where it is kept and what each process said last."""
+    try:
+        yield
+    except BaseException:
+        kept = max(reports.glob("*/2*"), default=None, key=lambda path: path.stat().st_mtime)
+        if kept is not None:
+            tails = [f"{path.name}\n{_tail(path)}" for path in sorted((kept / "logs").glob("*.log"))]
+            item.add_report_section("call", "run", "\n\n".join([f"kept in {kept}", *tails]))
+        raise
+
+
+def _tail(log: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
 
 
 def _kafka(config: pytest.Config) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from harness import history, manifest, sinks
+from harness import history, manifest, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import Stalled
 from harness.faults.schedule import Schedule
@@ -30,6 +30,7 @@ from harness.system import ticking
 from pipeline.schema import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 
 STALL_S = 60.0
+TELL_S = 1.0
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
@@ -44,12 +45,26 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
                 phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
                 rig = assemble(stack, scenario, directory, happenings)
                 manifest.write(directory, scenario, args, rig.cluster.topic_prefix)
-                _conduct(rig, phases)
+                try:
+                    _conduct(rig, phases)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:
+                    _tell_stacks(rig)
+                    raise
         except BaseException as error:
             why = "by the user" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
             happenings.write("interrupted", phase=phases.current, why=why)
             raise
         phases.begin("end")
+
+
+def _tell_stacks(rig: Rig) -> None:
+    """What every Java process is at goes to its log, before it is ended; a second is enough for that."""
+    rig.system.tell_stacks()
+    for pid in rig.cluster.pids():
+        processes.tell_stacks(pid)
+    time.sleep(TELL_S)  # nothing says when a thread dump is complete
 
 
 class Phases:

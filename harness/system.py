@@ -154,6 +154,11 @@ class System:
             if self._reader is not None:
                 self._reader.join(5)
 
+    def tell_stacks(self) -> None:
+        """Have its Java processes write to the log what each of their threads is at."""
+        for pid in processes.tree_pids(self._process.pid) if self._process is not None else ():
+            processes.tell_stacks(pid)
+
     def _follow(self) -> None:
         assert self._process is not None
         stream = self._process.stdout
@@ -162,6 +167,8 @@ class System:
             try:
                 event = json.loads(line)
             except ValueError:
+                with self._log.open("ab") as log:
+                    log.write(line)
                 continue
             if isinstance(event, dict):
                 self._take(event)

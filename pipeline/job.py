@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -236,7 +236,17 @@ def _stop_between_batches(queries: Sequence[StreamingQuery]) -> None:
 
 def _died_of(query: StreamingQuery) -> str:
     error = query.exception()
-    return _cause(str(error)) if error else "it ended by itself"
+    if error is None:
+        return "it ended by itself"
+    said, root = _cause(str(error)), _cause("\n".join(_traces(error)))
+    return said if root in said else f"{said} ({root})"
+
+
+def _traces(error: BaseException | None) -> Iterator[str]:
+    """What Java told of an error and of those that led to it, the first cause last."""
+    while error is not None:
+        yield f"{error}\n{getattr(error, '_stackTrace', '')}"
+        error = getattr(error, "_cause", None)
 
 
 def _cause(text: str) -> str:

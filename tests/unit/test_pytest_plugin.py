@@ -1,0 +1,54 @@
+"""What a run that broke off leaves for whoever reads the test's failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import Stalled
+from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off
+
+
+class Item:
+    """A test that keeps what is added to its report."""
+
+    def __init__(self) -> None:
+        self.sections: list[tuple[str, str, str]] = []
+
+    def add_report_section(self, when: str, name: str, text: str) -> None:
+        """Kept."""
+        self.sections.append((when, name, text))
+
+
+def logged(reports):
+    """A run directory with the logs of two processes."""
+    logs = reports / "late" / "20260101T000000.000Z-seed7" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "pipeline.log").write_text("".join(f"line {number}\n" for number in range(100)))
+    (logs / "kafka-broker-1-broker.log").write_text("started\n")
+    return logs.parent
+
+
+@pytest.mark.parametrize(
+    "error", [Stalled("drain"), pytest.fail.Exception("Timeout >600.0s")], ids=["error", "time-out"]
+)
+def test_a_run_that_broke_off_tells_where_it_is_and_what_was_said_last(tmp_path, error):
+    """Of every process, and the error goes on."""
+    kept, item = logged(tmp_path), Item()
+    with pytest.raises(type(error)), _logs_of_what_broke_off(item, tmp_path):
+        raise error
+
+    [(_, _, text)] = item.sections
+    assert f"kept in {kept}" in text
+    assert "started" in text
+    assert "line 99" in text
+    assert f"line {99 - TAIL_LINES}\n" not in text
+
+
+def test_a_run_that_ended_well_adds_nothing(tmp_path):
+    """Its story is told elsewhere."""
+    logged(tmp_path)
+    item = Item()
+    with _logs_of_what_broke_off(item, tmp_path):
+        pass
+
+    assert [] == item.sections
