@@ -321,6 +321,10 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
             )
         if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
             raise ScenarioError(f"{source}: fault[{at}].on = {fault.on!r}: it needs pipeline.workers of 1 or more")
+        if scenario.black_box and fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change":
+            raise ScenarioError(
+                f"{source}: fault[{at}].kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
+            )
     return scenario
 
 

@@ -103,7 +103,7 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
         broker.start(wait_s=0)
         return done and eventually(lambda: broker.pid is None, TAKES_S, *CLOCKS)
 
-    tell = partial(_told, disk, lambda: broker.log().strip().splitlines()[-1:])
+    tell = partial(_told, disk, lambda: _last_said(broker))
     return faults.take_away(fault, {name: broker}, take, disk.mend, tell, _patience(rig), *CLOCKS)
 
 
@@ -116,6 +116,12 @@ def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
 
     tell = partial(_told, disk, rig.system.last_line)
     return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, _patience(rig), *CLOCKS)
+
+
+def _last_said(broker: Broker) -> str:
+    """The last line of a broker's log that is no frame of a stack."""
+    lines = (line.strip() for line in reversed(broker.log().splitlines()))
+    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
 
 
 def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:

@@ -90,3 +90,10 @@ def test_a_fault_on_what_it_cannot_strike_is_refused(kind, on, said):
     """The sentence names the field and what is allowed."""
     with pytest.raises(ScenarioError, match=rf"s.toml: fault\[0\].on = '{on}': {said}"):
         scenario.parse({"name": "s", "fault": [{"kind": kind, "on": on, "at": 1}]}, source="s.toml")
+
+
+def test_a_fault_of_the_checkpoint_needs_one():
+    """A pipeline that has none is judged without, and cannot be struck there."""
+    table = {"name": "s", "pipeline": {"checkpoint": ""}, "fault": [{"kind": "truncated", "at": 1}]}
+    with pytest.raises(ScenarioError, match=r"fault\[0\].kind = 'truncated': it needs a pipeline.checkpoint"):
+        scenario.parse(table, source="s.toml")
