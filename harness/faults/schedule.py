@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from harness.errors import HarnessError
 from harness.faults import Struck
 from harness.history import Recorder
-from harness.scenario import Fault
+from harness.scenario import FAULTS_OF_RESTARTS, Fault
 
 
 class Schedule:
@@ -50,7 +50,7 @@ class Schedule:
             return
         self._history.write(
             "fault",
-            fault=f"crash {fault.point} of {fault.query}" if fault.kind == "crash" else f"{fault.kind} {fault.on}",
+            fault=named(fault),
             at=fault.at,
             struck_at=position,
             at_s=struck.at_s,
@@ -58,3 +58,14 @@ class Schedule:
             proof=struck.proof,
             healed_s=struck.healed_s,
         )
+
+
+def named(fault: Fault) -> str:
+    """A fault in a few words, for a table or a chart."""
+    if fault.kind == "crash":
+        return f"crash {fault.point} of {fault.query}"
+    if fault.kind == "change":
+        return " ".join(("change", *(fault.flags or ("pipeline",))))
+    if fault.kind in FAULTS_OF_RESTARTS:
+        return f"{fault.kind} of {fault.query}"
+    return f"{fault.kind} {fault.on}"
