@@ -17,6 +17,7 @@ pytestmark = pytest.mark.e2e
 
 READERS = [name for name, query in QUERIES.items() if CLICKSTREAM in query.reads]
 SCENARIO = """
+judged = ["state_size", "success"]
 [load]
 eps = 500
 warm_up_s = 5
@@ -25,11 +26,6 @@ duration_s = 45
 [workload]
 time_scale = 60
 malformed = 0.01
-[limits]
-cpu_share = 2
-throughput_eps = 1
-keeps_up = false
-latency_s = 600
 [[fault]]
 kind = "retention"
 at = 4_000
