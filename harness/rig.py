@@ -52,7 +52,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     logs.mkdir()
     connector = jars.spark_jars()
     scratch = stack.enter_context(processes.scratch("run"))
-    relay = _relay(stack, scenario)
+    relay = _relay(stack, scenario, logs)
     ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
     disks = _mount(stack, scenario, scratch)
     where = (scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka")
@@ -87,11 +87,11 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     )
 
 
-def _relay(stack: ExitStack, scenario: Scenario) -> Relay | None:
+def _relay(stack: ExitStack, scenario: Scenario, logs: Path) -> Relay | None:
     """A relay before the brokers, where a fault of the network is asked for."""
     if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
         return None
-    return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed))
+    return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed, logs / "relay.log"))
 
 
 def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path) -> Standalone | None:

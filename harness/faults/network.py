@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from harness import processes
@@ -72,10 +73,10 @@ class Relay:
 
 
 @contextlib.contextmanager
-def open_relay(brokers: int, seed: int) -> Iterator[Relay]:
-    """A relay with a port for each broker; it ends with the context, or with its owner."""
+def open_relay(brokers: int, seed: int, log: Path | None = None) -> Iterator[Relay]:
+    """A relay with a port for each broker; it ends with the context, or with its owner. What it complains of goes to `log`."""
     args = [sys.executable, "-m", "harness.faults.relay", str(brokers), str(seed)]
-    process = processes.spawn(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = processes.spawn(args, log=log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Relay(process)
     finally:

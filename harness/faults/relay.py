@@ -211,8 +211,9 @@ class Watch:
     def wait(self, timeout_s: float | None) -> None:
         """Wait for events and make the calls that belong to them."""
         for key, events in self._selector.select(timeout_s):
-            # A call may have closed a socket whose event stands later in the same list.
-            if self._selector.get_map().get(key.fileobj) is key:
+            # A call may have closed a socket whose event stands later in the same list: it is no file any more,
+            # and can be asked for by its old number alone.
+            if self._selector.get_map().get(key.fd) is key:
                 key.data(events)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.faults.network import EFFECTS, Relay, Wire, open_relay
+from harness.faults.relay import READ, Watch
 
 
 @pytest.fixture
@@ -111,3 +112,24 @@ def test_a_limited_bandwidth_takes_its_time(relay, client):
 
     assert 50_000 == len(asked(client, b"x" * 50_000))
     assert time.monotonic() - before >= 0.4
+
+
+def test_a_socket_that_another_call_has_closed_is_passed_over():
+    """Two are ready at once, and the first to be called closes both: as a reset does to the two sides of a connection."""
+    watch, called = Watch(), []
+    pairs = [socket.socketpair() for _ in range(2)]
+
+    def close(_: int) -> None:
+        called.append("called")
+        for near, _far in pairs:
+            watch.on(near, 0, close)
+            near.close()
+
+    for near, far in pairs:
+        watch.on(near, READ, close)
+        far.send(b"x")
+    watch.wait(1)
+
+    assert ["called"] == called
+    for _, far in pairs:
+        far.close()
