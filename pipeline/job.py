@@ -35,7 +35,7 @@ from pipeline.schema import QUERIES
 from pipeline.settings import Settings
 
 LOOK_EVERY_S = 0.2
-BETWEEN_BATCHES_S = 5.0
+BETWEEN_BATCHES_S = 20.0
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
@@ -220,18 +220,25 @@ def _follow(queries: list[StreamingQuery], stop: list[int], gone: Callable[[str]
 
 
 def _stop_between_batches(queries: Sequence[StreamingQuery]) -> None:
-    """Inside a batch a stop would interrupt its threads, and fill the log with their complaints.
+    """Inside a batch a stop would interrupt its threads, and leave rows of a batch that is not committed.
 
-    A query that is never seen between two batches, because it has fallen behind, is stopped inside one all the same.
+    A query that has fallen behind begins its next batch at once: it is stopped as soon as the one that it is at has ended.
     """
-    busy, deadline = list(queries), time.monotonic() + BETWEEN_BATCHES_S
+    busy, deadline = {query: _batch(query) for query in queries}, time.monotonic() + BETWEEN_BATCHES_S
     while busy and time.monotonic() < deadline:
-        for query in [one for one in busy if not (one.isActive and one.status["isTriggerActive"])]:
-            query.stop()
-            busy.remove(query)
+        for query, batch in list(busy.items()):
+            if not (query.isActive and query.status["isTriggerActive"]) or _batch(query) != batch:
+                query.stop()
+                del busy[query]
         time.sleep(0.01)
     for query in busy:
         query.stop()
+
+
+def _batch(query: StreamingQuery) -> int:
+    """The last batch that has ended; −1 for none."""
+    progress = query.lastProgress
+    return progress["batchId"] if progress else -1
 
 
 def _died_of(query: StreamingQuery) -> str:
