@@ -6,7 +6,7 @@ import pytest
 
 from harness.model import Verdict
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.drill, pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 def test_one_of_three_brokers_killed_at_5000_a_second(run_scenario):

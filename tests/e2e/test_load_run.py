@@ -27,6 +27,7 @@ def harness(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*HARNESS, *args], cwd=cwd, capture_output=True, text=True, check=False, timeout=420)
 
 
+@pytest.mark.alone
 def test_a_right_pipeline_passes_and_checks_the_same_again(tmp_path):
     """Every row compared, all targets, one JSON object on standard output, and the same again offline."""
     run = harness("run", "load", *SHORT, "--json", cwd=tmp_path)
@@ -59,6 +60,7 @@ def test_an_event_in_ten_thousand_counted_twice_fails_by_name(tmp_path):
     assert all("wrong in view_count" in anomaly["why"] for anomaly in result["examples"])
 
 
+@pytest.mark.alone
 def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(tmp_path):
     """Ctrl-C in the middle of the load: nothing left running, and a directory that says so."""
     process = subprocess.Popen([*HARNESS, "run", "load", *SHORT], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,33 @@
+"""Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
+    if "PYTEST_XDIST_WORKER" not in os.environ or item.config.cache is None:
+        return (yield)
+    folder = item.config.cache.mkdir("machine")
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    # Through the gate one by one: who waits for the machine to be free holds up those who come after.
+    with ExitStack() as held:
+        with _locked(folder / "gate", fcntl.LOCK_EX):
+            held.enter_context(_locked(folder / "machine", kind))
+        return (yield)
+
+
+@contextmanager
+def _locked(file: Path, kind: int) -> Iterator[None]:
+    """The lock goes with the process that holds it, however that ends."""
+    with file.open("w") as lock:
+        fcntl.flock(lock, kind)
+        yield
