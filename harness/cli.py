@@ -139,12 +139,12 @@ def crash_points(
 @drills.command()
 def matrix(
     faults: Annotated[str, typer.Option(metavar="A,B", help="such as 'kill leader'; all where none is named")] = "",
-    states: StatesOption = "",
+    phases: StatesOption = "",
     seed: SeedOption = 7,
     reports: ReportsOption = Path("reports"),
 ) -> None:
-    """Every fault in every state."""
-    _drill("matrix", drill.matrix(_names(faults), _names(states)), seed, reports)
+    """Every fault in every phase of the stream."""
+    _drill("matrix", drill.matrix(_names(faults), _names(phases)), seed, reports)
 
 
 @drills.command("random")

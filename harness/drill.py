@@ -39,6 +39,9 @@ from pipeline.schema import QUERIES
 WARM_UP_S = 15.0
 APART_S = 16.0
 """Seconds of load that a fault is given: to strike, to heal, and for some batches before the next."""
+BRIEF_S = 8.0
+BRIEF = ("pause", "partitions", *FAULTS_OF_NETWORK)
+"""Kinds after which nothing has to start again."""
 LONG_S = 32.0
 LONG = ("memory", *FAULTS_OF_DISKS, *FAULTS_OF_RESTARTS)
 """Kinds that start the pipeline more than once, or wait for it to end."""
@@ -224,7 +227,7 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
             at += 1  # at once, when the crash has healed
             load_s += APART_S
         placed.append((name, replace(fault, at=max(1, at))))
-        load_s += LONG_S if fault.kind in LONG else APART_S
+        load_s += LONG_S if fault.kind in LONG else BRIEF_S if fault.kind in BRIEF else APART_S
     scenario = Scenario(
         name=f"drill-{drill}-{of}",
         about=f"{len(faults)} faults, {state.about}.",

@@ -191,7 +191,10 @@ def _page_views(database: duckdb.DuckDBPyConnection, columns: Columns, watermark
         database, f"SELECT *, (number + 1) * {MINUTE_MS} AS ending FROM clicks", "batch, number, product, category"
     )  # fmt: skip
     rows = database.execute(
-        "SELECT number, product, category, count(*), count(DISTINCT person) FROM in_time GROUP BY 1, 2, 3"
+        """
+        SELECT number, product, category, sum(views)::BIGINT, count(*)
+        FROM (SELECT number, product, category, person, count(*) AS views FROM in_time GROUP BY ALL) GROUP BY 1, 2, 3
+        """
     ).fetchall()
     products, categories = columns.names["product"], columns.names["category"]
     for minute, product, category, views, users in rows:
@@ -229,8 +232,8 @@ def _linear(database: duckdb.DuckDBPyConnection, columns: Columns, watermarks: W
         "batch, five, product, person",
     )
     groups = database.execute(
-        'SELECT five, product, count(DISTINCT person) FROM in_time GROUP BY 1, 2'
-    ).fetchall()  # fmt: skip
+        "SELECT five, product, count(*) FROM (SELECT DISTINCT five, product, person FROM in_time) GROUP BY 1, 2"
+    ).fetchall()
     counted = _converted(database, "five, product, person")
     for five, product, held in groups:
         end = (five + 1) * FIVE_MS + HORIZON_MS
