@@ -69,15 +69,18 @@ def restart_spoiled(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Struck:
-    """Kill it, damage the checkpoint of a query, see that it refuses, put back what was there, and start it."""
+    """Kill it, damage the checkpoint of a query, see that it refuses, put back what was there, and start it.
+
+    What is put back is that query's alone: the others may have gone on until the damage was found.
+    """
     before, at_s = pipeline.is_up(), clock()
     pipeline.kill()
-    shutil.copytree(checkpoint, kept)
+    shutil.copytree(checkpoint / query, kept)
     spoiled = SPOIL[fault.kind](checkpoint / query)
     pipeline.start()
 
     def mend() -> None:
-        _replace(checkpoint, kept)
+        _replace(checkpoint / query, kept)
 
     return _refusal(fault, pipeline, before, at_s, mend, patience_s, clock, sleep, str(spoiled.relative_to(checkpoint)))
 

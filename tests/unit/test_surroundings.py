@@ -119,6 +119,24 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
     assert [before] == seen[1:]
 
 
+def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, checkpoint):
+    """Its results stand in its sink: given back its older checkpoint, it would pass over their state."""
+    other = checkpoint / "other" / "commits" / "7"
+
+    class GoesOn(Pipeline):
+        def start(self, flags: Sequence[str] = ()) -> None:
+            if not other.exists():
+                self.spoiled = True
+                other.parent.mkdir(parents=True)
+                other.write_text("v1")
+            super().start(flags)
+
+    fault = Fault(kind="state_lost", at=1, query="page_views")
+    faults.restart_spoiled(fault, GoesOn(), checkpoint, "q", tmp_path / "kept", 5, *time_that_passes())
+
+    assert other.exists()
+
+
 def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint):
     """The results have grown since the copy was made."""
     batches, seen = [1], []
