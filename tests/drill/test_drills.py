@@ -9,6 +9,9 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from harness import scenario
+from harness.model import Verdict
+
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(3 * 3600)]
 
 
@@ -45,3 +48,13 @@ def test_faults_do_not_change_the_rows(run_scenario, tmp_path):
         )
 
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in scenario.names() if name not in ("load", "late", "edges", "restart")]
+)
+def test_the_join_passes_every_scenario(run_scenario, name):
+    """Three of them are end-to-end tests; here are the rest."""
+    result = run_scenario(name, "pipeline.conversions=join")
+
+    assert Verdict.PASS is result.verdict, result.why
