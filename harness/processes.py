@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def sweep() -> Swept:
     for process in found:
         with contextlib.suppress(*GONE):
             process.kill()
-    psutil.wait_procs(found, timeout=10)
+    _until_dead(found)
     folders = tuple(abandoned(Path(tempfile.gettempdir())))
     for folder in folders:
         disks.unmount_below(folder)
@@ -253,4 +254,19 @@ def _end(process: subprocess.Popen[bytes], family: Iterable[psutil.Process]) -> 
         with contextlib.suppress(*GONE):
             descendant.kill()
     process.wait()
-    psutil.wait_procs(rest, timeout=10)
+    _until_dead(rest)
+
+
+def _until_dead(family: Iterable[psutil.Process], patience_s: float = 10.0) -> None:
+    """Wait until each is dead, whether or not its new parent has taken note: that can last a second and more."""
+    left, deadline = list(family), time.monotonic() + patience_s
+    while (left := [one for one in left if not _is_dead(one)]) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Gone, or a zombie whose last thread has ended: neither holds a file or a port."""
+    try:
+        return not process.is_running() or (process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
+    except psutil.NoSuchProcess:
+        return True
