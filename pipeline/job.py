@@ -101,8 +101,8 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.streaming.numRecentProgressUpdates": "50",
-        # From 128 groups a task on, Spark would sort for collect_set and collect_list; a batch has more than that.
-        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
+        # From Spark's default of 128 groups a task on it sorts for collect_set and collect_list; a batch has more.
+        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": str(settings.hashed_groups),
         # Five queries generate more classes than Spark's default of 100 holds: they would be compiled every batch.
         "spark.sql.codegen.cache.maxEntries": str(settings.codegen_cache),
     }

@@ -21,6 +21,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "checkpoint_manager": FAST_CHECKPOINTS,
         "java_options": "-XX:+UseParallelGC",
         "codegen_cache": 2000,
+        "hashed_groups": 100_000,
     },
     "specification": {
         "partitions": 50,
@@ -29,6 +30,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "checkpoint_manager": "",
         "java_options": "",
         "codegen_cache": 100,
+        "hashed_groups": 128,
     },
 }
 """`default` is tuned for two cores; `specification` is what the specification says, to measure it against."""
@@ -57,6 +59,7 @@ class Settings:
     checkpoint_manager: str
     java_options: str
     codegen_cache: int
+    hashed_groups: int
     driver_memory: str
     conf: tuple[tuple[str, str], ...]
 
@@ -79,10 +82,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     profile = PROFILES[args.profile]
     sinks = {name: str(query.sink) for name, query in QUERIES.items()} | dict(args.sink)
     queries = tuple(args.queries)
-    values = {
-        name: profile[name] if getattr(args, name, None) is None else getattr(args, name)
-        for name in ("partitions", "trigger", "conversions", "checkpoint_manager", "java_options", "codegen_cache")
-    }
+    values = {name: profile[name] if getattr(args, name, None) is None else getattr(args, name) for name in profile}
     plain = ("bootstrap", "checkpoint", "output", "jars", "topic_prefix", "master", "state_store", "starting_offsets")
     values |= {
         name: getattr(args, name)
