@@ -35,7 +35,6 @@ TELL_S = 1.0
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
     """Do the run. Raises HarnessError where none is possible; the directory then says how far it came."""
-    directory.mkdir(parents=True)
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
     with history.recording(directory) as happenings, status:
         phases = Phases(happenings, status)

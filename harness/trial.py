@@ -116,8 +116,19 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 
 
 def _directory(reports: Path, chosen: Scenario) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
-    return (reports / chosen.name / f"{stamp}-seed{chosen.load.seed}").absolute()
+    """A new folder for a run; two that begin in the same millisecond have one each."""
+    while True:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+        directory = (reports / chosen.name / f"{stamp}-seed{chosen.load.seed}").absolute()
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError as error:
+            if not directory.is_dir():
+                raise RunError(f"{reports}: {error.strerror}, and is no folder: name another with --reports") from None
+        except OSError as error:
+            raise RunError(f"{reports}: no run directory can be made: {error.strerror}; see --reports") from None
+        else:
+            return directory
 
 
 def _link_latest(directory: Path) -> None:

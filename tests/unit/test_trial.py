@@ -1,0 +1,23 @@
+"""Where a run is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import scenario, trial
+from harness.errors import RunError
+
+
+def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
+    """Many fit into the millisecond that their names tell."""
+    chosen = scenario.load("late")
+
+    assert 20 == len({trial._directory(tmp_path, chosen) for _ in range(20)})
+
+
+def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
+    """The line names it."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(RunError, match="file: no run directory can be made: Not a directory"):
+        trial._directory(tmp_path / "file", scenario.load("late"))
