@@ -149,7 +149,7 @@ def matrix(
 
 @drills.command("random")
 def random_(
-    minutes: Annotated[float, typer.Option(min=1, help="of load, all runs together")] = 10,
+    minutes: Annotated[float, typer.Option(min=1, help="after which no further run begins")] = 10,
     seed: SeedOption = 7,
     reports: ReportsOption = Path("reports"),
 ) -> None:

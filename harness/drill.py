@@ -1,7 +1,8 @@
 """Drills: many faults, each at many places, on one page.
 
 A drill is a table of cells, a fault in a state of the stream. All cells of a state share a run: its faults
-strike one after the other, each once the one before has healed and the stream has gone on. What a cell shows
+strike one after the other, each once the one before has healed and the pipeline has caught up (in the state of
+catching up: before it has), and the load goes on until the last has healed. What a cell shows
 is its fault's own figures and its run's verdict: a run that fails fails all of its cells, since a wrong row
 cannot be blamed on one fault without proof.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +27,6 @@ from harness.report import render_drill
 from harness.scenario import (
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
-    FAULTS_OF_RESTARTS,
     Fault,
     Kafka,
     Load,
@@ -37,16 +38,14 @@ from harness.workload import Workload
 from pipeline.schema import QUERIES
 
 WARM_UP_S = 15.0
-APART_S = 16.0
-"""Seconds of load that a fault is given: to strike, to heal, and for some batches before the next."""
-BRIEF_S = 8.0
-BRIEF = ("pause", "partitions", *FAULTS_OF_NETWORK)
-"""Kinds after which nothing has to start again."""
-LONG_S = 32.0
-LONG = ("memory", *FAULTS_OF_DISKS, *FAULTS_OF_RESTARTS)
-"""Kinds that start the pipeline more than once, or wait for it to end."""
+APART_S = 2.0
+"""Seconds of load between the healing of a fault and the next stroke: a batch or two."""
+MOST_S = 120.0
+"""Seconds that a fault may take from its turn until it has healed; a run that takes longer is not stretched further."""
 JUDGED = ("state_size", "success")
 """Right or wrong is the question of a drill, not how fast."""
+AT_RANDOM = 12
+"""Faults of a random run, before a crash at a point of a micro-batch."""
 STATELESS = "dead_letter"
 
 
@@ -60,19 +59,28 @@ class State:
     too_late: float = 0.0
     backlog_s: float = 0.0
     flags: tuple[str, ...] = ()
-    warm_up_s: float = WARM_UP_S
-    after_crash: bool = False
+    behind: bool = False
+    """Faults strike while events are unread; otherwise once all are read."""
+    before: Fault | None = None
+    """What is done before each fault, which strikes at once when that has healed."""
 
 
 STATES: Mapping[str, State] = {
-    "warm-up": State("from the first seconds on", warm_up_s=1),
+    "warm-up": State("just started, while Java compiles", before=Fault(kind="stop", on="pipeline")),
     "idle": State("a few events a second", eps=20),
     "loaded": State("600 events a second, windows closing in every batch"),
     "late": State("events behind the watermark in every batch", late=0.05, too_late=0.03),
     "catching-up": State(
-        "a backlog, read at a limited rate", eps=900, backlog_s=15, flags=("--max-offsets-per-trigger", "2000")
+        "a backlog, read at a limited rate",
+        eps=900,
+        backlog_s=15,
+        flags=("--max-offsets-per-trigger", "2000"),
+        behind=True,
     ),
-    "replaying": State("right after a crash whose batch is being replayed", after_crash=True),
+    "replaying": State(
+        "right after a crash whose batch is being replayed",
+        before=Fault(kind="crash", point="after sink", query="page_views"),
+    ),
 }
 CRASH_STATES = ("idle", "loaded", "late", "catching-up")
 MATRIX_STATES = ("warm-up", "loaded", "late", "catching-up", "replaying")
@@ -146,22 +154,20 @@ def possible() -> list[str]:
     return [name for name, fault in FAULTS.items() if fault.kind not in cannot]
 
 
-def at_random(seed: int, minutes: float) -> Iterator[Plan]:
-    """Runs of some minutes each, with faults drawn from a seed, until the time is used up."""
-    rng, left_s = Random(seed), minutes * 60
-    while left_s > 0:
-        count = max(1, min(12, round((left_s - WARM_UP_S) / APART_S)))
-        names = [rng.choice(sorted(possible())) for _ in range(count)]
+def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monotonic) -> Iterator[Plan]:
+    """Runs with faults drawn from a seed, until the time is used up; the last one is carried to its end."""
+    rng, end_s = Random(seed), clock() + minutes * 60
+    while clock() < end_s:
+        names = [rng.choice(sorted(possible())) for _ in range(AT_RANDOM)]
         crash = Fault(
             kind="crash", point=rng.choice(POINTS), query=rng.choice([name for name in QUERIES if name != STATELESS])
         )
         faults = {f"{at + 1}. {name}": FAULTS[name] for at, name in enumerate(names)}
-        faults |= {f"{count + 1}. crash {crash.point} of {crash.query}": crash}
+        faults |= {f"{AT_RANDOM + 1}. crash {crash.point} of {crash.query}": crash}
         state = rng.choice(("loaded", "late", "catching-up"))
         plan = _plan("random", state, faults, nodes=3)
         load = replace(plan.scenario.load, seed=rng.randrange(2**32))
         yield replace(plan, scenario=replace(plan.scenario, load=load))
-        left_s -= load.warm_up_s + load.duration_s
 
 
 def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
@@ -193,7 +199,7 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
         title=f"drill {drill}",
         verdict=verdict.value,
         summary=f"{right} of {len(cells)} cells are right. The slowest recovery took {worst_s:.1f} s; {duplicates} rows"
-        " stand twice because a batch was replayed.",
+        f" stand twice because a batch was replayed.{_left_out()}",
         states=list(dict.fromkeys(cell.state for cell in cells)),
         faults=list(dict.fromkeys(cell.fault for cell in cells)),
         cells={(cell.fault, cell.state): cell for cell in cells},
@@ -217,24 +223,24 @@ def _left_out() -> str:
 
 def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
     state = STATES[of]
-    first = state.eps * (state.backlog_s + state.warm_up_s)
+    first_s = state.backlog_s + WARM_UP_S
+    apart = round(APART_S * state.eps)
     placed: list[tuple[str | None, Fault]] = []
-    load_s = 0.0
-    for name, fault in faults.items():
-        at = round(first + load_s * state.eps)
-        if state.after_crash:
-            placed.append((None, Fault(kind="crash", point="after sink", query="page_views", at=max(1, at))))
-            at += 1  # at once, when the crash has healed
-            load_s += APART_S
-        placed.append((name, replace(fault, at=max(1, at))))
-        load_s += LONG_S if fault.kind in LONG else BRIEF_S if fault.kind in BRIEF else APART_S
+    for turn, (name, fault) in enumerate(faults.items()):
+        at = round(first_s * state.eps) + turn * apart
+        after = apart if turn and not state.behind else 0
+        if state.before:
+            placed.append((None, replace(state.before, at=at, after=after)))
+            at, after = at + 1, 0
+        placed.append((name, replace(fault, at=at, after=after)))
     scenario = Scenario(
         name=f"drill-{drill}-{of}",
         about=f"{len(faults)} faults, {state.about}.",
         load=Load(
             eps=state.eps,
-            warm_up_s=state.backlog_s + state.warm_up_s,
-            duration_s=load_s + APART_S,
+            warm_up_s=first_s,
+            duration_s=APART_S,
+            stretch_s=MOST_S * len(placed),
         ),
         workload=Workload(
             time_scale=60, late=state.late, too_late=state.too_late, malformed=0.001 if state.eps > 100 else 0.02

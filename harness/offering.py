@@ -35,12 +35,19 @@ class Load:
         self._reader = threading.Thread(target=self._follow, daemon=True, name="load")
         self._reader.start()
 
+    def enough(self) -> None:
+        """Have it send no further event of the plan."""
+        self._say(b"enough\n")
+
     def flush(self) -> None:
-        """Have it send the flush events, once everything planned is acknowledged."""
+        """Have it send the flush events, once everything that it sent is acknowledged, and end."""
+        self._say(b"flush\n")
+
+    def _say(self, word: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(b"flush\n")
-        self._process.stdin.close()
+        self._process.stdin.write(word)
+        self._process.stdin.flush()
 
     def finished(self) -> bool:
         """Whether it has ended well; raises StackError if it ended otherwise."""

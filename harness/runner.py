@@ -140,7 +140,8 @@ def _offer(rig: Rig, phases: Phases) -> None:
         phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
-    schedule = Schedule(rig.scenario.fault, lambda: rig.load.acknowledged, partial(struck, rig), phases.history)
+    counts = (lambda: rig.load.acknowledged, rig.checkpoint.read)
+    schedule = Schedule(rig.scenario.fault, *counts, partial(struck, rig), phases.history)
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
     _until(rig, phases, start + load.warm_up_s, schedule)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
@@ -148,11 +149,21 @@ def _offer(rig: Rig, phases: Phases) -> None:
     if load.cool_down_s:
         phases.begin("cool_down", f"{load.cool_down_s:g} s, so that the last events measured are committed under load")
         _until(rig, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
+    if load.stretch_s:
+        phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
+        _until(rig, phases, start + sum(seconds for _, seconds in load.segments), schedule, schedule.is_over)
+        rig.load.enough()
     _eventually(rig, phases, schedule.is_over, lambda: rig.load.acknowledged, "the faults to heal", 180)
 
 
-def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:
-    while (left := end_s - time.time()) > 0:
+def _until(
+    rig: Rig,
+    phases: Phases,
+    end_s: float,
+    schedule: Schedule | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    while (left := end_s - time.time()) > 0 and not enough():
         _look(rig, phases, left)
         if schedule:
             schedule.look()

@@ -55,6 +55,7 @@ class Load:
     warm_up_s: float = _number(30, low=0, high=3600, doc="seconds of load before the measured part")
     duration_s: float = _number(60, low=1, high=86_400, doc="seconds of the measured part")
     cool_down_s: float = _number(0, low=0, high=3600, doc="seconds of load after it")
+    stretch_s: float = _number(0, low=0, high=86_400, doc="seconds of load after that at most, until all faults healed")
     burst_factor: float = _number(1, low=1, high=1000, doc="how many times the rate during the burst")
     burst_at_s: float = _number(0, low=0, high=86_400, doc="seconds of load before the burst")
     burst_s: float = _number(0, low=0, high=3600, doc="seconds of the burst; 0 is none")
@@ -63,13 +64,13 @@ class Load:
 
     @property
     def events(self) -> int:
-        """Number of events of the whole run, the two flush events not counted."""
+        """Most events that the run can have, the two flush events not counted."""
         return round(sum(rate * seconds for rate, seconds in self.segments))
 
     @property
     def segments(self) -> tuple[tuple[float, float], ...]:
         """(events per second, seconds) of each stretch of the schedule."""
-        whole = self.warm_up_s + self.duration_s + self.cool_down_s
+        whole = self.warm_up_s + self.duration_s + self.cool_down_s + self.stretch_s
         if not self.burst_s:
             return ((self.eps, whole),)
         after = max(0.0, whole - self.burst_at_s - self.burst_s - self.silence_s)
@@ -155,6 +156,12 @@ class Fault:
     )
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
+    after: int = _number(
+        0,
+        low=0,
+        high=2**53,
+        doc="acknowledged events after the healing of the fault before, up to which all must be read",
+    )
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
     flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
     command: tuple[str, ...] = field(
@@ -324,6 +331,10 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
         if scenario.black_box and fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change":
             raise ScenarioError(
                 f"{source}: fault[{at}].kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
+            )
+        if scenario.black_box and fault.after:
+            raise ScenarioError(
+                f"{source}: fault[{at}].after = {fault.after}: what is read shows in a pipeline.checkpoint"
             )
     return scenario
 

@@ -15,11 +15,18 @@ class Schedule:
     """The faults that are still to come; each is written down once it has healed."""
 
     def __init__(
-        self, faults: Sequence[Fault], position: Callable[[], int], strike: Callable[[Fault], Struck], history: Recorder
+        self,
+        faults: Sequence[Fault],
+        acknowledged: Callable[[], int],
+        read: Callable[[], int],
+        strike: Callable[[Fault], Struck],
+        history: Recorder,
     ) -> None:
-        """`position` is the number of acknowledged events, `strike` does one fault from stroke to healing."""
+        """`acknowledged` and `read` are numbers of events, `strike` does one fault from stroke to healing."""
         self._left = sorted(faults, key=lambda fault: fault.at)
-        self._position = position
+        self._acknowledged = acknowledged
+        self._read = read
+        self._healed_at = 0
         self._strike = strike
         self._history = history
         self._thread: threading.Thread | None = None
@@ -29,8 +36,8 @@ class Schedule:
         """Strike when the next one is due and the one before has healed; raises what went wrong in the last."""
         if self._errors:
             raise self._errors[0]
-        if self._left and not self._striking() and self._position() >= self._left[0].at:
-            args = (self._left.pop(0), self._position())
+        if self._left and not self._striking() and self._is_due(self._left[0]):
+            args = (self._left.pop(0), self._acknowledged(), self._read())
             self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
             self._thread.start()
 
@@ -39,20 +46,27 @@ class Schedule:
         self.look()
         return not self._left and not self._striking()
 
+    def _is_due(self, fault: Fault) -> bool:
+        if self._acknowledged() < fault.at:
+            return False
+        return not fault.after or self._read() >= self._healed_at + fault.after
+
     def _striking(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _one(self, fault: Fault, position: int) -> None:
+    def _one(self, fault: Fault, acknowledged: int, read: int) -> None:
         try:
             struck = self._strike(fault)
         except HarnessError as error:
             self._errors.append(error)
             return
+        self._healed_at = self._acknowledged()
         self._history.write(
             "fault",
             fault=named(fault),
             at=fault.at,
-            struck_at=position,
+            struck_at=acknowledged,
+            unread=max(0, acknowledged - read),
             at_s=struck.at_s,
             proved=struck.proved,
             proof=struck.proof,

@@ -1,8 +1,8 @@
 """The engine as a process of its own: told what to do by a plan, followed by its status lines.
 
-Standard output carries JSON lines (`status` twice a second, then `done`). After the plan it reads one
-line from standard input: `flush` sends the flush events; anything else, or the end, does not. Whatever
-happens, sent.parquet is written. Exit code 0, 1 when a record failed, 130 or 143 when it was stopped.
+Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it is told `enough`,
+after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
+at the end of its input it ends without them. Whatever happens, sent.parquet is written. Exit code 0, 1 when a record failed, 130 or 143 when it was stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, Queue
 from types import FrameType
 from typing import Any
 
@@ -46,10 +48,12 @@ def main() -> int:
     gc.freeze()
     gc.disable()
     threading.Thread(target=_report, args=(engine,), daemon=True).start()
+    told: Queue[str] = Queue()
+    threading.Thread(target=_listen, args=(engine, told), daemon=True).start()
     engine.run()
     if not stopped:
         engine.settle(SETTLE_S)
-        if not stopped and _word(stopped) == "flush":
+        if _word(told, stopped) == "flush":
             engine.flush_events()
     settled = engine.settle(STOP_S if stopped else SETTLE_S)
     engine.journal.write(Path(args.sent))
@@ -74,14 +78,18 @@ def _engine(args: argparse.Namespace) -> Engine:
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
 
-def _word(stopped: list[int]) -> str:
-    """The line on standard input; read aside, so that a signal ends the wait."""
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.append(sys.stdin.readline().strip()), daemon=True)
-    reader.start()
-    while reader.is_alive() and not stopped:
-        reader.join(0.1)
-    return lines[0] if lines else ""
+def _listen(engine: Engine, told: Queue[str]) -> None:
+    while (word := sys.stdin.readline().strip()) == "enough":
+        engine.stop()
+    told.put(word)
+
+
+def _word(told: Queue[str], stopped: list[int]) -> str:
+    """The word after the plan; a signal ends the wait."""
+    while not stopped:
+        with suppress(Empty):
+            return told.get(timeout=0.1)
+    return ""
 
 
 def _report(engine: Engine) -> None:

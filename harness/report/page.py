@@ -75,6 +75,7 @@ def _faults(result: Result) -> tuple[Table, ...]:
         "fault",
         "at",
         "struck_at",
+        "unread",
         "proved",
         "first_commit_s",
         "longest_gap_s",
@@ -83,7 +84,7 @@ def _faults(result: Result) -> tuple[Table, ...]:
         "duplicates",
     )
     rows = tuple(tuple(one.get(name) for name in names) for one in result.faults)
-    note = "Each by the number of acknowledged events; seconds from its stroke. Proved: it worked before, and did not after."
+    note = "Each by the number of acknowledged events, of which some were still unread; seconds from its stroke. Proved: it worked before, and did not after."
     return (Table("Faults", note, tuple(name.replace("_", " ") for name in names), rows),)
 
 

@@ -12,6 +12,9 @@ from harness.errors import ScenarioError, StackError
 from harness.model import Result, Verdict
 
 
+TWO = ["kill leader", "pause leader"]
+
+
 def test_every_point_of_every_query_in_every_state():
     """Five queries, four points, one of which a query without state does not have."""
     plans = drill.crash_points([], [], [])
@@ -22,14 +25,29 @@ def test_every_point_of_every_query_in_every_state():
 
 def test_the_scenarios_are_such_as_a_file_could_say():
     """Written and read again they are the same."""
-    for plan in [*drill.matrix([], []), *drill.crash_points([], [], []), *drill.at_random(7, 20)]:
+    for plan in [*drill.matrix([], []), *drill.crash_points([], [], []), *at_random(7)]:
         again = scenario.parse(__import__("tomllib").loads(scenario.dump(plan.scenario)), "drill")
         assert again == plan.scenario
 
 
+def at_random(seed: int) -> list[drill.Plan]:
+    """Those of three minutes, each run taking one."""
+    return list(drill.at_random(seed, 3, iter([0.0, 0.0, 60.0, 120.0, 180.0]).__next__))
+
+
 def test_random_faults_are_the_same_for_the_same_seed():
-    """And others for another."""
-    assert list(drill.at_random(7, 12)) == list(drill.at_random(7, 12)) != list(drill.at_random(8, 12))
+    """And others for another, until the time is used up."""
+    assert at_random(7) == at_random(7) != at_random(8)
+    assert 3 == len(at_random(7))
+
+
+def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up():
+    """The first waits for none; a crash before another fault is a turn of its own."""
+    waits = {plan.state: [fault.after for fault in plan.scenario.fault] for plan in drill.matrix(TWO, [])}
+
+    assert {"warm-up": [0, 0, 1200, 0], "loaded": [0, 1200], "late": [0, 1200], "catching-up": [0, 0]} | {
+        "replaying": [0, 0, 1200, 0]
+    } == waits
 
 
 def test_a_misspelt_name_offers_the_nearest():
