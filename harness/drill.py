@@ -39,7 +39,7 @@ from pipeline.schema import QUERIES
 
 WARM_UP_S = 15.0
 APART_S = 2.0
-"""Seconds of load between the healing of a fault and the next stroke: a batch or two."""
+"""Seconds of load that are read between the healing of a fault and the next stroke: a batch or two."""
 MOST_S = 120.0
 """Seconds that a fault may take from its turn until it has healed; a run that takes longer is not stretched further."""
 JUDGED = ("state_size", "success")
@@ -72,8 +72,7 @@ STATES: Mapping[str, State] = {
     "late": State("events behind the watermark in every batch", late=0.05, too_late=0.03),
     "catching-up": State(
         "a backlog, read at a limited rate",
-        eps=900,
-        backlog_s=15,
+        backlog_s=30,
         flags=("--max-offsets-per-trigger", "2000"),
         behind=True,
     ),
@@ -228,11 +227,11 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
     placed: list[tuple[str | None, Fault]] = []
     for turn, (name, fault) in enumerate(faults.items()):
         at = round(first_s * state.eps) + turn * apart
-        after = apart if turn and not state.behind else 0
+        placed_at: dict[str, Any] = {"at": at, "after": apart, "caught_up": not state.behind}
         if state.before:
-            placed.append((None, replace(state.before, at=at, after=after)))
-            at, after = at + 1, 0
-        placed.append((name, replace(fault, at=at, after=after)))
+            placed.append((None, replace(state.before, **placed_at)))
+            placed_at = {"at": at + 1}
+        placed.append((name, replace(fault, **placed_at)))
     scenario = Scenario(
         name=f"drill-{drill}-{of}",
         about=f"{len(faults)} faults, {state.about}.",

@@ -156,11 +156,9 @@ class Fault:
     )
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
-    after: int = _number(
-        0,
-        low=0,
-        high=2**53,
-        doc="acknowledged events after the healing of the fault before, up to which all must be read",
+    after: int = _number(0, low=0, high=2**53, doc="events read since the fault before has healed")
+    caught_up: bool = field(
+        default=False, metadata={"doc": "only when all is read that was acknowledged when the fault before had healed"}
     )
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
     flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
@@ -332,9 +330,9 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
             raise ScenarioError(
                 f"{source}: fault[{at}].kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
             )
-        if scenario.black_box and fault.after:
+        if scenario.black_box and (fault.after or fault.caught_up):
             raise ScenarioError(
-                f"{source}: fault[{at}].after = {fault.after}: what is read shows in a pipeline.checkpoint"
+                f"{source}: fault[{at}].{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"
             )
     return scenario
 

@@ -26,7 +26,7 @@ class Schedule:
         self._left = sorted(faults, key=lambda fault: fault.at)
         self._acknowledged = acknowledged
         self._read = read
-        self._healed_at = 0
+        self._healed = (0, 0)
         self._strike = strike
         self._history = history
         self._thread: threading.Thread | None = None
@@ -47,9 +47,9 @@ class Schedule:
         return not self._left and not self._striking()
 
     def _is_due(self, fault: Fault) -> bool:
-        if self._acknowledged() < fault.at:
-            return False
-        return not fault.after or self._read() >= self._healed_at + fault.after
+        acknowledged, read = self._healed
+        enough = max(read + fault.after, acknowledged if fault.caught_up else 0)
+        return self._acknowledged() >= fault.at and self._read() >= enough
 
     def _striking(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -60,7 +60,7 @@ class Schedule:
         except HarnessError as error:
             self._errors.append(error)
             return
-        self._healed_at = self._acknowledged()
+        self._healed = (self._acknowledged(), self._read())
         self._history.write(
             "fault",
             fault=named(fault),
