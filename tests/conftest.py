@@ -1,4 +1,7 @@
-"""Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone."""
+"""Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone.
+
+The other tests' Spark compiles with C1 alone: none of them lives long enough for what C2 makes to pay.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ import pytest
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
+    alone = item.get_closest_marker("alone") is not None
+    os.environ["SPARK_SUBMIT_OPTS"] = "" if alone else "-XX:TieredStopAtLevel=1"
     if "PYTEST_XDIST_WORKER" not in os.environ or item.config.cache is None:
         return (yield)
     folder = item.config.cache.mkdir("machine")
-    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     # Through the gate one by one: who waits for the machine to be free holds up those who come after.
     with ExitStack() as held:
         with _locked(folder / "gate", fcntl.LOCK_EX):

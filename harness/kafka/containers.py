@@ -238,7 +238,9 @@ def _container(image: str, id: int, port: int, nodes: int, cluster_id: str, netw
     environment = {
         "KAFKA_" + key.upper().replace(".", "_"): str(value) for key, value in settings(id, port, nodes).items()
     }
-    for name, value in (environment | {"CLUSTER_ID": cluster_id}).items():
+    # C1 alone, as embedded brokers have it; the java command itself reads this.
+    java = {"CLUSTER_ID": cluster_id, "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
+    for name, value in (environment | java).items():
         container.with_env(name, value)
     return container.with_kwargs(labels={LABEL: Owner.me().mark}, hostname=f"broker-{id}")
 

@@ -27,6 +27,8 @@ NODES_MAX = 5
 START_S = 60.0
 JVM = (
     *("-Xms128m", "-Xmx448m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
+    # C1 alone: for the minutes that a broker lives here, what C2 makes does not pay for its making.
+    "-XX:TieredStopAtLevel=1",
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",

@@ -23,7 +23,7 @@ from typing import Any
 import confluent_kafka
 import msgspec
 
-from harness.load.engine import PRODUCER, Engine, Plan
+from harness.load.engine import Engine, Plan, producer_settings
 from harness.workload import Workload
 
 STATUS_EVERY_S = 0.5
@@ -74,7 +74,7 @@ def _engine(args: argparse.Namespace) -> Engine:
     plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
     plan["segments"] = tuple(map(tuple, plan.get("segments", ())))
     plan["workload"] = msgspec.convert(plan["workload"], Workload)
-    producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **PRODUCER})
+    producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **producer_settings(plan["eps"])})
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness import kafka, processes, workload
 from harness.kafka import topics
-from harness.load.engine import PRODUCER, Engine, Plan
+from harness.load.engine import Engine, Plan, producer_settings
 from harness.workload import TOPICS, Workload
 
 SHAPE = Workload(time_scale=60, malformed=0.001)
@@ -55,7 +55,7 @@ def paced(bootstrap: str, eps: float, seconds: float) -> dict[str, float]:
 
 def _offered(bootstrap: str, eps: float | None, events: int) -> tuple[Engine, float, float]:
     """(engine, seconds from the first event due to the last acknowledgement, CPU seconds)."""
-    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **PRODUCER})
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **producer_settings(eps)})
     producer.list_topics(timeout=10)
     start, cpu_s = time.time() + 0.2, time.process_time()
     plan = Plan(workload=SHAPE, seed=7, eps=eps, events=events, start_at=start, event_eps=5000)

@@ -27,18 +27,28 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 SLICE = 2_000
-NAP_S = 0.001
+NAPS_S = (0.001, 0.005)
+NAP = 5
+"""Events that fall due during a nap, as long as it keeps within its bounds."""
+LINGER_MS = (5, 100)
+LINGER = 25
+"""Events that a request waits for, in the same way: a request an event would cost brokers more than the event."""
 ACKS = 10_000
 
 PRODUCER = {
     "acks": "all",
     "enable.idempotence": True,
-    "linger.ms": 5,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 400_000,
     "queue.buffering.max.kbytes": 262_144,
     "delivery.timeout.ms": 120_000,
 }
+
+
+def producer_settings(eps: float | None) -> dict[str, Any]:
+    """Settings of a confluent_kafka.Producer for a rate; None is unpaced."""
+    low, high = LINGER_MS
+    return PRODUCER | {"linger.ms": min(high, max(low, round(1000 * LINGER / eps))) if eps else low}
 
 
 class Producer(Protocol):
@@ -132,6 +142,7 @@ class Engine:
         self._clock = clock
         self._sleep = sleep
         self._stopped = False
+        self._nap_s = min(NAPS_S[1], max(NAPS_S[0], NAP / plan.density))
         self.flush_ms = 0
         self.journal = Journal(plan.events + len(TOPICS))
 
@@ -212,7 +223,7 @@ class Engine:
         """Waking for each event alone would cost more than sending it: what is due within a nap is sent after it."""
         while moment > self._clock() and not self._stopped:
             self._producer.poll(0)
-            self._sleep(NAP_S)
+            self._sleep(self._nap_s)
 
     def _note(self, row: int, topic: int, due: float, event_time_ms: int, malformed: int) -> None:
         for name, value in (

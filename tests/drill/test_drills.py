@@ -50,11 +50,9 @@ def test_faults_do_not_change_the_rows(run_scenario, tmp_path):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in scenario.names() if name not in ("load", "late", "edges", "restart")]
-)
+@pytest.mark.parametrize("name", [name for name in scenario.names() if name not in ("load", "late", "edges")])
 def test_the_join_passes_every_scenario(run_scenario, name):
-    """Three of them are end-to-end tests; here are the rest."""
+    """Two of them are end-to-end tests; here are the rest."""
     result = run_scenario(name, "pipeline.conversions=join")
 
     assert Verdict.PASS is result.verdict, result.why

@@ -1,7 +1,7 @@
-"""The pipeline with one defect planted in it, for runs that must fail: `python broken.py DEFECT …pipeline flags`.
+"""The pipeline with defects planted in it, for runs that must fail: `python broken.py DEFECT,… …pipeline flags`.
 
 A harness that never fails a wrong pipeline proves nothing. Production code has no switch for this;
-the defect replaces functions of `pipeline` from outside.
+a defect replaces functions of `pipeline` from outside.
 """
 
 from __future__ import annotations
@@ -186,5 +186,6 @@ DEFECTS = {
 }
 
 if __name__ == "__main__":
-    DEFECTS[sys.argv[1]]()
+    for name in sys.argv[1].split(","):
+        DEFECTS[name]()
     sys.exit(job.main(sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Pipelines with one defect each: every one fails, in a scenario that names the cause."""
+"""Pipelines with a defect in one or two of their queries: every one fails, in a scenario that names each cause."""
 
 from __future__ import annotations
 
@@ -15,38 +15,71 @@ BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
 WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}"]
 
 
+LATE, MALFORMED, EDGES, SESSIONS = ("run", "late"), ("run", "malformed"), ("run", "edges"), ("run", "sessions")
+SHORT = ("--warm-up", "4", "--duration", "12")
+
+
 @pytest.mark.parametrize(
-    ("defect", "scenario", "kind", "query", "said"),
+    ("run", "anomalies"),
     [
-        ("pairs", "late", "wrong_value", "conversions", "counted once per purchase"),
-        ("approximate", "skew", "wrong_value", "page_views", "approximate count"),
-        ("shifted_window", "late", "invented_row", "page_views", "1 ms off the grid"),
-        ("open_boundary", "edges", "wrong_value", "conversions", "< stands for <="),
-        ("short_watermark", "late", "wrong_watermark", "page_views", "60 s ahead of"),
-        ("short_sessions", "sessions", "invented_row", "sessions", "a gap of 30 minutes; the gap is 30"),
-        ("doubles", "late", "wrong_value", "revenue", "doubles stand for decimals"),
-        ("swallowed", "malformed", "dead_letter_missing", "dead_letter", "never came out"),
-        ("written_twice", "late", "duplicated_row", "page_views", "wrote it twice"),
-        ("missing", "sessions", "lost_row", "sessions", "never came out"),
-        ("state_kept", "late", "state_not_released", "page_views", "still holds"),
+        (
+            (*LATE, *SHORT),
+            {
+                "pairs": ("wrong_value", "conversions", "counted once per purchase"),
+                "written_twice": ("duplicated_row", "page_views", "wrote it twice"),
+            },
+        ),
+        (
+            (*LATE, *SHORT),
+            {
+                "short_watermark": ("wrong_watermark", "page_views", "60 s ahead of"),
+                "doubles": ("wrong_value", "revenue", "doubles stand for decimals"),
+            },
+        ),
+        (
+            (*MALFORMED, *SHORT),
+            {
+                "swallowed": ("dead_letter_missing", "dead_letter", "never came out"),
+                "state_kept": ("state_not_released", "page_views", "still holds"),
+            },
+        ),
+        (
+            (*EDGES, *SHORT),
+            {
+                "open_boundary": ("wrong_value", "conversions", "< stands for <="),
+                "approximate": ("wrong_value", "page_views", "approximate count"),
+            },
+        ),
+        (
+            (*SESSIONS, *SHORT),
+            {
+                "short_sessions": ("invented_row", "sessions", "a gap of 30 minutes; the gap is 30"),
+                "shifted_window": ("invented_row", "page_views", "1 ms off the grid"),
+            },
+        ),
+        # One session in 5,000 takes the whole length to be missing.
+        (SESSIONS, {"missing": ("lost_row", "sessions", "never came out")}),
     ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else value[1],
 )
-def test_a_defect_fails_by_its_cause(tmp_path, defect, scenario, kind, query, said):
-    """The verdict is fail, and an anomaly of the kind, of the query, names the cause."""
-    command = json.dumps([*BROKEN, defect, *WHERE])
-    # One session in 5,000 takes the whole length to be missing.
-    short = () if defect == "missing" else ("--warm-up", "4", "--duration", "12")
-    args = ["run", scenario, *short, "--set", f"pipeline.command={command}", "--json"]
-    run = subprocess.run(
-        [sys.executable, "-m", "harness", *args], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+def test_a_defect_fails_by_its_cause(tmp_path, run, anomalies):
+    """The verdict is fail, and for each defect an anomaly of its kind, of its query, names the cause."""
+    command = json.dumps([*BROKEN, ",".join(anomalies), *WHERE])
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *run, "--set", f"pipeline.command={command}", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
-    assert 1 == run.returncode, run.stderr
-    result = json.loads(run.stdout)
-    assert result["anomalies"][kind], result["why"]
-    assert any(said in one["why"] for one in result["examples"] if (one["kind"], one["query"]) == (kind, query)), [
-        (one["kind"], one["query"], one["why"]) for one in result["examples"][:5]
-    ]
+    assert 1 == done.returncode, done.stderr
+    result = json.loads(done.stdout)
+    said = {(one["kind"], one["query"], one["why"]) for one in result["examples"]}
+    for defect, (kind, query, cause) in anomalies.items():
+        assert result["anomalies"][kind], (defect, result["why"])
+        assert any((kind, query) == one[:2] and cause in one[2] for one in said), (defect, sorted(said)[:5])
 
 
 PAGE_VIEWS_IN_FILES = '[[pipeline.output]]\nquery = "page_views"\nparquet = "page_views"\n'

@@ -19,7 +19,7 @@ import pytest
 
 from harness import jars, workload
 from harness.kafka import topics
-from harness.load.engine import PRODUCER
+from harness.load.engine import producer_settings
 from harness.workload import TOPICS, Workload
 from pipeline.schema import CLICKSTREAM, QUERIES
 
@@ -49,7 +49,7 @@ def prepared(cluster) -> None:
 
 def produce(bootstrap: str, first: int, prefix: str = "") -> None:
     """2,000 events from this number on, and what closes their windows."""
-    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **PRODUCER})
+    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, **producer_settings(None)})
     shape = Workload(time_scale=600)
     events = workload.batch(shape, 7, 100, first, 2000)
     for topic, key, value in zip(events.topic.tolist(), events.keys, events.values, strict=True):
