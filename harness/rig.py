@@ -72,7 +72,9 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
         "jars": str(connector),
         "master": spark.url if spark else f"local[{scenario.pipeline.cores}]",
     }
-    system = System(command(scenario, places), logs / "pipeline.log", history)
+    temporary = scratch / "tmp"
+    temporary.mkdir()
+    system = System(command(scenario, places), logs / "pipeline.log", temporary, history)
     stack.callback(system.kill)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)

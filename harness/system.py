@@ -47,12 +47,20 @@ def filled(part: str, values: dict[str, str]) -> str:
     return part
 
 
+def _temporary_files_in(folder: Path) -> dict[str, str]:
+    """Environment by which Python, Spark and its Java put their temporary files in a folder."""
+    java = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -Djava.io.tmpdir={folder}".strip()
+    return {"TMPDIR": str(folder), "SPARK_LOCAL_DIRS": str(folder), "SPARK_SUBMIT_OPTS": java}
+
+
 class System:
     """The pipeline as a process: started, followed, stopped or killed."""
 
-    def __init__(self, args: list[str], log: Path, history: Recorder) -> None:
+    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder) -> None:
+        """What it leaves in `temporary`, a folder that is there, it leaves each time that it is killed."""
         self._args = args
         self._log = log
+        self._environment = _temporary_files_in(temporary)
         self._history = history
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -117,7 +125,7 @@ class System:
         self.started.clear()
         self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
         args = [*self._args, *flags]
-        self._process = processes.spawn(args, log=self._log, stdout=subprocess.PIPE)
+        self._process = processes.spawn(args, log=self._log, env=self._environment, stdout=subprocess.PIPE)
         self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()

@@ -19,7 +19,7 @@ COUNTS_ARGUMENTS = "import sys; print('not like this', file=sys.stderr); sys.exi
 def system(tmp_path) -> Iterator[System]:
     """A pipeline whose exit code is the number of its arguments, the program included."""
     with history.recording(tmp_path) as recorder:
-        yield System([sys.executable, "-c", COUNTS_ARGUMENTS], tmp_path / "pipeline.log", recorder)
+        yield System([sys.executable, "-c", COUNTS_ARGUMENTS], tmp_path / "pipeline.log", tmp_path, recorder)
 
 
 def ended(system: System) -> int:
@@ -52,3 +52,19 @@ def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
     ended(system)
     with pytest.raises(StackError, match="ended by itself with code 1: not like this"):
         system.check()
+
+
+def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
+    """Python's temporary files here; Spark and Java are told by the environment."""
+    tells = "import os, tempfile; tempfile.mkstemp(); exit('\\n'.join(map(os.environ.get, ('SPARK_LOCAL_DIRS', 'SPARK_SUBMIT_OPTS'))))"
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", tells], tmp_path / "pipeline.log", folder, recorder)
+        system.start()
+        ended(system)
+
+    spark, java = (tmp_path / "pipeline.log").read_text().splitlines()
+    assert 1 == len(list(folder.iterdir()))
+    assert str(folder) == spark
+    assert java.endswith(f"-Djava.io.tmpdir={folder}")
