@@ -89,6 +89,7 @@ FAULTS: Mapping[str, Fault] = {
     **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=2) for kind in ("stop", "kill", "pause")},
     "kill two brokers": Fault(kind="kill", on="two brokers", for_s=3),
     "kill all brokers": Fault(kind="kill", on="all brokers", for_s=3),
+    "fail over leader": Fault(kind="fail_over", on="leader", for_s=2),
     "roll brokers": Fault(kind="roll", on="all brokers"),
     **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=3) for kind in FAULTS_OF_NETWORK},
     "add partitions": Fault(kind="partitions"),

@@ -33,7 +33,8 @@ class Evidence:
     """What all conclusions are drawn from.
 
     `sent` has a row an event (columns of sent.parquet); `batch_of` for each query and row the index of
-    the batch that read it, −1 where there is none, len(batches) where none has.
+    the batch that read it, −1 where there is none, len(batches) where none has. A record that brokers acknowledged
+    and lost is in `overwritten`, and counts in `sent` as not acknowledged.
     """
 
     run: Run
@@ -41,6 +42,8 @@ class Evidence:
     batches: Mapping[str, Sequence[Batch]]
     batch_of: Mapping[str, Array]
     measured: Span
+    overwritten: Mapping[int, int]
+    """Row of `sent` → the offset that it was acknowledged at, which is another record's now."""
 
     @property
     def rules(self) -> Rules:
@@ -51,14 +54,24 @@ class Evidence:
 
 def gather(run: Run) -> Evidence:
     """Read events and batches, and join them. Raises RunError where the directory is incomplete."""
-    sent = run.sent()
+    sent, overwritten = _without_overwritten(run.sent())
     prefix = run.manifest["topic_prefix"]
     queries = run.scenario.queries
     batches = {query: [] if run.scenario.black_box else _batches(run, query, prefix) for query in queries}
     batch_of = {query: _index(run, query, sent, batches[query]) for query in queries}
     load = run.scenario.load
-    gathered = Evidence(run, sent, batches, batch_of, measures.span(sent, load.warm_up_s, load.duration_s))
+    measured = measures.span(sent, load.warm_up_s, load.duration_s)
+    gathered = Evidence(run, sent, batches, batch_of, measured, overwritten)
     return gathered if run.scenario.black_box else replace(gathered, batch_of=_without_deleted(gathered))
+
+
+def _without_overwritten(sent: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[int, int]]:
+    rows = np.flatnonzero(measures.overwritten(sent))
+    if not len(rows):
+        return sent, {}
+    offsets = sent["offset"].copy()
+    offsets[rows] = -1
+    return {**sent, "offset": offsets}, dict(zip(rows.tolist(), sent["offset"][rows].tolist(), strict=True))
 
 
 def _index(run: Run, query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) -> Array:

@@ -14,9 +14,10 @@ from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.model import Anomaly
 from harness.oracle.reference import Expected
-from pipeline.schema import CONVERSION_HORIZON_S, SESSION_GAP_S
+from pipeline.schema import CONVERSION_HORIZON_S, QUERIES, SESSION_GAP_S
 
 EXPLAINED_MAX = 10
+LOST_MAX = 1000
 TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
 """What explains the others stands first, what follows from them last."""
 OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
@@ -105,11 +106,19 @@ def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
     for event in gathered.run.of_kind("deleted"):
         gone |= never & evidence.deleted(gathered, query, event)
     sent = gathered.sent
+    overwritten = [
+        (sent["topic"][row], sent["partition"][row].item(), offset)
+        for row, offset in gathered.overwritten.items()
+        if sent["topic"][row] in QUERIES[query].reads
+    ]
+    for key in overwritten[:LOST_MAX]:
+        why = f"one of {len(overwritten)} acknowledged records that brokers lost: another has its offset now"
+        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
     for rows, what in (
         (gone, f"deleted from the topic before {query} had read them"),
         (never & ~gone, f"that no batch of {query} covers"),
     ):
-        for row in np.flatnonzero(rows)[:1000]:
+        for row in np.flatnonzero(rows)[:LOST_MAX]:
             key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
             why = f"one of {rows.sum()} acknowledged records {what}"
             yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)

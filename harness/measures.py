@@ -79,6 +79,21 @@ def batch_of(query: str, sent: Mapping[str, Array], batches: Sequence[Batch]) ->
     return found
 
 
+def overwritten(sent: Mapping[str, Array]) -> Array:
+    """The rows whose offset was given again to a record acknowledged later: a leader was lost, and with it this record."""
+    gone = np.zeros(len(sent["n"]), dtype=np.bool_)
+    for topic in INPUT:
+        of_topic = (sent["topic"] == topic) & (sent["offset"] >= 0)
+        for partition in partitions(sent):
+            rows = np.flatnonzero(of_topic & (sent["partition"] == partition))
+            offsets = sent["offset"][rows]
+            if np.bincount(offsets, minlength=1).max() > 1:
+                order = np.lexsort((sent["acked_us"][rows], offsets))
+                again = offsets[order][1:] == offsets[order][:-1]
+                gone[rows[order][:-1][again]] = True
+    return gone
+
+
 def partitions(sent: Mapping[str, Array]) -> list[int]:
     """The partitions that records were acknowledged at."""
     acknowledged = sent["partition"][sent["offset"] >= 0]

@@ -130,6 +130,7 @@ def _offer(rig: Rig, phases: Phases) -> None:
         "workload": msgspec.to_builtins(rig.scenario.workload),
         "seed": load.seed,
         "eps": load.eps,
+        "acks": load.acks,
         "events": load.events,
         "start_at": start,
         "segments": load.segments,

@@ -60,6 +60,10 @@ class Load:
     burst_at_s: float = _number(0, low=0, high=86_400, doc="seconds of load before the burst")
     burst_s: float = _number(0, low=0, high=3600, doc="seconds of the burst; 0 is none")
     silence_s: float = _number(0, low=0, high=3600, doc="seconds without load after the burst")
+    acks: str = field(
+        default="all",
+        metadata={"choices": ("all", "1"), "doc": "who must have a record: all replicas in sync, or the leader alone"},
+    )
     seed: int = _number(7, low=0, high=2**63 - 1, doc="same seed, same bytes")
 
     @property
@@ -97,6 +101,8 @@ FAULTS_OF_RESTARTS = ("change", "truncated", "missing", "state_lost", "older")
 file cut short, without one, without a file of its state, or with a checkpoint that is older than its results."""
 FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
 """`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
+FAULTS_OF_REPLICAS = ("fail_over",)
+"""`fail_over` kills the leader after it was alone for a while: those that take over have not copied what came then."""
 FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
 FAULTS_OF_RECORDS = ("retention",)
 """`retention` deletes records of the clickstream that a stopped pipeline has not read."""
@@ -118,6 +124,7 @@ FAULT_TARGETS = (
 `checkpoint` and `results` are the pipeline's disks, for faults of disks; a broker's disk is that of its log."""
 
 
+REPLICAS_MIN = 3
 DISKS_OF_THE_PIPELINE = ("checkpoint", "results")
 BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
 ONE_BROKER = tuple(one for one in BROKERS if not one.endswith("brokers"))
@@ -125,6 +132,7 @@ STRIKES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS, *FAULTS_OF_RECORDS), ("pipeline",)),
     **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS, *FAULT_TARGETS_OF_SPARK)),
     **dict.fromkeys(FAULTS_OF_THE_CLUSTER, ("pipeline", *BROKERS)),
+    **dict.fromkeys(FAULTS_OF_REPLICAS, ("leader",)),
     **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
 }
 """Kind of fault → what it can strike; a fault of the network strikes brokers."""
@@ -141,6 +149,7 @@ class Fault:
                 "crash",
                 *FAULTS_OF_PROCESSES,
                 *FAULTS_OF_THE_CLUSTER,
+                *FAULTS_OF_REPLICAS,
                 *FAULTS_OF_NETWORK,
                 *FAULTS_OF_DISKS,
                 *FAULTS_OF_RESTARTS,
@@ -323,6 +332,10 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
         if fault.on not in allowed:
             raise ScenarioError(
                 f"{source}: fault[{at}].on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
+            )
+        if fault.kind in FAULTS_OF_REPLICAS and scenario.kafka.nodes < REPLICAS_MIN:
+            raise ScenarioError(
+                f"{source}: fault[{at}].kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"
             )
         if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
             raise ScenarioError(f"{source}: fault[{at}].on = {fault.on!r}: it needs pipeline.workers of 1 or more")

@@ -59,6 +59,20 @@ def _crash(rig: Rig, fault: Fault) -> Struck:
     return faults.crash(fault, rig.system, _watched(rig, fault.query), _patience(rig), *CLOCKS)
 
 
+def _fail_over(rig: Rig, fault: Fault) -> Struck:
+    """What leads is asked of the followers, which are the ones that are up."""
+    leader = _brokers(rig, fault.on)
+    followers = {name: one for name, one in _brokers(rig, "all brokers").items() if name not in leader}
+    bootstrap = ",".join(one.address for one in followers.values())
+    numbers = {int(name.removeprefix("broker ")) for name in followers}
+    topic = rig.cluster.topic_prefix + CLICKSTREAM
+
+    def taken_over() -> bool:
+        return bool(topics.broker_ids(bootstrap)) and topics.leader(bootstrap, topic) in numbers
+
+    return faults.fail_over(fault, leader, followers, taken_over, _patience(rig), *CLOCKS)
+
+
 def _roll(rig: Rig, fault: Fault) -> Struck:
     return faults.roll(fault, _brokers(rig, "all brokers"), _patience(rig), *CLOCKS)
 
@@ -191,6 +205,7 @@ class Partition:
 
 WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "crash": _crash,
+    "fail_over": _fail_over,
     "roll": _roll,
     "partitions": _widen,
     **dict.fromkeys(FAULTS_OF_PROCESSES, _process),

@@ -115,7 +115,7 @@ def _counts(
     both = [answers[query] for query in ("page_views", "revenue") if query in answers]
     return {
         "sent": int((sent["sent_us"] > 0).sum()),
-        "acknowledged": int(acknowledged.sum()),
+        "acknowledged": int(acknowledged.sum()) + len(gathered.overwritten),
         "read": int((acknowledged & ~unread).sum()),
         "counted": sum(_total(comparisons[query], 0) for query in ("page_views", "revenue") if query in comparisons)
         + sum(one.open_events for one in both),

@@ -26,6 +26,7 @@ __all__ = [
     "chosen",
     "crash",
     "expire",
+    "fail_over",
     "restart",
     "restart_on_an_older",
     "restart_spoiled",
@@ -57,6 +58,35 @@ def strike(
     for target in targets.values():
         HEAL[fault.kind](target)
     healed = eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
+    proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+
+
+def fail_over(
+    fault: Fault,
+    leader: Mapping[str, Target],
+    followers: Mapping[str, Target],
+    taken_over: Callable[[], bool],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Freeze the followers, kill the leader that went on alone, and start it again once another leads."""
+    everyone = {**leader, **followers}
+    before, at_s = all(one.is_up() for one in everyone.values()), clock()
+    for one in followers.values():
+        one.pause()
+    frozen = eventually(lambda: not any(one.is_up() for one in followers.values()), TAKES_S, clock, sleep)
+    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    for one in leader.values():
+        one.kill()
+    after = {name: one.is_up() for name, one in leader.items()} | {"followers": not frozen}
+    for one in followers.values():
+        one.resume()
+    after["led as before"] = not eventually(taken_over, patience_s, clock, sleep)
+    for one in leader.values():
+        one.start()
+    healed = eventually(lambda: all(one.is_up() for one in everyone.values()), patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 

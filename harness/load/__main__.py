@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.load", description=__doc__)
     parser.add_argument("--bootstrap", required=True, help="HOST:PORT of a broker")
     parser.add_argument("--prefix", default="", help="what topic names begin with")
-    parser.add_argument("--plan", required=True, help="JSON file: workload, seed, eps, events, start_at")
+    parser.add_argument("--plan", required=True, help="JSON file: workload, seed, eps, acks, events, start_at")
     parser.add_argument("--sent", required=True, help="where sent.parquet is written")
     return parser.parse_args()
 
@@ -74,7 +74,8 @@ def _engine(args: argparse.Namespace) -> Engine:
     plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
     plan["segments"] = tuple(map(tuple, plan.get("segments", ())))
     plan["workload"] = msgspec.convert(plan["workload"], Workload)
-    producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **producer_settings(plan["eps"])})
+    settings = producer_settings(plan["eps"], plan.pop("acks"))
+    producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **settings})
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
 

@@ -36,8 +36,6 @@ LINGER = 25
 ACKS = 10_000
 
 PRODUCER = {
-    "acks": "all",
-    "enable.idempotence": True,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 400_000,
     "queue.buffering.max.kbytes": 262_144,
@@ -45,10 +43,11 @@ PRODUCER = {
 }
 
 
-def producer_settings(eps: float | None) -> dict[str, Any]:
+def producer_settings(eps: float | None, acks: str = "all") -> dict[str, Any]:
     """Settings of a confluent_kafka.Producer for a rate; None is unpaced."""
     low, high = LINGER_MS
-    return PRODUCER | {"linger.ms": min(high, max(low, round(1000 * LINGER / eps))) if eps else low}
+    linger_ms = min(high, max(low, round(1000 * LINGER / eps))) if eps else low
+    return PRODUCER | {"linger.ms": linger_ms, "acks": acks, "enable.idempotence": acks == "all"}
 
 
 class Producer(Protocol):

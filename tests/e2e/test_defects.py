@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.model import Verdict
+
 pytestmark = pytest.mark.e2e
 
 BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
@@ -83,6 +85,29 @@ def test_a_defect_fails_by_its_cause(tmp_path, run, anomalies):
 
 
 PAGE_VIEWS_IN_FILES = '[[pipeline.output]]\nquery = "page_views"\nparquet = "page_views"\n'
+
+
+@pytest.mark.parametrize(
+    ("acks", "verdict"), [("1", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
+)
+def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_all(
+    run_scenario, tmp_path, acks, verdict
+):
+    """The brokers lost it, and the pipeline is accused of nothing: every row is that of the records that are left."""
+    scenario = (
+        'judged = ["state_size", "success"]\n'
+        f'[load]\neps = 1000\nacks = "{acks}"\nwarm_up_s = 10\nduration_s = 5\nstretch_s = 120\n'
+        "[workload]\ntime_scale = 60\nmalformed = 0.001\n[kafka]\nnodes = 3\n"
+        '[[fault]]\nkind = "fail_over"\non = "leader"\nat = 12_000\nfor_s = 2\n'
+    )
+    (tmp_path / "fail_over.toml").write_text(scenario)
+    result = run_scenario(str(tmp_path / "fail_over.toml"))
+
+    assert verdict is result.verdict, result.why
+    assert result.faults[0]["proved"]
+    lost = {"record_lost"} if verdict is Verdict.FAIL else set()
+    assert lost == {one.kind for one in result.anomalies}
+    assert all("that brokers lost: another has its offset now" in one.why for one in result.anomalies)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
-"""Records that were deleted before they were read are lost, and nothing else is wrong."""
+"""Records that were deleted before they were read, or that brokers lost, are lost, and nothing else is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from harness import evidence, history, scenario, verdict
@@ -101,3 +104,21 @@ def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged,
     again = evidence.gather(Run(run.directory, run.scenario, run.manifest, (*events, start, earlier)))
 
     assert int((again.batch_of["page_views"] == len(again.batches["page_views"])).sum()) > before
+
+
+def test_a_record_whose_offset_another_has_was_lost_by_brokers(tmp_path):
+    """It was acknowledged first: the one that came later has its place in the log, and its rows."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=600"]))
+    sent = pq.read_table(tmp_path / "sent.parquet")
+    [row] = sent.filter(pc.equal(sent["topic"], CLICKSTREAM)).slice(1000, 1).to_pylist()
+    lost = row | {"n": 10_000_000, "acked_us": row["acked_us"] - 1}
+    pq.write_table(pa.concat_tables([sent, pa.Table.from_pylist([lost], sent.schema)]), tmp_path / "sent.parquet")
+    result = verdict.judge(history.read(tmp_path))
+
+    key = (CLICKSTREAM, row["partition"], row["offset"])
+    assert {("record_lost", query, key) for query in READERS} == {
+        (one.kind, one.query, one.key) for one in result.anomalies
+    }
+    assert {"one of 1 acknowledged records that brokers lost: another has its offset now"} == {
+        one.why.split(". ")[0] for one in result.anomalies
+    }

@@ -52,6 +52,42 @@ def test_a_fault_strikes_and_heals(kind, did):
     assert (did, True, 2.0) == (process.did, result.proved, result.healed_s)
 
 
+class Replicas:
+    """A leader and two followers, of which one takes over when both go on and the leader does not."""
+
+    def __init__(self, **leader: bool) -> None:
+        self.leader, self.followers = Process(**leader), {"broker 2": Process(), "broker 3": Process()}
+
+    def taken_over(self) -> bool:
+        """Whether another leads."""
+        return not self.leader.up and all(one.up for one in self.followers.values())
+
+    def fail_over(self) -> faults.Struck:
+        """In a time that only passes by sleeping."""
+        now = [0.0]
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+        fault = Fault(kind="fail_over", on="leader", at=1, for_s=2)
+        clocks = (lambda: now[0], sleep)
+        return faults.fail_over(fault, {"broker 1": self.leader}, self.followers, self.taken_over, 5, *clocks)
+
+
+def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
+    """Its followers are frozen meanwhile, and one of them leads before it is started."""
+    replicas = Replicas()
+    result = replicas.fail_over()
+
+    assert (["kill", "start"], True, 2.0) == (replicas.leader.did, result.proved, result.healed_s)
+    assert all(["pause", "resume"] == one.did for one in replicas.followers.values())
+
+
+def test_a_leader_that_leads_on_has_not_failed_over():
+    """Nobody took over from it."""
+    assert not Replicas(immune=True).fail_over().proved
+
+
 def test_a_fault_that_did_not_take_is_not_proved():
     """The process went on working."""
     assert not struck(Process(immune=True)).proved
