@@ -6,6 +6,7 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TypeVar
 
@@ -55,8 +56,8 @@ def strike(
     eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
     after = {name: target.is_up() for name, target in targets.items()}
     sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
-    for target in targets.values():
-        HEAL[fault.kind](target)
+    with ThreadPoolExecutor() as together:  # brokers that are all down come up only together
+        list(together.map(HEAL[fault.kind], targets.values()))
     healed = eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Barrier
 
 import pytest
 
@@ -50,6 +51,23 @@ def test_a_fault_strikes_and_heals(kind, did):
     result = struck(process, kind)
 
     assert (did, True, 2.0) == (process.did, result.proved, result.healed_s)
+
+
+def test_what_comes_up_only_together_is_started_together():
+    """Of brokers that are all down each waits for the others, since they elect a controller."""
+    all_started = Barrier(3, timeout=10)
+
+    class Voter(Process):
+        def start(self) -> None:
+            """Wait for the rest of the quorum."""
+            all_started.wait()
+            self.up = True
+
+    now = [0.0]
+    brokers = {f"broker {number}": Voter() for number in (1, 2, 3)}
+    result = faults.strike(Fault(kind="kill", on="all brokers", at=1), brokers, 5, lambda: now[0], lambda _: None)
+
+    assert 0.0 == result.healed_s
 
 
 class Replicas:
