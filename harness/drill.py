@@ -1,6 +1,6 @@
 """Drills: many faults, each at many places, on one page.
 
-A drill is a table of cells, a fault in a state of the stream. All cells of a state share a run: its faults
+A drill is a table of cells, a fault in a state of the stream. Some cells of a state share a run: its faults
 strike one after the other, each once the one before has healed and the pipeline has caught up (in the state of
 catching up: before it has), and the load goes on until the last has healed. What a cell shows
 is its fault's own figures and its run's verdict: a run that fails fails all of its cells, since a wrong row
@@ -46,6 +46,8 @@ JUDGED = ("state_size", "success")
 """Right or wrong is the question of a drill, not how fast."""
 AT_RANDOM = 12
 """Faults of a random run, before a crash at a point of a micro-batch."""
+PER_RUN = 11
+"""Cells that share a run at most, and its verdict."""
 STATELESS = "dead_letter"
 
 
@@ -136,7 +138,11 @@ def crash_points(points: Sequence[str], queries: Sequence[str], states: Sequence
         for point in _known(points, POINTS, "point")
         if (query, point) != (STATELESS, "in state")
     }
-    return [_plan("crash-points", state, faults, nodes=1) for state in _known(states, CRASH_STATES, "state")]
+    return [
+        _plan("crash-points", state, shared, nodes=1)
+        for state in _known(states, CRASH_STATES, "state")
+        for shared in _shared(faults)
+    ]
 
 
 def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
@@ -144,7 +150,11 @@ def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
     chosen = {
         name: FAULTS[name] for name in _known(faults, tuple(FAULTS), "fault") if name in faults or name in possible()
     }
-    return [_plan("matrix", state, chosen, nodes=3) for state in _known(states, MATRIX_STATES, "state")]
+    return [
+        _plan("matrix", state, shared, nodes=3)
+        for state in _known(states, MATRIX_STATES, "state")
+        for shared in _shared(chosen)
+    ]
 
 
 def possible() -> list[str]:
@@ -219,6 +229,13 @@ def _left_out() -> str:
     """What the page must not be silent about."""
     why = disks.why_not() or memory.why_not()
     return f" {len(FAULTS) - len(possible())} kinds of fault cannot strike here: {why}." if why else ""
+
+
+def _shared(faults: Mapping[str, Fault]) -> list[dict[str, Fault]]:
+    """In as few runs of about the same length as can be."""
+    runs = -(-len(faults) // PER_RUN)
+    named = list(faults.items())
+    return [dict(named[len(named) * at // runs : len(named) * (at + 1) // runs]) for at in range(runs)]
 
 
 def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
