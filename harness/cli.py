@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,17 +89,24 @@ def shrink_(
     reports: Annotated[Path, typer.Option(help="where the attempts are written")] = Path("reports"),
 ) -> None:
     """Find the fewest events and the simplest faults that still fail in the same way."""
-    failed = trial.judge(run)
+    print(f"harness run {_shrink(trial.judge(run), reports)}")
+
+
+def _shrink(failed: Trial, reports: Path) -> Path:
+    """The file of the smallest scenario that fails as a run did; an attempt that breaks off does not fail in that way."""
 
     def attempt(one: Scenario) -> Result:
-        return trial.run(one, reports / "shrink", ["run", one.name], Status(people)).result
+        try:
+            return trial.run(one, reports / "shrink", ["run", one.name], Status(people)).result
+        except HarnessError as error:
+            return verdict.unknown(str(error))
 
     smallest = shrink.shrink(
         failed.run.scenario, failed.result, attempt, lambda line: people.print(line, highlight=False)
     )
-    target = run / "shrunk.toml"
+    target = failed.run.directory / "shrunk.toml"
     target.write_text(scenario.dump(smallest), encoding="utf-8")
-    print(f"harness run {target}")
+    return target
 
 
 @app.command("selfcheck")
@@ -133,7 +140,8 @@ def crash_points(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """The driver dies at every point of a micro-batch, of every query, in every state."""
-    _drill("crash-points", drill.crash_points(_names(points), _names(queries), _names(states)), seed, reports)
+    plans = drill.crash_points(_names(points), _names(queries), _names(states))
+    _drill("crash-points", plans, _seeded(seed, reports), seed, reports)
 
 
 @drills.command()
@@ -144,30 +152,47 @@ def matrix(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Every fault in every phase of the stream."""
-    _drill("matrix", drill.matrix(_names(faults), _names(phases)), seed, reports)
+    _drill("matrix", drill.matrix(_names(faults), _names(phases)), _seeded(seed, reports), seed, reports)
 
 
 @drills.command("random")
 def random_(
     minutes: Annotated[float, typer.Option(min=1, help="after which no further run begins")] = 10,
     seed: SeedOption = 7,
+    smaller: Annotated[bool, typer.Option("--shrink/--no-shrink", help="make a run that fails smaller")] = True,
     reports: ReportsOption = Path("reports"),
 ) -> None:
-    """Random faults at random, from a seed; what fails can be made smaller with `harness shrink RUN`."""
-    _drill("random", drill.at_random(seed, minutes), seed, reports)
+    """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
+
+    def attempt(one: Scenario) -> Trial:
+        done = _attempt(one, reports)
+        if smaller and done.result.anomalies:
+            try:
+                people.print(f"smaller: harness run {_shrink(done, reports)}", highlight=False, soft_wrap=True)
+            except ScenarioError as error:
+                people.print(str(error), highlight=False, soft_wrap=True)
+        return done
+
+    _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _drill(name: str, plans: Iterable[drill.Plan], seed: int, reports: Path) -> NoReturn:
-    def attempt(one: Scenario) -> Trial:
-        seeded = one if name == "random" else replace(one, load=replace(one.load, seed=seed))
-        done = trial.run(seeded, reports, sys.argv[1:], Status(people))
-        _tell(done, as_json=False)
-        return done
+def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
+    return lambda one: _attempt(replace(one, load=replace(one.load, seed=seed)), reports)
 
+
+def _attempt(one: Scenario, reports: Path) -> Trial:
+    done = trial.run(one, reports, sys.argv[1:], Status(people))
+    _tell(done, as_json=False)
+    return done
+
+
+def _drill(
+    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
+) -> NoReturn:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     target = reports / f"drill-{name}" / stamp / "drill.html"
     cells: list[drill.Cell] = []
