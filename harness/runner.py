@@ -30,6 +30,7 @@ from harness.system import ticking
 from pipeline.schema import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 
 STALL_S = 60.0
+HEAL_S = 180.0
 TELL_S = 1.0
 
 
@@ -141,6 +142,7 @@ def _offer(rig: Rig, phases: Phases) -> None:
         phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
+    healing = ("the faults to heal", HEAL_S)
     counts = (lambda: rig.load.acknowledged, rig.checkpoint.read)
     schedule = Schedule(rig.scenario.fault, *counts, partial(struck, rig), phases.history)
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
@@ -152,19 +154,15 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
     if load.stretch_s:
         phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
-        _until(rig, phases, start + sum(seconds for _, seconds in load.segments), schedule, schedule.is_over)
+        end_s = start + sum(seconds for _, seconds in load.segments)
+        progress = (lambda: rig.load.acknowledged) if rig.scenario.black_box else rig.checkpoint.read
+        _eventually(rig, phases, lambda: schedule.is_over() or time.time() > end_s, progress, *healing)
         rig.load.enough()
-    _eventually(rig, phases, schedule.is_over, lambda: rig.load.acknowledged, "the faults to heal", 180)
+    _eventually(rig, phases, schedule.is_over, lambda: rig.load.acknowledged, *healing)
 
 
-def _until(
-    rig: Rig,
-    phases: Phases,
-    end_s: float,
-    schedule: Schedule | None = None,
-    enough: Callable[[], bool] = lambda: False,
-) -> None:
-    while (left := end_s - time.time()) > 0 and not enough():
+def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:
+    while (left := end_s - time.time()) > 0:
         _look(rig, phases, left)
         if schedule:
             schedule.look()
