@@ -122,8 +122,8 @@ def test_a_fault_is_noticed_where_nothing_protects_against_it(tmp_path, defect, 
     command = json.dumps([*BROKEN, defect, *WHERE, "--sink", "page_views=parquet"])
     scenario = (
         'judged = ["state_size", "success"]\n'
-        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 25\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
-        f"[pipeline]\ncommand = {command}\n{PAGE_VIEWS_IN_FILES}[[fault]]\nat = 9_000\n{fault}\n"
+        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 5\nstretch_s = 120\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
+        f"[pipeline]\ncommand = {command}\n{PAGE_VIEWS_IN_FILES}[[fault]]\nat = 6_000\n{fault}\n"
     )
     (tmp_path / "unprotected.toml").write_text(scenario)
     args = ["run", "unprotected.toml", "--json"]
