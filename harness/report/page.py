@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,9 @@ def _faults(result: Result) -> tuple[Table, ...]:
         "replayed",
         "duplicates",
     )
-    rows = tuple(tuple(one.get(name) for name in names) for one in result.faults)
+    rows = tuple((number, *(one.get(name) for name in names)) for number, one in enumerate(result.faults, 1))
     note = "Each by the number of acknowledged events, of which some were still unread; seconds from its stroke. Proved: it worked before, and did not after."
-    return (Table("Faults", note, tuple(name.replace("_", " ") for name in names), rows),)
+    return (Table("Faults", note, ("", *(name.replace("_", " ") for name in names)), rows),)
 
 
 def _target(target: Any) -> dict[str, Any]:
@@ -212,8 +213,15 @@ def _charts(evidence: Evidence) -> tuple[Chart, ...]:
 
 
 def _seconds(evidence: Evidence) -> Array:
-    start = -evidence.run.scenario.load.warm_up_s
-    return np.arange(start, evidence.run.scenario.load.duration_s + 1)
+    """Those of the load, from the start of the measured part."""
+    sent, start = evidence.sent, -evidence.run.scenario.load.warm_up_s
+    last = sent["due_us"][~sent["flush"]].max() / 1e6 - evidence.measured.start_s
+    return np.arange(start, np.ceil(last) + 1)
+
+
+def _is_measured(evidence: Evidence, seconds: Array) -> Array:
+    inside: Array = (seconds >= 0) & (seconds < evidence.run.scenario.load.duration_s)
+    return inside
 
 
 def _rounded(values: Sequence[float | None] | Array) -> tuple[float | None, ...]:
@@ -230,10 +238,9 @@ def _latency(evidence: Evidence) -> Chart:
         committed = np.array([one.committed_s for one in batches])
         late = committed[batch[read]] - evidence.measured.start_s - due[read]
         series.append(Series(query, _rounded(_worst(due[read], late, seconds))))
+    measured = _is_measured(evidence, seconds)
     top = {
-        one.label: max(
-            (value for value, at in zip(one.values, seconds, strict=True) if value is not None and at >= 0), default=0.0
-        )
+        one.label: max((value for value in compress(one.values, measured) if value is not None), default=0.0)
         for one in series
     }
     slowest = max(top, key=lambda name: top[name])
@@ -265,7 +272,8 @@ def _rates(evidence: Evidence) -> Chart:
         ],
         axis=0,
     )
-    words = f"Offered {np.median(offered[seconds >= 0]):,.0f} events/s in the median second; the lag never exceeded {lag[seconds >= 0].max():,.0f} records."
+    measured = _is_measured(evidence, seconds)
+    words = f"In the measured part {np.median(offered[measured]):,.0f} events/s were offered in the median second, and the lag never exceeded {lag[measured].max():,.0f} records."
     series = (
         Series("acknowledged", _rounded(offered)),
         Series("committed, mean of 5 s", _rounded(committed)),
