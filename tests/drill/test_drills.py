@@ -35,8 +35,10 @@ def test_every_cell_is_right(tmp_path, drill):
 def test_faults_do_not_change_the_rows(run_scenario, tmp_path):
     """With data inside the delay, the distinct rows of a run with kills are those of the run without, from the same seed."""
     rows = []
-    for faults in ([], ["fault=[]", "proves=[]"]):
-        run_scenario("kill", "workload.late=0.05", "workload.too_late=0", *faults)
+    kills = ", ".join(f'{{kind = "kill", on = "pipeline", at = {at}, for_s = 1}}' for at in (12_000, 34_000))
+    same = ("load.duration_s=45", "load.stretch_s=0", "workload.late=0.05", "workload.too_late=0")
+    for faults in ([f"fault=[{kills}]"], ["fault=[]", "proves=[]"]):
+        run_scenario("kill", *same, *faults)
         latest = (tmp_path / "reports" / "kill" / "latest").resolve()
         rows.append(
             {
