@@ -141,7 +141,7 @@ def crash_points(
 ) -> None:
     """The driver dies at every point of a micro-batch, of every query, in every state."""
     plans = drill.crash_points(_names(points), _names(queries), _names(states))
-    _drill("crash-points", plans, _seeded(seed, reports), seed, reports)
+    raise typer.Exit(_drill("crash-points", plans, _seeded(seed, reports), seed, reports).exit_code)
 
 
 @drills.command()
@@ -152,7 +152,8 @@ def matrix(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Every fault in every phase of the stream."""
-    _drill("matrix", drill.matrix(_names(faults), _names(phases)), _seeded(seed, reports), seed, reports)
+    plans = drill.matrix(_names(faults), _names(phases))
+    raise typer.Exit(_drill("matrix", plans, _seeded(seed, reports), seed, reports).exit_code)
 
 
 @drills.command("random")
@@ -164,16 +165,21 @@ def random_(
 ) -> None:
     """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
 
+    failed: list[Trial] = []
+
     def attempt(one: Scenario) -> Trial:
         done = _attempt(one, reports)
-        if smaller and done.result.anomalies:
-            try:
-                people.print(f"smaller: harness run {_shrink(done, reports)}", highlight=False, soft_wrap=True)
-            except ScenarioError as error:
-                people.print(str(error), highlight=False, soft_wrap=True)
+        failed.extend([done] if done.result.anomalies else [])
         return done
 
-    _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)
+    result = _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)
+    for one in failed if smaller else ():
+        try:
+            people.print(f"smaller: harness run {_shrink(one, reports)}", highlight=False, soft_wrap=True)
+        except (ScenarioError, KeyboardInterrupt) as error:
+            # The page is written, and its verdict stands.
+            people.print(str(error) or "interrupted", highlight=False, soft_wrap=True)
+    raise typer.Exit(result.exit_code)
 
 
 def _names(text: str) -> list[str]:
@@ -192,7 +198,7 @@ def _attempt(one: Scenario, reports: Path) -> Trial:
 
 def _drill(
     name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
-) -> NoReturn:
+) -> Verdict:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     target = reports / f"drill-{name}" / stamp / "drill.html"
     cells: list[drill.Cell] = []
@@ -202,7 +208,7 @@ def _drill(
         cells.append(cell)
         result = drill.write(name, cells, seed, again, target)
     people.print(Text.assemble((result.value.upper(), MARK[result]), f"  {len(cells)} cells  {target}"), soft_wrap=True)
-    raise typer.Exit(result.exit_code)
+    return result
 
 
 @app.command("list")

@@ -19,7 +19,7 @@ import psutil
 from harness import history, manifest, processes, sinks
 from harness import scenario as scenarios
 from harness.errors import Stalled
-from harness.faults.schedule import Schedule
+from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import topics
 from harness.rig import Rig, assemble
@@ -31,6 +31,8 @@ from pipeline.schema import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 
 STALL_S = 60.0
 HEAL_S = 180.0
+REST_S = 5.0
+"""Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
 TELL_S = 1.0
 
 
@@ -142,9 +144,8 @@ def _offer(rig: Rig, phases: Phases) -> None:
         phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
-    healing = ("the faults to heal", HEAL_S)
-    counts = (lambda: rig.load.acknowledged, rig.checkpoint.read)
-    schedule = Schedule(rig.scenario.fault, *counts, partial(struck, rig), phases.history)
+    counts = _counts(rig)
+    schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
     _until(rig, phases, start + load.warm_up_s, schedule)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
@@ -154,11 +155,32 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
     if load.stretch_s:
         phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
-        end_s = start + sum(seconds for _, seconds in load.segments)
-        progress = (lambda: rig.load.acknowledged) if rig.scenario.black_box else rig.checkpoint.read
-        _eventually(rig, phases, lambda: schedule.is_over() or time.time() > end_s, progress, *healing)
-        rig.load.enough()
-    _eventually(rig, phases, schedule.is_over, lambda: rig.load.acknowledged, *healing)
+        _stretch(rig, phases, schedule, start + sum(seconds for _, seconds in load.segments))
+    _eventually(rig, phases, schedule.is_over, counts.acknowledged, "the faults to heal", HEAL_S)
+
+
+def _stretch(rig: Rig, phases: Phases, schedule: Schedule, end_s: float) -> None:
+    """Go on with the load until all faults have healed and the pipeline has caught up, or it has come to its end."""
+    rest = round(REST_S * rig.scenario.load.eps)
+
+    def progress() -> int:
+        return time.monotonic_ns() if schedule.is_striking() else _counts(rig).read()
+
+    try:
+        over = partial(schedule.is_settled, rest)
+        _eventually(rig, phases, lambda: over() or time.time() > end_s, progress, "the faults to heal", HEAL_S)
+    except Stalled as error:
+        # Not an end: what is missing is judged as lost, by name, and a fault that never struck is told.
+        phases.history.write("stalled", why=str(error))
+    schedule.close()
+    rig.load.enough()
+
+
+def _counts(rig: Rig) -> Counts:
+    """Of a black box it is not known what it has read: what is acknowledged stands for it."""
+    acknowledged = partial(getattr, rig.load, "acknowledged")
+    read = acknowledged if rig.scenario.black_box else rig.checkpoint.read
+    return Counts(partial(getattr, rig.load, "sent"), acknowledged, read)
 
 
 def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:

@@ -55,7 +55,9 @@ class Load:
     warm_up_s: float = _number(30, low=0, high=3600, doc="seconds of load before the measured part")
     duration_s: float = _number(60, low=1, high=86_400, doc="seconds of the measured part")
     cool_down_s: float = _number(0, low=0, high=3600, doc="seconds of load after it")
-    stretch_s: float = _number(0, low=0, high=86_400, doc="seconds of load after that at most, until all faults healed")
+    stretch_s: float = _number(
+        0, low=0, high=86_400, doc="seconds of load after that at most, until all faults have healed and all is read"
+    )
     burst_factor: float = _number(1, low=1, high=1000, doc="how many times the rate during the burst")
     burst_at_s: float = _number(0, low=0, high=86_400, doc="seconds of load before the burst")
     burst_s: float = _number(0, low=0, high=3600, doc="seconds of the burst; 0 is none")
@@ -167,7 +169,7 @@ class Fault:
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
     after: int = _number(0, low=0, high=2**53, doc="events read since the fault before has healed")
     caught_up: bool = field(
-        default=False, metadata={"doc": "only when all is read that was acknowledged when the fault before had healed"}
+        default=False, metadata={"doc": "only when all is read that had been sent when it would else have struck"}
     )
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
     flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
@@ -332,6 +334,11 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
         if fault.on not in allowed:
             raise ScenarioError(
                 f"{source}: fault[{at}].on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
+            )
+        if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:
+            raise ScenarioError(
+                f"{source}: load.acks = {scenario.load.acks!r}: with fault {fault.kind} a producer that does not wait for"
+                " all may write a record twice, and what is right would not be known"
             )
         if fault.kind in FAULTS_OF_REPLICAS and scenario.kafka.nodes < REPLICAS_MIN:
             raise ScenarioError(

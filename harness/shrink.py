@@ -17,6 +17,7 @@ from harness.scenario import Load, Scenario
 from harness.workload import Workload
 
 EVENTS_MIN_S = 2.0
+AT_MIN = 1000
 KEPT = ("start", "time_scale", "users", "products")
 """Fields of the workload that say how much, not what is difficult."""
 
@@ -68,20 +69,30 @@ def steps(scenario: Scenario) -> Iterator[Step]:
             default: Any = item.default
             plainer = replace(scenario.workload, **{item.name: default})
             yield Step(f"without {item.name}", replace(scenario, workload=plainer, proves=()))
+    if scenario.fault and max(fault.at for fault in scenario.fault) > AT_MIN:
+        sooner = tuple(replace(one, at=max(1, one.at // 2), after=one.after // 2) for one in scenario.fault)
+        yield Step(f"faults from event {sooner[0].at:,} on", replace(scenario, fault=sooner, proves=()))
     yield from _shorter(scenario)
 
 
 def _shorter(scenario: Scenario) -> Iterator[Step]:
     load = scenario.load
+    if load.stretch_s and not scenario.fault:
+        yield _loaded(scenario, "no stretch", replace(load, stretch_s=0))
     if load.warm_up_s or load.cool_down_s:
         yield _loaded(scenario, "no warm-up", replace(load, warm_up_s=0, cool_down_s=0))
     if load.duration_s / 2 >= EVENTS_MIN_S:
         half = replace(load, duration_s=load.duration_s / 2)
-        yield _loaded(scenario, f"{half.events:,} events", half)
+        yield _loaded(scenario, _events(half), half)
     elif load.eps >= 20:
         half = replace(load, eps=round(load.eps / 2))
-        yield _loaded(scenario, f"{half.events:,} events", half)
+        yield _loaded(scenario, _events(half), half)
 
 
 def _loaded(scenario: Scenario, what: str, load: Load) -> Step:
     return Step(what, replace(scenario, load=load, proves=()))
+
+
+def _events(load: Load) -> str:
+    """How many, without those that come while faults take their time."""
+    return f"{replace(load, stretch_s=0).events:,} events"

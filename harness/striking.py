@@ -80,7 +80,13 @@ def _roll(rig: Rig, fault: Fault) -> Struck:
 def _widen(rig: Rig, fault: Fault) -> Struck:
     names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     count = partial(topics.partitions, rig.cluster.bootstrap, names)
-    return faults.widen(fault, count, partial(topics.widen, rig.cluster.bootstrap, names), time.time)
+
+    def used() -> bool:
+        ends = topics.end_offsets(rig.cluster.bootstrap, names)
+        return all(end > 0 for of_topic in ends.values() for end in of_topic.values())
+
+    add = partial(topics.widen, rig.cluster.bootstrap, names)
+    return faults.widen(fault, count, add, used, _patience(rig), *CLOCKS)
 
 
 def _network(rig: Rig, fault: Fault) -> Struck:

@@ -107,13 +107,22 @@ def roll(
     return Struck(fault, done[0].at_s, proof, healed)
 
 
-def widen(fault: Fault, count: Callable[[], int], add: Callable[[], None], clock: Callable[[], float]) -> Struck:
-    """Add a partition to each input topic: it took where the metadata has more of them; there is nothing to heal."""
+def widen(
+    fault: Fault,
+    count: Callable[[], int],
+    add: Callable[[], None],
+    used: Callable[[], bool],
+    patience_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Struck:
+    """Add a partition to each input topic: it took where the metadata has more, it is over when `used`, with records in all."""
     before, at_s = count(), clock()
     add()
     after = count()
+    healed = eventually(used, patience_s, clock, sleep)
     proof = {"up_before": True, "up_after": {"partitions": after <= before}, "before": before, "after": after}
-    return Struck(fault, at_s, proof, round(clock(), 3))
+    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
 def crash(

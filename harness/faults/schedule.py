@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from harness.errors import HarnessError
 from harness.faults import Struck
 from harness.history import Recorder
 from harness.scenario import FAULTS_OF_RESTARTS, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many events of the load have been sent, acknowledged, and read by every query that reads them, up to now."""
+
+    sent: Callable[[], int]
+    acknowledged: Callable[[], int]
+    read: Callable[[], int]
 
 
 class Schedule:
@@ -17,16 +27,15 @@ class Schedule:
     def __init__(
         self,
         faults: Sequence[Fault],
-        acknowledged: Callable[[], int],
-        read: Callable[[], int],
+        counts: Counts,
         strike: Callable[[Fault], Struck],
         history: Recorder,
     ) -> None:
-        """`acknowledged` and `read` are numbers of events, `strike` does one fault from stroke to healing."""
+        """`strike` does one fault from stroke to healing."""
         self._left = sorted(faults, key=lambda fault: fault.at)
-        self._acknowledged = acknowledged
-        self._read = read
-        self._healed = (0, 0)
+        self._counts = counts
+        self._read_when_healed = 0
+        self._goal: int | None = None
         self._strike = strike
         self._history = history
         self._thread: threading.Thread | None = None
@@ -36,22 +45,38 @@ class Schedule:
         """Strike when the next one is due and the one before has healed; raises what went wrong in the last."""
         if self._errors:
             raise self._errors[0]
-        if self._left and not self._striking() and self._is_due(self._left[0]):
-            args = (self._left.pop(0), self._acknowledged(), self._read())
+        if self._left and not self.is_striking() and self._is_due(self._left[0]):
+            self._goal = None
+            args = (self._left.pop(0), self._counts.acknowledged(), self._counts.read())
             self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
             self._thread.start()
 
     def is_over(self) -> bool:
         """Whether all have struck and healed."""
         self.look()
-        return not self._left and not self._striking()
+        return not self._left and not self.is_striking()
+
+    def is_settled(self, rest: int) -> bool:
+        """Whether all is over, and everything is read that was sent until then, and `rest` events more."""
+        return self.is_over() and self._has_caught_up(rest)
+
+    def close(self) -> None:
+        """Strike none of those that are still to come."""
+        self._left.clear()
 
     def _is_due(self, fault: Fault) -> bool:
-        acknowledged, read = self._healed
-        enough = max(read + fault.after, acknowledged if fault.caught_up else 0)
-        return self._acknowledged() >= fault.at and self._read() >= enough
+        if self._counts.acknowledged() < fault.at or self._counts.read() < self._read_when_healed + fault.after:
+            return False
+        return not fault.caught_up or self._has_caught_up()
 
-    def _striking(self) -> bool:
+    def _has_caught_up(self, more: int = 0) -> bool:
+        """Whether what had been sent when this was first asked is read; after an outage much of it is not acknowledged."""
+        if self._goal is None:
+            self._goal = self._counts.sent() + more
+        return self._counts.read() >= self._goal
+
+    def is_striking(self) -> bool:
+        """Whether one has struck and not healed."""
         return self._thread is not None and self._thread.is_alive()
 
     def _one(self, fault: Fault, acknowledged: int, read: int) -> None:
@@ -60,7 +85,7 @@ class Schedule:
         except HarnessError as error:
             self._errors.append(error)
             return
-        self._healed = (self._acknowledged(), self._read())
+        self._read_when_healed = self._counts.read()
         self._history.write(
             "fault",
             fault=named(fault),

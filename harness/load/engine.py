@@ -40,6 +40,7 @@ PRODUCER = {
     "queue.buffering.max.messages": 400_000,
     "queue.buffering.max.kbytes": 262_144,
     "delivery.timeout.ms": 120_000,
+    "topic.metadata.refresh.interval.ms": 3_000,  # after which a new partition is written to
 }
 
 

@@ -47,13 +47,24 @@ def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up
 
     assert 2 * [(1200, True)] == waits["loaded"] == waits["late"]
     assert 2 * [(1200, True), (0, False)] == waits["replaying"] == waits["warm-up"]
-    assert 2 * [(1200, False)] == waits["catching-up"]
+    assert 2 * [(1000, False)] == waits["catching-up"]
 
 
 def test_a_misspelt_name_offers_the_nearest():
     """Bad usage, on one line."""
     with pytest.raises(ScenarioError, match=r"no fault 'kill leadr' \(did you mean kill leader\?\)"):
         drill.matrix(["kill leadr"], [])
+
+
+@pytest.mark.parametrize(("unread", "said"), [(1001, Verdict.PASS), (1000, Verdict.UNKNOWN)])
+def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_catching_up(tmp_path, unread, said):
+    """Its cell is unknown, however right the run."""
+    plan = drill.matrix(["kill leader"], ["catching-up"])[0]
+    figures = {"proved": True, "healed_s": 1.0, "unread": unread}
+    result = Result(Verdict.PASS, "why", (), {}, {}, (), (figures,))
+    trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path))
+
+    assert [said] == [cell.verdict for cell in drill.carry_out([plan], lambda scenario: trial)]
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,15 @@ def test_a_record_whose_offset_another_has_was_lost_by_brokers(tmp_path):
     assert {"one of 1 acknowledged records that brokers lost: another has its offset now"} == {
         one.why.split(". ")[0] for one in result.anomalies
     }
+
+
+def test_rows_are_not_held_against_a_pipeline_that_read_a_record_nobody_knows_of(tmp_path):
+    """A retry may have written it: the rows look wrong, and the run is unknown."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=600"]))
+    sent = pq.read_table(tmp_path / "sent.parquet")
+    pq.write_table(pa.concat_tables([sent.slice(0, 5000), sent.slice(5001)]), tmp_path / "sent.parquet")
+    result = verdict.judge(history.read(tmp_path))
+
+    assert result.anomalies
+    assert 1 == result.counts["unclaimed"]
+    assert Verdict.UNKNOWN is result.verdict

@@ -1,0 +1,96 @@
+"""Faults strike in the state that they wait for, one after the other."""
+
+from __future__ import annotations
+
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+
+from harness import history
+from harness.faults import Struck
+from harness.faults.schedule import Counts, Schedule
+from harness.scenario import Fault
+
+
+class Stream:
+    """Counts as a test sets them, and faults that take until they are let go."""
+
+    def __init__(self, recorder, *faults: Fault) -> None:
+        self.now = SimpleNamespace(sent=0, acknowledged=0, read=0)
+        self.struck: list[Fault] = []
+        self.healed = Event()
+        counts = Counts(*((lambda name=name: getattr(self.now, name)) for name in ("sent", "acknowledged", "read")))
+        self.schedule = Schedule(faults, counts, self.strike, recorder)
+
+    def strike(self, fault: Fault) -> Struck:
+        """Take effect, and heal when the test says so."""
+        self.struck.append(fault)
+        assert self.healed.wait(10)
+        return Struck(fault, 0.0, {"up_before": True, "up_after": {}}, 1.0)
+
+    def heal(self) -> None:
+        """The fault that has struck is over."""
+        self.healed.set()
+        assert self.schedule._thread is not None
+        self.schedule._thread.join(10)
+        self.healed.clear()
+
+    def at(self, sent: int, acknowledged: int, read: int) -> int:
+        """How many have struck once the stream is here."""
+        self.now.sent, self.now.acknowledged, self.now.read = sent, acknowledged, read
+        self.schedule.look()
+        return len(self.struck)
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """Of a history that nobody reads."""
+    with history.recording(tmp_path) as one:
+        yield one
+
+
+def test_a_fault_waits_for_its_position_and_for_the_one_before(recorder):
+    """Of acknowledged events."""
+    stream = Stream(recorder, Fault(at=200), Fault(at=100))
+
+    assert [0, 1, 1] == [stream.at(300, 99, 0), stream.at(300, 100, 0), stream.at(300, 250, 0)]
+    stream.heal()
+    assert 2 == stream.at(300, 250, 0)
+    stream.heal()
+    assert stream.schedule.is_over()
+
+
+def test_a_fault_can_wait_until_events_are_read_after_the_one_before(recorder):
+    """However many are unread."""
+    stream = Stream(recorder, Fault(at=100), Fault(at=101, after=50))
+    assert 1 == stream.at(500, 500, 40)
+    stream.now.read = 60
+    stream.heal()
+
+    assert [1, 2] == [stream.at(900, 900, 109), stream.at(900, 900, 110)]
+    stream.heal()
+
+
+def test_a_fault_can_wait_until_all_is_read_that_was_sent_when_its_turn_came(recorder):
+    """After an outage much of that is not acknowledged yet; the first fault waits as well."""
+    stream = Stream(recorder, Fault(at=100, caught_up=True), Fault(at=101, caught_up=True))
+
+    assert [0, 0, 1] == [stream.at(150, 100, 90), stream.at(200, 200, 149), stream.at(200, 200, 150)]
+    stream.now.sent = 1000
+    stream.heal()
+    assert [1, 1, 2] == [stream.at(1000, 300, 300), stream.at(1200, 1200, 999), stream.at(1200, 1200, 1000)]
+    stream.heal()
+
+
+def test_it_is_settled_when_all_is_read_and_some_more(recorder):
+    """And nothing strikes after it was closed."""
+    stream = Stream(recorder, Fault(at=100), Fault(at=5000))
+    stream.at(100, 100, 0)
+    stream.heal()
+    stream.schedule.close()
+
+    assert 1 == stream.at(6000, 6000, 0)
+    assert [False, False, True] == [
+        stream.at(7000, 7000, read) and stream.schedule.is_settled(10) for read in (0, 7009, 7010)
+    ]
