@@ -1,4 +1,4 @@
-"""Three tests at a time on two cores: a run waits more than it computes. What is judged on its speed runs alone.
+"""Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone.
 
 The other tests' Spark compiles with C1 alone: none of them lives long enough for what C2 makes to pay.
 """
