@@ -261,7 +261,8 @@ def _rates(evidence: Evidence) -> Chart:
     seconds, start = _seconds(evidence), evidence.measured.start_s
     acknowledged = np.sort(evidence.sent["acked_us"][evidence.sent["acked_us"] > 0]) / 1e6 - start
     offered = np.diff(np.searchsorted(acknowledged, np.append(seconds, seconds[-1] + 1)))
-    batch, batches = evidence.batch_of["dead_letter"], evidence.batches["dead_letter"]
+    widest = max(evidence.batches, key=lambda query: int((evidence.batch_of[query] >= 0).sum()))
+    batch, batches = evidence.batch_of[widest], evidence.batches[widest]
     read = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
     times = np.array([one.committed_s for one in batches]) - start
     committed = [float(read[(times >= at - 5) & (times < at)].sum() / 5) for at in seconds]
@@ -276,7 +277,7 @@ def _rates(evidence: Evidence) -> Chart:
     words = f"In the measured part {np.median(offered[measured]):,.0f} events/s were offered in the median second, and the lag never exceeded {lag[measured].max():,.0f} records."
     series = (
         Series("acknowledged", _rounded(offered)),
-        Series("committed, mean of 5 s", _rounded(committed)),
+        Series(f"committed by {widest}, mean of 5 s", _rounded(committed)),
         Series("largest lag", _rounded(lag), right=True),
     )
     return Chart(

@@ -84,9 +84,6 @@ def test_a_defect_fails_by_its_cause(tmp_path, run, anomalies):
         assert any((kind, query) == one[:2] and cause in one[2] for one in said), (defect, sorted(said)[:5])
 
 
-PAGE_VIEWS_IN_FILES = '[[pipeline.output]]\nquery = "page_views"\nparquet = "page_views"\n'
-
-
 @pytest.mark.parametrize(
     ("acks", "verdict"), [("1", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
 )
@@ -110,20 +107,33 @@ def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_al
     assert all("that brokers lost: another has its offset now" in one.why for one in result.anomalies)
 
 
+APPENDED = (
+    ["append_sink", *WHERE, "--sink", "page_views=parquet"],
+    '[[pipeline.output]]\nquery = "page_views"\nparquet = "page_views"\n',
+    'kind = "crash"\npoint = "after sink"\nquery = "page_views"',
+)
+# Of queries with results in Parquet the second life would soon find no state, and die.
+FORGOTTEN = (
+    ["forgetful", *WHERE, "--queries", "page_views"],
+    'queries = ["page_views"]\n',
+    'kind = "kill"\non = "pipeline"',
+)
+
+
 @pytest.mark.parametrize(
-    ("defect", "fault", "kind"),
+    ("broken", "kind"),
     [
-        pytest.param("append_sink", 'kind = "crash"\npoint = "after sink"\nquery = "page_views"', "duplicated_row"),
-        pytest.param("forgetful", 'kind = "kill"\non = "pipeline"', "record_read_twice"),
+        pytest.param(APPENDED, "duplicated_row", id="appended"),
+        pytest.param(FORGOTTEN, "record_read_twice", id="forgotten"),
     ],
 )
-def test_a_fault_is_noticed_where_nothing_protects_against_it(tmp_path, defect, fault, kind):
+def test_a_fault_is_noticed_where_nothing_protects_against_it(tmp_path, broken, kind):
     """The same fault that the right pipeline survives makes these wrong: append for exactly once, no checkpoint."""
-    command = json.dumps([*BROKEN, defect, *WHERE, "--sink", "page_views=parquet"])
+    args, pipeline, fault = broken
     scenario = (
         'judged = ["state_size", "success"]\n'
-        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 5\nstretch_s = 120\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
-        f"[pipeline]\ncommand = {command}\n{PAGE_VIEWS_IN_FILES}[[fault]]\nat = 6_000\n{fault}\n"
+        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 20\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
+        f"[pipeline]\ncommand = {json.dumps([*BROKEN, *args])}\n{pipeline}[[fault]]\nat = 6_000\n{fault}\n"
     )
     (tmp_path / "unprotected.toml").write_text(scenario)
     args = ["run", "unprotected.toml", "--json"]
