@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+GIVEN = os.environ.get("SPARK_SUBMIT_OPTS", "")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that run alone come first, when there is the least to wait for."""
@@ -23,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
     alone = item.get_closest_marker("alone") is not None
-    os.environ["SPARK_SUBMIT_OPTS"] = "" if alone else "-XX:TieredStopAtLevel=1"
+    os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} -XX:TieredStopAtLevel=1"
     if "PYTEST_XDIST_WORKER" not in os.environ or item.config.cache is None:
         return (yield)
     folder = item.config.cache.mkdir("machine")

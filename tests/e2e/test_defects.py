@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from harness.model import Verdict
 
 pytestmark = pytest.mark.e2e
-
-BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
-WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}"]
-
 
 LATE, MALFORMED, EDGES, SESSIONS = ("run", "late"), ("run", "malformed"), ("run", "edges"), ("run", "sessions")
 SHORT = ("--warm-up", "4", "--duration", "12")
@@ -64,17 +57,10 @@ SHORT = ("--warm-up", "4", "--duration", "12")
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else value[1],
 )
-def test_a_defect_fails_by_its_cause(tmp_path, run, anomalies):
+def test_a_defect_fails_by_its_cause(harness, broken, run, anomalies):
     """The verdict is fail, and for each defect an anomaly of its kind, of its query, names the cause."""
-    command = json.dumps([*BROKEN, ",".join(anomalies), *WHERE])
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *run, "--set", f"pipeline.command={command}", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = json.dumps(broken(",".join(anomalies)))
+    done = harness(*run, "--set", f"pipeline.command={command}", "--json")
 
     assert 1 == done.returncode, done.stderr
     result = json.loads(done.stdout)
@@ -108,38 +94,35 @@ def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_al
 
 
 APPENDED = (
-    ["append_sink", *WHERE, "--sink", "page_views=parquet"],
+    ("append_sink", "--sink", "page_views=parquet"),
     '[[pipeline.output]]\nquery = "page_views"\nparquet = "page_views"\n',
     'kind = "crash"\npoint = "after sink"\nquery = "page_views"',
 )
 # Of queries with results in Parquet the second life would soon find no state, and die.
 FORGOTTEN = (
-    ["forgetful", *WHERE, "--queries", "page_views"],
+    ("forgetful", "--queries", "page_views"),
     'queries = ["page_views"]\n',
     'kind = "kill"\non = "pipeline"',
 )
 
 
 @pytest.mark.parametrize(
-    ("broken", "kind"),
+    ("unprotected", "kind"),
     [
         pytest.param(APPENDED, "duplicated_row", id="appended"),
         pytest.param(FORGOTTEN, "record_read_twice", id="forgotten"),
     ],
 )
-def test_a_fault_is_noticed_where_nothing_protects_against_it(tmp_path, broken, kind):
+def test_a_fault_is_noticed_where_nothing_protects_against_it(harness, broken, tmp_path, unprotected, kind):
     """The same fault that the right pipeline survives makes these wrong: append for exactly once, no checkpoint."""
-    args, pipeline, fault = broken
+    defect, pipeline, fault = unprotected
     scenario = (
         'judged = ["state_size", "success"]\n'
         "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 20\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
-        f"[pipeline]\ncommand = {json.dumps([*BROKEN, *args])}\n{pipeline}[[fault]]\nat = 6_000\n{fault}\n"
+        f"[pipeline]\ncommand = {json.dumps(broken(*defect))}\n{pipeline}[[fault]]\nat = 6_000\n{fault}\n"
     )
     (tmp_path / "unprotected.toml").write_text(scenario)
-    args = ["run", "unprotected.toml", "--json"]
-    run = subprocess.run(
-        [sys.executable, "-m", "harness", *args], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
-    )
+    run = harness("run", "unprotected.toml", "--json")
 
     assert 1 == run.returncode, run.stderr
     result = json.loads(run.stdout)

@@ -9,28 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 pytestmark = pytest.mark.e2e
 
-HARNESS = [sys.executable, "-m", "harness"]
 SHORT = ["--eps", "1500", "--warm-up", "15", "--duration", "20"]
-BROKEN = [sys.executable, str(Path(__file__).with_name("broken.py"))]
-WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}"]
-
-
-def harness(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the harness to its end."""
-    return subprocess.run([*HARNESS, *args], cwd=cwd, capture_output=True, text=True, check=False, timeout=420)
 
 
 @pytest.mark.alone
-def test_a_right_pipeline_passes_and_checks_the_same_again(tmp_path):
+def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
     """Every row compared, all targets, one JSON object on standard output, and the same again offline."""
-    run = harness("run", "load", *SHORT, "--json", cwd=tmp_path)
+    run = harness("run", "load", *SHORT, "--json")
     assert 0 == run.returncode, run.stderr
     result = json.loads(run.stdout)
     assert "pass" == result["verdict"], result["why"]
@@ -42,15 +33,15 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(tmp_path):
 
     latest = tmp_path / "reports" / "load" / "latest"
     assert (latest / "report.html").stat().st_size < 1_000_000
-    again = harness("check", str(latest), "--json", cwd=tmp_path)
+    again = harness("check", str(latest), "--json")
     assert 0 == again.returncode, again.stderr
     assert result == json.loads(again.stdout)
 
 
-def test_an_event_in_ten_thousand_counted_twice_fails_by_name(tmp_path):
+def test_an_event_in_ten_thousand_counted_twice_fails_by_name(harness, broken):
     """The verdict is fail, the kind is wrong value, and the rows are those of page_views."""
-    command = json.dumps([*BROKEN, "counted_twice", *WHERE])
-    run = harness("run", "load", *SHORT, "--set", f"pipeline.command={command}", "--json", cwd=tmp_path)
+    command = json.dumps(broken("counted_twice"))
+    run = harness("run", "load", *SHORT, "--set", f"pipeline.command={command}", "--json")
 
     assert 1 == run.returncode, run.stderr
     result = json.loads(run.stdout)
@@ -61,9 +52,11 @@ def test_an_event_in_ten_thousand_counted_twice_fails_by_name(tmp_path):
 
 
 @pytest.mark.alone
-def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(tmp_path):
+def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(harness, tmp_path):
     """Ctrl-C in the middle of the load: nothing left running, and a directory that says so."""
-    process = subprocess.Popen([*HARNESS, "run", "load", *SHORT], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", "load", *SHORT], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("warm up"):
@@ -80,7 +73,7 @@ def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(tmp_path):
     assert [] == [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     [directory] = (tmp_path / "reports" / "load").glob("2*")
     assert "unknown" == json.loads((directory / "result.json").read_text())["verdict"]
-    assert 3 == harness("check", str(directory), cwd=tmp_path).returncode
+    assert 3 == harness("check", str(directory)).returncode
 
 
 @pytest.mark.parametrize(
@@ -89,11 +82,12 @@ def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(tmp_path):
         pytest.param(["--eps", "0"], 2, "load.eps = 0", id="a rate of 0"),
         pytest.param(["--set", "load.epps=1"], 2, "did you mean eps?", id="an unknown field"),
         pytest.param(["--no-such-flag"], 2, "No such option", id="an unknown flag"),
+        pytest.param(["--reports", "/dev/null/here"], 2, "/dev/null/here: no run directory", id="no place for reports"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, args, code, said):
+def test_bad_usage_is_one_line_and_exit_code_2(harness, tmp_path, args, code, said):
     """Nothing is started, nothing is written."""
-    run = harness("run", "load", *args, cwd=tmp_path)
+    run = harness("run", "load", *args)
 
     assert code == run.returncode
     assert said in run.stderr
@@ -101,12 +95,12 @@ def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, args, code, said):
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_broker_that_is_not_there_is_one_line_and_exit_code_3(tmp_path):
+def test_a_broker_that_is_not_there_is_one_line_and_exit_code_3(harness, tmp_path):
     """The line names the broker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    run = harness("run", "load", "--kafka", address, cwd=tmp_path)
+    run = harness("run", "load", "--kafka", address)
 
     assert 3 == run.returncode
     [line] = [line for line in run.stderr.splitlines() if line.startswith("harness: ")]

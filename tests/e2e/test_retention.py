@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +50,10 @@ def said(result: dict[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def test_retention_that_deletes_unread_records_is_a_loss_and_nothing_else(tmp_path):
+def test_retention_that_deletes_unread_records_is_a_loss_and_nothing_else(harness, tmp_path):
     """The pipeline refuses with the number, goes on when it is told to, and every row of what is left is right."""
     (tmp_path / "retention.toml").write_text(SCENARIO)
-    run = subprocess.run(
-        [sys.executable, "-m", "harness", "run", "retention.toml", "--json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
+    run = harness("run", "retention.toml", "--json")
 
     assert 1 == run.returncode, run.stderr
     result = json.loads(run.stdout)
