@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import evidence, findings, history, runner, verdict
 from harness import explain as explaining
-from harness.errors import HarnessError, RunError
+from harness.errors import HarnessError, RunError, ScenarioError
 from harness.history import Run
 from harness.model import Anomaly, Result
 from harness.report import page as pages
@@ -124,9 +124,11 @@ def _directory(reports: Path, chosen: Scenario) -> Path:
             directory.mkdir(parents=True)
         except FileExistsError as error:
             if not directory.is_dir():
-                raise RunError(f"{reports}: {error.strerror}, and is no folder: name another with --reports") from None
+                raise ScenarioError(
+                    f"{reports}: {error.strerror}, and is no folder: name another with --reports"
+                ) from None
         except OSError as error:
-            raise RunError(f"{reports}: no run directory can be made: {error.strerror}; see --reports") from None
+            raise ScenarioError(f"{reports}: no run directory can be made: {error.strerror}; see --reports") from None
         else:
             return directory
 

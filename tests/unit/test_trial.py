@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import scenario, trial
-from harness.errors import RunError
+from harness.errors import ScenarioError
 from harness.simulate import simulate
 
 
@@ -20,7 +20,7 @@ def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
     """The line names it."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(RunError, match="file: no run directory can be made: Not a directory"):
+    with pytest.raises(ScenarioError, match="file: no run directory can be made: Not a directory"):
         trial._directory(tmp_path / "file", scenario.load("late"))
 
 
