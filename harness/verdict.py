@@ -276,10 +276,11 @@ def _conclude(
     anomalies: Sequence[Anomaly],
     faults: Sequence[Mapping[str, Any]],
 ) -> tuple[Verdict, str]:
-    failures = _failures(gathered, targets, anomalies, faults)
-    # A record that nobody knows of may be what makes a row look wrong: then nothing can be held against the pipeline.
-    worst = Verdict.UNKNOWN if counts["unclaimed"] else Verdict.FAIL
-    findings = [(worst, why) for why in failures] + list(_doubts(gathered, targets, figures, counts, comparisons))
+    findings = [
+        *_wrong(targets, counts, anomalies),
+        *((Verdict.FAIL, why) for why in _failures(gathered, targets, faults)),
+        *_doubts(gathered, targets, figures, counts, comparisons),
+    ]
     if not findings:
         oracle = "by the black-box oracle" if gathered.run.scenario.black_box else "by the exact oracle"
         return Verdict.PASS, f"all {counts['rows_expected']:,} rows are right {oracle} and {_held(targets)}"
@@ -298,12 +299,21 @@ def _held(targets: Sequence[Target]) -> str:
     return f"the targets it is judged on hold: {', '.join(held)}" if held else "it is judged on no target"
 
 
-def _failures(
-    gathered: Evidence, targets: Sequence[Target], anomalies: Sequence[Anomaly], faults: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _wrong(
+    targets: Sequence[Target], counts: Mapping[str, int], anomalies: Sequence[Anomaly]
+) -> Iterator[tuple[Verdict, str]]:
+    """What is wrong with the output; unknown where a record that nobody knows of may be what makes it look wrong."""
+    verdict = Verdict.UNKNOWN if counts["unclaimed"] else Verdict.FAIL
     if anomalies:
         first = anomalies[0]
-        yield f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {' '.join(map(str, first.key))}"
+        key = " ".join(map(str, first.key))
+        yield verdict, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {key}"
+    if any(target.name == "success" and target.judged and target.verdict is Verdict.FAIL for target in targets):
+        yield verdict, "missed: success"
+
+
+def _failures(gathered: Evidence, targets: Sequence[Target], faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What went wrong besides the output."""
     for event in gathered.run.of_kind("process"):
         if event["name"] == "pipeline" and event["event"] == "died":
             yield f"the pipeline ended by itself with code {event['code']}: {event['last']}"
@@ -312,9 +322,9 @@ def _failures(
         for name, limit in (("recovered_s", limits.recovery_s), ("longest_gap_s", limits.gap_s)):
             if (value := fault[name]) is not None and value > limit:
                 yield f"{name.removesuffix('_s').replace('_', ' ')} after {fault['fault']}: {value:g} s, above {limit:g} s"
-    missed = [target.name for target in targets if target.judged and target.verdict is Verdict.FAIL]
-    if missed:
-        yield f"missed: {', '.join(missed)}"
+    missed = [target for target in targets if target.judged and target.verdict is Verdict.FAIL]
+    if names := [target.name for target in missed if target.name != "success"]:
+        yield f"missed: {', '.join(names)}"
 
 
 def _doubts(
