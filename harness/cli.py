@@ -141,7 +141,7 @@ def crash_points(
 ) -> None:
     """The driver dies at every point of a micro-batch, of every query, in every state."""
     plans = drill.crash_points(_names(points), _names(queries), _names(states))
-    raise typer.Exit(_drill("crash-points", plans, _seeded(seed, reports), seed, reports).exit_code)
+    raise typer.Exit(_drill(drill.CRASH_POINTS, plans, _seeded(seed, reports), seed, reports).exit_code)
 
 
 @drills.command()
@@ -164,12 +164,12 @@ def random_(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
-
     failed: list[Trial] = []
 
     def attempt(one: Scenario) -> Trial:
         done = _attempt(one, reports)
-        failed.extend([done] if done.result.anomalies else [])
+        if done.result.anomalies:
+            failed.append(done)
         return done
 
     result = _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)

@@ -195,7 +195,8 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
             if name is not None:
                 doubt = _doubt(STATES[plan.state], figures)
                 verdict = Verdict.worst((result.verdict, Verdict.UNKNOWN if doubt else Verdict.PASS))
-                yield Cell(name, plan.state, verdict, doubt or result.why, str(trial.run.directory), figures)
+                why = result.why if verdict is result.verdict else doubt
+                yield Cell(name, plan.state, verdict, why, str(trial.run.directory), figures)
 
 
 def _doubt(state: State, figures: Mapping[str, Any]) -> str:
@@ -261,12 +262,7 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
     scenario = Scenario(
         name=f"drill-{drill}-{of}",
         about=f"{len(faults)} faults, {state.about}.",
-        load=Load(
-            eps=state.eps,
-            warm_up_s=first_s,
-            duration_s=APART_S,
-            stretch_s=MOST_S * len(placed),
-        ),
+        load=Load(eps=state.eps, warm_up_s=first_s, duration_s=APART_S, stretch_s=MOST_S * len(placed)),
         workload=Workload(
             time_scale=60, late=state.late, too_late=state.too_late, malformed=0.001 if state.eps > 100 else 0.02
         ),

@@ -155,20 +155,23 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
     if load.stretch_s:
         phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
-        _stretch(rig, phases, schedule, start + sum(seconds for _, seconds in load.segments))
+        _stretch(rig, phases, schedule, counts, start + sum(seconds for _, seconds in load.segments))
     _eventually(rig, phases, schedule.is_over, counts.acknowledged, "the faults to heal", HEAL_S)
 
 
-def _stretch(rig: Rig, phases: Phases, schedule: Schedule, end_s: float) -> None:
+def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s: float) -> None:
     """Go on with the load until all faults have healed and the pipeline has caught up, or it has come to its end."""
     rest = round(REST_S * rig.scenario.load.eps)
 
+    def over() -> bool:
+        return schedule.is_settled(rest) or time.time() > end_s
+
     def progress() -> int:
-        return time.monotonic_ns() if schedule.is_striking() else _counts(rig).read()
+        # A fault that is under way has a patience of its own.
+        return time.monotonic_ns() if schedule.is_striking() else counts.read()
 
     try:
-        over = partial(schedule.is_settled, rest)
-        _eventually(rig, phases, lambda: over() or time.time() > end_s, progress, "the faults to heal", HEAL_S)
+        _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S)
     except Stalled as error:
         # Not an end: what is missing is judged as lost, by name, and a fault that never struck is told.
         phases.history.write("stalled", why=str(error))
@@ -178,9 +181,11 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, end_s: float) -> None
 
 def _counts(rig: Rig) -> Counts:
     """Of a black box it is not known what it has read: what is acknowledged stands for it."""
-    acknowledged = partial(getattr, rig.load, "acknowledged")
-    read = acknowledged if rig.scenario.black_box else rig.checkpoint.read
-    return Counts(partial(getattr, rig.load, "sent"), acknowledged, read)
+
+    def acknowledged() -> int:
+        return rig.load.acknowledged
+
+    return Counts(lambda: rig.load.sent, acknowledged, acknowledged if rig.scenario.black_box else rig.checkpoint.read)
 
 
 def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:

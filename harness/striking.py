@@ -61,14 +61,14 @@ def _crash(rig: Rig, fault: Fault) -> Struck:
 
 def _fail_over(rig: Rig, fault: Fault) -> Struck:
     """What leads is asked of the followers, which are the ones that are up."""
-    leader = _brokers(rig, fault.on)
-    followers = {name: one for name, one in _brokers(rig, "all brokers").items() if name not in leader}
-    bootstrap = ",".join(one.address for one in followers.values())
-    numbers = {int(name.removeprefix("broker ")) for name in followers}
+    [leader] = _brokers(rig, fault.on).values()
+    followers = [broker for broker in rig.cluster.brokers.values() if broker is not leader]
+    bootstrap = ",".join(follower.address for follower in followers)
     topic = rig.cluster.topic_prefix + CLICKSTREAM
 
     def taken_over() -> bool:
-        return bool(topics.broker_ids(bootstrap)) and topics.leader(bootstrap, topic) in numbers
+        answers = bool(topics.broker_ids(bootstrap))
+        return answers and topics.leader(bootstrap, topic) in {follower.id for follower in followers}
 
     return faults.fail_over(fault, leader, followers, taken_over, _patience(rig), *CLOCKS)
 

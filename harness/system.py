@@ -57,7 +57,7 @@ class System:
     """The pipeline as a process: started, followed, stopped or killed."""
 
     def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder) -> None:
-        """What it leaves in `temporary`, a folder that is there, it leaves each time that it is killed."""
+        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed."""
         self._args = args
         self._log = log
         self._environment = _temporary_files_in(temporary)

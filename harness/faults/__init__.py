@@ -5,7 +5,7 @@ A fault that cannot prove both makes the run unknown; nothing here decides what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -65,29 +65,28 @@ def strike(
 
 def fail_over(
     fault: Fault,
-    leader: Mapping[str, Target],
-    followers: Mapping[str, Target],
+    leader: Target,
+    followers: Sequence[Target],
     taken_over: Callable[[], bool],
     patience_s: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Struck:
     """Freeze the followers, kill the leader that went on alone, and start it again once another leads."""
-    everyone = {**leader, **followers}
-    before, at_s = all(one.is_up() for one in everyone.values()), clock()
-    for one in followers.values():
-        one.pause()
-    frozen = eventually(lambda: not any(one.is_up() for one in followers.values()), TAKES_S, clock, sleep)
+    everyone = (leader, *followers)
+    before, at_s = all(one.is_up() for one in everyone), clock()
+    for follower in followers:
+        follower.pause()
+    alone = eventually(lambda: not any(follower.is_up() for follower in followers), TAKES_S, clock, sleep)
     sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
-    for one in leader.values():
-        one.kill()
-    after = {name: one.is_up() for name, one in leader.items()} | {"followers": not frozen}
-    for one in followers.values():
-        one.resume()
-    after["led as before"] = not eventually(taken_over, patience_s, clock, sleep)
-    for one in leader.values():
-        one.start()
-    healed = eventually(lambda: all(one.is_up() for one in everyone.values()), patience_s, clock, sleep)
+    leader.kill()
+    killed = not leader.is_up()
+    for follower in followers:
+        follower.resume()
+    led = eventually(taken_over, patience_s, clock, sleep)
+    leader.start()
+    healed = eventually(lambda: all(one.is_up() for one in everyone), patience_s, clock, sleep)
+    after = {"leader": not killed, "followers, while it was alone": not alone, "leader as before": not led}
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 

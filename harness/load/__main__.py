@@ -2,7 +2,8 @@
 
 Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it is told `enough`,
 after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
-at the end of its input it ends without them. Whatever happens, sent.parquet is written. Exit code 0, 1 when a record failed, 130 or 143 when it was stopped.
+at the end of its input it ends without them. Whatever happens, sent.parquet is written. Exit code 0, 1 when a
+record failed, 130 or 143 when it was stopped.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _engine(args: argparse.Namespace) -> Engine:
 
 
 def _listen(engine: Engine, told: Queue[str]) -> None:
+    """Follow the input until it says what to do after the plan."""
     while (word := sys.stdin.readline().strip()) == "enough":
         engine.stop()
     told.put(word)

@@ -27,12 +27,10 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 SLICE = 2_000
-NAPS_S = (0.001, 0.005)
-NAP = 5
-"""Events that fall due during a nap, as long as it keeps within its bounds."""
-LINGER_MS = (5, 100)
-LINGER = 25
-"""Events that a request waits for, in the same way: a request an event would cost brokers more than the event."""
+NAP_EVENTS, NAP_S = 5, (0.001, 0.005)
+"""A nap is as long as so many events take to fall due, between these bounds."""
+LINGER_EVENTS, LINGER_MS = 25, (5, 100)
+"""A request waits for so many events, between these bounds: one for each event would cost brokers more than the event."""
 ACKS = 10_000
 
 PRODUCER = {
@@ -46,8 +44,7 @@ PRODUCER = {
 
 def producer_settings(eps: float | None, acks: str = "all") -> dict[str, Any]:
     """Settings of a confluent_kafka.Producer for a rate; None is unpaced."""
-    low, high = LINGER_MS
-    linger_ms = min(high, max(low, round(1000 * LINGER / eps))) if eps else low
+    linger_ms = int(np.clip(1000 * LINGER_EVENTS / eps, *LINGER_MS)) if eps else LINGER_MS[0]
     return PRODUCER | {"linger.ms": linger_ms, "acks": acks, "enable.idempotence": acks == "all"}
 
 
@@ -142,7 +139,7 @@ class Engine:
         self._clock = clock
         self._sleep = sleep
         self._stopped = False
-        self._nap_s = min(NAPS_S[1], max(NAPS_S[0], NAP / plan.density))
+        self._nap_s = float(np.clip(NAP_EVENTS / plan.density, *NAP_S))
         self.flush_ms = 0
         self.journal = Journal(plan.events + len(TOPICS))
 

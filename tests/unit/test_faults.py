@@ -74,12 +74,12 @@ class Replicas:
     """A leader and two followers, of which one takes over when both go on and the leader does not."""
 
     def __init__(self, elect: bool = True, immune: bool = False) -> None:
-        self.leader, self.followers = Process(), {"broker 2": Process(immune), "broker 3": Process()}
+        self.leader, self.followers = Process(), (Process(immune), Process())
         self.elect = elect
 
     def taken_over(self) -> bool:
         """Whether another leads."""
-        return self.elect and not self.leader.up and all(one.up for one in self.followers.values())
+        return self.elect and not self.leader.up and all(one.up for one in self.followers)
 
     def fail_over(self) -> faults.Struck:
         """In a time that only passes by sleeping."""
@@ -90,7 +90,7 @@ class Replicas:
 
         fault = Fault(kind="fail_over", on="leader", at=1, for_s=2)
         clocks = (lambda: now[0], sleep)
-        return faults.fail_over(fault, {"broker 1": self.leader}, self.followers, self.taken_over, 5, *clocks)
+        return faults.fail_over(fault, self.leader, self.followers, self.taken_over, 5, *clocks)
 
 
 def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
@@ -99,7 +99,7 @@ def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
     result = replicas.fail_over()
 
     assert (["kill", "start"], True, 2.0) == (replicas.leader.did, result.proved, result.healed_s)
-    assert all(["pause", "resume"] == one.did for one in replicas.followers.values())
+    assert all(["pause", "resume"] == one.did for one in replicas.followers)
 
 
 @pytest.mark.parametrize("replicas", [Replicas(elect=False), Replicas(immune=True)], ids=["no election", "not frozen"])

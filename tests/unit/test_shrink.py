@@ -38,6 +38,25 @@ def test_only_what_is_needed_is_left():
     assert 1000 <= smallest.load.events < 2000
 
 
+def test_a_fault_that_is_needed_strikes_as_early_as_can_be_and_what_is_not_takes_its_stretch_with_it():
+    """It fails as long as anything is late, whatever else happens."""
+    late = Workload(late=0.1)
+    stretched = Scenario(
+        name="x", load=Load(eps=1000, stretch_s=300), workload=late, fault=(Fault(at=8000, after=400),)
+    )
+
+    def needs_the_fault(one: Scenario) -> Result:
+        return failed() if one.fault and one.workload.late else failed(())
+
+    [fault] = shrink.shrink(stretched, failed(), needs_the_fault, lambda line: None).fault
+    assert (1000, 50, 0) == (fault.at, fault.after, shrink.shrink(stretched, failed(), late_only, print).load.stretch_s)
+
+
+def late_only(one: Scenario) -> Result:
+    """No fault is needed."""
+    return failed() if one.workload.late else failed(())
+
+
 @pytest.mark.parametrize("given", [failed(()), failed()])
 def test_what_does_not_fail_cannot_be_shrunk(given):
     """No anomaly at first, or none again."""
