@@ -64,7 +64,10 @@ class Load:
     silence_s: float = _number(0, low=0, high=3600, doc="seconds without load after the burst")
     acks: str = field(
         default="all",
-        metadata={"choices": ("all", "1"), "doc": "who must have a record: all replicas in sync, or the leader alone"},
+        metadata={
+            "choices": ("all", "leader"),
+            "doc": "who must have a record: all replicas in sync, or the leader alone",
+        },
     )
     seed: int = _number(7, low=0, high=2**63 - 1, doc="same seed, same bytes")
 

@@ -43,9 +43,10 @@ PRODUCER = {
 
 
 def producer_settings(eps: float | None, acks: str = "all") -> dict[str, Any]:
-    """Settings of a confluent_kafka.Producer for a rate; None is unpaced."""
+    """Settings of a confluent_kafka.Producer for a rate, None is unpaced, and for a scenario's `acks`."""
     linger_ms = int(np.clip(1000 * LINGER_EVENTS / eps, *LINGER_MS)) if eps else LINGER_MS[0]
-    return PRODUCER | {"linger.ms": linger_ms, "acks": acks, "enable.idempotence": acks == "all"}
+    everyone = acks == "all"
+    return PRODUCER | {"linger.ms": linger_ms, "acks": "all" if everyone else "1", "enable.idempotence": everyone}
 
 
 class Producer(Protocol):

@@ -71,7 +71,7 @@ def test_a_defect_fails_by_its_cause(harness, broken, run, anomalies):
 
 
 @pytest.mark.parametrize(
-    ("acks", "verdict"), [("1", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
+    ("acks", "verdict"), [("leader", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
 )
 def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_all(
     run_scenario, tmp_path, acks, verdict

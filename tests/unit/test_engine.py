@@ -88,6 +88,14 @@ def test_a_request_waits_for_some_events_at_any_rate(eps, linger_ms):
     assert linger_ms == producer_settings(eps)["linger.ms"]
 
 
+@pytest.mark.parametrize(("acks", "said"), [("all", ("all", True)), ("leader", ("1", False))])
+def test_a_record_written_once_takes_all_replicas(acks, said):
+    """Idempotence is a promise of acks=all alone."""
+    settings = producer_settings(1000, acks)
+
+    assert said == (settings["acks"], settings["enable.idempotence"])
+
+
 def test_unpaced_sends_all_at_once():
     """Without a rate everything is due at the start."""
     bench = Bench()
