@@ -12,10 +12,12 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
 from requests.exceptions import RequestException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -149,7 +151,8 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
     if not 1 <= nodes <= NODES_MAX:
         raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
     image = found_image()
-    sweep()
+    with _one_line("what a dead run left in Docker cannot be removed"):
+        sweep()
     testcontainers_config.ryuk_disabled = True
     owner = Owner.me()
     network = Network(docker_network_kw={"labels": {LABEL: owner.mark}})
@@ -221,8 +224,7 @@ def sweep() -> list[str]:
     try:
         containers = [one for one in client.containers.list(all=True, filters={"label": LABEL}) if _is_left(one.labels)]
         for container in containers:
-            with contextlib.suppress(NotFound):
-                container.remove(force=True, v=True)
+            _remove(container)
         networks = [one for one in client.networks.list(filters={"label": LABEL}) if _is_left(one.attrs["Labels"])]
         for network in networks:
             with contextlib.suppress(NotFound):
@@ -230,6 +232,17 @@ def sweep() -> list[str]:
         return [one.name for one in (*containers, *networks)]
     finally:
         client.close()
+
+
+def _remove(container: Container) -> None:
+    """Remove a container, or wait until another harness that swept at the same moment has."""
+    with contextlib.suppress(NotFound):
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:
+            if error.status_code != HTTPStatus.CONFLICT:
+                raise
+            container.wait(condition="removed")
 
 
 def _container(image: str, id: int, port: int, nodes: int, cluster_id: str, network: Network) -> DockerContainer:

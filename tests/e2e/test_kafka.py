@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -171,6 +173,31 @@ def test_containers_of_a_killed_harness_are_removed(tmp_path):
             assert 0 == left()
         assert all(broker.is_up() for broker in mine.brokers.values())
         client.close()
+
+
+def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
+    """Each finds the same container of a dead owner; the daemon refuses to remove it twice at a time."""
+    import docker
+
+    from harness.kafka import containers as module
+
+    if why := module.why_not():
+        pytest.skip(why)
+    client = docker.from_env()
+    dead = client.containers.run(
+        module.found_image(), ["600"], entrypoint="sleep", detach=True, labels={module.LABEL: "1:1"}
+    )
+    together = threading.Barrier(4)
+
+    def sweep() -> None:
+        together.wait()
+        module.sweep()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(sweep) for _ in range(4)]:
+            done.result()
+    assert dead.id not in {one.id for one in client.containers.list(all=True)}
+    client.close()
 
 
 def test_an_image_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
