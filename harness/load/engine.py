@@ -31,7 +31,7 @@ NAP_EVENTS, NAP_S = 5, (0.001, 0.005)
 """A nap is as long as so many events take to fall due, between these bounds."""
 LINGER_EVENTS, LINGER_MS = 25, (5, 100)
 """A request waits for so many events, between these bounds: one for each event would cost brokers more than the event."""
-ACKS = 10_000
+ACKS = 1_000
 
 PRODUCER = {
     "compression.type": "lz4",
