@@ -3,6 +3,7 @@
 HarnessError            no verdict can be given
 ├── ScenarioError       the scenario file or a flag is wrong; the message names the field
 ├── StackError          Kafka or the pipeline could not be started, or died; the message ends with its last log line
+│   └── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
 ├── RunError            a run directory is missing, incomplete or of another version; the message names the file
 └── Stalled             the run stopped making progress; the message says at what
 
@@ -10,6 +11,8 @@ A wrong answer is data (an Anomaly), never an exception.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class HarnessError(Exception):
@@ -22,6 +25,15 @@ class ScenarioError(HarnessError):
 
 class StackError(HarnessError):
     """Kafka or the pipeline could not be started, or died."""
+
+
+class PipelineDied(StackError):
+    """The pipeline ended by itself after its queries had started."""
+
+    def __init__(self, code: int, last: str, log: Path) -> None:
+        super().__init__(f"the pipeline ended by itself with code {code}: {last}; see {log}")
+        self.code = code
+        self.last = last
 
 
 class RunError(HarnessError):

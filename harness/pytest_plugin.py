@@ -9,9 +9,9 @@ Installed with the package. A scenario that does not pass fails with the explana
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +143,15 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
 
     options = {option: config.getoption(f"--{option}") for option in OPTIONS}
     flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
-    chosen = scenario.load(name, [*flags, *overrides])
+    sets = [*flags, *overrides]
+    chosen = scenario.load(name, sets)
     if options["kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
-        chosen = scenario.load(name, [f"kafka.where={json.dumps(_kafka(config)[0])}", *flags, *overrides])
-    done = trial.run(chosen, reports, ["run", name, *sys.argv[1:0]], Status(Console(stderr=True)))
+        sets = [f"kafka.where={json.dumps(_kafka(config)[0])}", *sets]
+        chosen = scenario.load(name, sets)
+    done = trial.run(
+        chosen,
+        reports,
+        ["run", name, *chain.from_iterable(("--set", one) for one in sets)],
+        Status(Console(stderr=True)),
+    )
     return trial.story(done), done.result

@@ -18,7 +18,7 @@ import psutil
 
 from harness import history, manifest, processes, sinks
 from harness import scenario as scenarios
-from harness.errors import Stalled
+from harness.errors import PipelineDied, Stalled
 from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import topics
@@ -51,7 +51,10 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
                     _conduct(rig, phases)
                 except KeyboardInterrupt:
                     raise
-                except BaseException:
+                except BaseException as error:
+                    if isinstance(error, PipelineDied):
+                        down = [number for number, broker in rig.cluster.brokers.items() if not broker.is_up()]
+                        happenings.write("pipeline_died", code=error.code, last=error.last, brokers_down=down)
                     _tell_stacks(rig)
                     raise
         except BaseException as error:

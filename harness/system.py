@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from harness import processes
-from harness.errors import StackError
+from harness.errors import PipelineDied, StackError
 from harness.history import Recorder
 from harness.scenario import Scenario
 
@@ -69,6 +69,7 @@ class System:
         self._ended_cpu_s = 0.0
         self._cpu_s = 0.0
         self.started = threading.Event()
+        self._worked = False
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
 
@@ -132,11 +133,13 @@ class System:
         self._down = False
 
     def check(self) -> None:
-        """Raise StackError if the process has ended by itself, with its last line, and nobody expected it."""
+        """Raise PipelineDied if the process has ended by itself, with its last line, and nobody expected it.
+
+        StackError where it has never worked.
+        """
         if self._process is not None and not self._down and (code := self._process.poll()) is not None:
-            last = self.last_line()
-            self._history.write("process", name="pipeline", event="died", code=code, last=last)
-            raise StackError(f"the pipeline ended by itself with code {code}: {last}; see {self._log}")
+            died = PipelineDied(code, self.last_line(), self._log)
+            raise died if self._worked else StackError(str(died))
 
     def last_line(self) -> str:
         """The last line of the process's log that says something."""
@@ -185,6 +188,7 @@ class System:
     def _take(self, event: dict[str, object]) -> None:
         if event.get("event") == "started":
             self.started.set()
+            self._worked = True
             self._history.write("process", name="pipeline", event="ready")
         progress = event.get("progress")
         if event.get("event") == "progress" and isinstance(progress, dict):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import evidence, findings, history, runner, verdict
 from harness import explain as explaining
-from harness.errors import HarnessError, RunError, ScenarioError
+from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
 from harness.history import Run
 from harness.model import Anomaly, Result
 from harness.report import page as pages
@@ -33,10 +33,15 @@ class Trial:
 
 
 def run(scenario: Scenario, reports: Path, command: Sequence[str], status: Status) -> Trial:
-    """Run, judge, report. Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown."""
+    """Run, judge, report; a pipeline that died is judged too.
+
+    Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
+    """
     directory = _directory(reports, scenario)
     try:
         runner.run(scenario, directory, status, list(command))
+    except PipelineDied:
+        pass  # what that means is for the verdict to say
     except (KeyboardInterrupt, HarnessError) as error:
         why = str(error) or "interrupted by the user"
         if directory.is_dir():

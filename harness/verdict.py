@@ -6,6 +6,7 @@ Fail outranks unknown outranks pass, and a figure of a run with anomalies counts
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -22,13 +23,15 @@ from harness.oracle.reference import Expected
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
+"""Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
 
 
 def judge(run: Run) -> Result:
     """Judge a finished run. Raises RunError where the directory is incomplete."""
     if run.of_kind("interrupted"):
-        what = run.of_kind("interrupted")[0]
-        return unknown(f"interrupted in phase {what['phase']}: {what['why']}")
+        return _broken_off(run)
     gathered = evidence.gather(run)
     answers = evidence.expected(gathered)
     comparisons = findings.compare(gathered, answers)
@@ -39,6 +42,20 @@ def judge(run: Run) -> Result:
     faults = tuple(_with_recovery(gathered, comparisons))
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults)
     return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults)
+
+
+def _broken_off(run: Run) -> Result:
+    """The result of a run that did not come to its end: fail where the pipeline died of itself, else unknown."""
+    [stop] = run.of_kind("interrupted")
+    if not (deaths := run.of_kind("pipeline_died")):
+        return unknown(f"interrupted in phase {stop['phase']}: {stop['why']}")
+    [died] = deaths
+    why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
+    if died["code"] in ENDED_FROM_OUTSIDE:
+        return unknown(f"{why}; that is the code of a signal, and the harness sent none")
+    if died["brokers_down"] and not run.scenario.fault:
+        return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
+    return replace(unknown(why), verdict=Verdict.FAIL)
 
 
 def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
@@ -314,9 +331,6 @@ def _wrong(
 
 def _failures(gathered: Evidence, targets: Sequence[Target], faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What went wrong besides the output."""
-    for event in gathered.run.of_kind("process"):
-        if event["name"] == "pipeline" and event["event"] == "died":
-            yield f"the pipeline ended by itself with code {event['code']}: {event['last']}"
     limits = gathered.run.scenario.limits
     for fault in faults:
         for name, limit in (("recovered_s", limits.recovery_s), ("longest_gap_s", limits.gap_s)):

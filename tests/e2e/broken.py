@@ -159,6 +159,14 @@ def append_sink() -> None:
     DataStreamWriter.format, DataStreamWriter.start, DataStreamWriter.option = format, start, option
 
 
+def brittle() -> None:
+    """A malformed record ends the job."""
+    right = transforms.dead_letter
+    transforms.dead_letter = lambda *records: right(*records).withColumn(
+        "reason", F.raise_error(F.concat(F.lit("cannot be parsed: "), "reason"))
+    )
+
+
 def forgetful() -> None:
     """Each start begins with an empty checkpoint, and with no question asked."""
     shutil.rmtree(sys.argv[sys.argv.index("--checkpoint") + 1], ignore_errors=True)
@@ -181,6 +189,7 @@ DEFECTS = {
         missing,
         state_kept,
         append_sink,
+        brittle,
         forgetful,
     )
 }

@@ -70,6 +70,18 @@ def test_a_defect_fails_by_its_cause(harness, broken, run, anomalies):
         assert any((kind, query) == one[:2] and cause in one[2] for one in said), (defect, sorted(said)[:5])
 
 
+def test_a_pipeline_that_dies_fails(harness, broken, tmp_path):
+    """Of a malformed record: the verdict names its last words, and the directory says the same at any time."""
+    done = harness("run", "malformed", *SHORT, "--set", f"pipeline.command={json.dumps(broken('brittle'))}", "--json")
+
+    assert 1 == done.returncode, done.stderr
+    result = json.loads(done.stdout)
+    assert result["why"].startswith("the pipeline ended by itself in phase ")
+    assert "cannot be parsed: " in result["why"]
+    assert 1 == harness("check", str(tmp_path / "reports" / "malformed" / "latest")).returncode
+    assert (tmp_path / "reports" / "malformed" / "latest" / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("acks", "verdict"), [("leader", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
 )

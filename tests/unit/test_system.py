@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import history
-from harness.errors import StackError
+from harness.errors import PipelineDied, StackError
 from harness.system import System
 
 COUNTS_ARGUMENTS = "import sys; print('not like this', file=sys.stderr); sys.exit(len(sys.argv))"
@@ -52,6 +52,20 @@ def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
     ended(system)
     with pytest.raises(StackError, match="ended by itself with code 1: not like this"):
         system.check()
+
+
+def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
+    """Before that, it is a pipeline that cannot be started."""
+    works = "print('{\"event\": \"started\"}', flush=True); raise SystemExit('a bad record')"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", works], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        assert system.started.wait(10)
+        ended(system)
+        with pytest.raises(PipelineDied, match="ended by itself with code 1: a bad record") as died:
+            system.check()
+
+    assert (1, "a bad record") == (died.value.code, died.value.last)
 
 
 def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):

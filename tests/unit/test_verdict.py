@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness import scenario, trial, verdict
+from harness import history, manifest, scenario, trial, verdict
 from harness.model import Target, Verdict
 from harness.simulate import simulate
 
@@ -45,6 +45,32 @@ def test_an_unknown_result_has_the_stable_keys():
 
     assert {"verdict", "why", "targets", "figures", "counts", "anomalies", "faults", "recovery_s"} <= set(result)
     assert "unknown" == result["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("code", "brokers_down", "fault", "given"),
+    [
+        pytest.param(1, [], "", Verdict.FAIL, id="of itself"),
+        pytest.param(0, [], "", Verdict.FAIL, id="as if it had been asked to"),
+        pytest.param(-9, [], "", Verdict.UNKNOWN, id="by a signal"),
+        pytest.param(143, [], "", Verdict.UNKNOWN, id="by a signal that Java or a shell tells"),
+        pytest.param(1, [1], "", Verdict.UNKNOWN, id="without its broker"),
+        pytest.param(1, [1], '[[fault]]\nkind = "kill"\non = "broker 1"\nat = 10\n', Verdict.FAIL, id="of a fault"),
+    ],
+)
+def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, given):
+    """A run that never came to its end, and is more than interrupted."""
+    (tmp_path / "mine.toml").write_text(f"[load]\neps = 100\n{fault}")
+    chosen = scenario.load(str(tmp_path / "mine.toml"))
+    (tmp_path / "scenario.toml").write_text(scenario.dump(chosen))
+    with history.recording(tmp_path) as happenings:
+        manifest.write(tmp_path, chosen, ["run", "mine"], "")
+        happenings.write("pipeline_died", code=code, last="no reason", brokers_down=brokers_down)
+        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+    result = verdict.judge(history.read(tmp_path))
+
+    assert given is result.verdict
+    assert f"the pipeline ended by itself in phase measure with code {code}: no reason" in result.why
 
 
 @pytest.mark.parametrize(
