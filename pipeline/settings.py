@@ -43,25 +43,25 @@ class Settings:
     bootstrap: str
     checkpoint: str
     output: str
-    jars: str | None
-    topic_prefix: str
-    queries: tuple[str, ...]
+    jars: str | None = None
+    topic_prefix: str = ""
+    queries: tuple[str, ...] = tuple(QUERIES)
     sinks: dict[str, str]
     master: str
     trigger: str
     partitions: int
     state_store: str
     starting_offsets: str
-    max_offsets_per_trigger: int | None
-    accept_loss: bool
+    max_offsets_per_trigger: int | None = None
+    accept_loss: bool = False
     conversions: str
-    deduplicate: bool
+    deduplicate: bool = False
     checkpoint_manager: str
     java_options: str
     codegen_cache: int
     hashed_groups: int
     driver_memory: str
-    conf: tuple[tuple[str, str], ...]
+    conf: Sequence[tuple[str, str]] = ()
 
     def of_state(self) -> dict[str, Any]:
         """What a checkpoint depends on: with any of these changed it would be silently misread or disobeyed."""
@@ -78,17 +78,10 @@ class Settings:
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Settings from flags; a wrong flag ends the process with one line and exit code 2."""
-    args = _parser().parse_args(argv)
-    profile = PROFILES[args.profile]
-    sinks = {name: str(query.sink) for name, query in QUERIES.items()} | dict(args.sink)
-    queries = tuple(args.queries)
-    values = {name: profile[name] if getattr(args, name, None) is None else getattr(args, name) for name in profile}
-    plain = ("bootstrap", "checkpoint", "output", "jars", "topic_prefix", "master", "state_store", "starting_offsets")
-    values |= {
-        name: getattr(args, name)
-        for name in (*plain, "deduplicate", "max_offsets_per_trigger", "accept_loss", "driver_memory")
-    }
-    return Settings(**values, queries=queries, sinks=sinks, conf=tuple(args.conf))
+    given = vars(_parser().parse_args(argv))
+    profile = PROFILES[given.pop("profile")]
+    sinks = {name: str(query.sink) for name, query in QUERIES.items()} | dict(given.pop("sink", ()))
+    return Settings(**profile | given, sinks=sinks)
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -99,57 +92,60 @@ class _OneLine(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLine(
-        prog="python -m pipeline", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m pipeline",
+        description="Clickstream and transactions from Kafka to page views, revenue, conversions, sessions and dead letters.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    add = parser.add_argument
+    _places(parser.add_argument_group("where"))
+    _computation(parser.add_argument_group("what"))
+    _execution(parser.add_argument_group("how"))
+    return parser
+
+
+def _places(where: argparse._ArgumentGroup) -> None:
+    add = where.add_argument
     add("--bootstrap", required=True, metavar="HOST:PORT", help="Kafka brokers")
     add("--checkpoint", required=True, metavar="DIR", help="where each query keeps its checkpoint")
     add("--output", required=True, metavar="DIR", help="where Parquet results go, a folder a query")
-    add(
-        "--jars",
-        metavar="DIR",
-        help="folder with Spark's Kafka connector; without it Spark fetches the connector itself",
+    jars = "folder with Spark's Kafka connector; without it Spark fetches the connector itself"
+    add("--jars", metavar="DIR", help=jars)
+    add("--topic-prefix", metavar="P", help="what every topic's name begins with")
+
+
+def _computation(what: argparse._ArgumentGroup) -> None:
+    add = what.add_argument
+    sinks = f"{', '.join(SINKS)}; may be repeated"
+    loss = (
+        "go on after records that Kafka deleted before they were read, at the start (which says how many) and later;"
+        " the default refuses, or ends"
     )
-    add("--topic-prefix", default="", metavar="P", help="what every topic's name begins with")
-    add("--queries", type=_queries, default=tuple(QUERIES), metavar="A,B", help=f"of {', '.join(QUERIES)}")
-    add(
-        "--sink",
-        type=_sink,
-        action="append",
-        default=[],
-        metavar="QUERY=SINK",
-        help=f"{', '.join(SINKS)}; may be repeated",
-    )
-    add(
-        "--profile",
-        choices=sorted(PROFILES),
-        default="default",
-        help="where the flags below that are not given come from",
-    )
-    add("--trigger", type=_interval, metavar="T", help="such as '1500 ms' or '10 seconds'; 0 ms is as fast as can be")
-    add("--partitions", type=_positive, metavar="N", help="shuffle partitions, and so of the state")
-    add("--conversions", choices=("linear", "join"), help="form of the conversions query; both give the same rows")
+    add("--queries", type=_queries, metavar="A,B", help=f"of {', '.join(QUERIES)}; all where none is named")
+    add("--sink", type=_sink, action="append", metavar="QUERY=SINK", help=sinks)
+    add("--conversions", choices=("linear", "join"), help=f"both give the same rows {_of_profiles('conversions')}")
     add("--deduplicate", action="store_true", help="count an event id once, as long as the watermark has not passed it")
-    add("--master", default="local[2]", help="Spark's master")
-    add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
+    add("--accept-loss", action="store_true", help=loss)
+
+
+def _execution(how: argparse._ArgumentGroup) -> None:
+    add = how.add_argument
+    profile = "tuned for two cores, or as the specification has it"
+    add("--profile", choices=sorted(PROFILES), default="default", help=profile)
+    trigger = f"such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger')}"
+    partitions = f"shuffle partitions, and so of the state {_of_profiles('partitions')}"
+    add("--trigger", type=_interval, metavar="T", help=trigger)
+    add("--partitions", type=_positive, metavar="N", help=partitions)
+    add("--master", default="local[2]", metavar="URL", help="Spark's master")
+    add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     add("--max-offsets-per-trigger", type=_positive, metavar="N", help="rate limit, records a batch and query")
-    add(
-        "--accept-loss",
-        action="store_true",
-        help="go on after records that Kafka deleted before they were read, at the start (which says how many) and"
-        " later; the default refuses, or ends",
-    )
-    add("--driver-memory", default="1g", help="heap of the driver")
-    add(
-        "--conf",
-        type=_conf,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any setting of Spark; may be repeated",
-    )
-    return parser
+    add("--driver-memory", default="1g", metavar="SIZE", help="heap of the driver")
+    setting = "any setting of Spark; may be repeated"
+    add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
+
+
+def _of_profiles(name: str) -> str:
+    return f"({'; '.join(f'{profile}: {values[name]}' for profile, values in PROFILES.items())})"
 
 
 def _conf(text: str) -> tuple[str, str]:
