@@ -66,6 +66,8 @@ class State:
     """What is done before each fault, which strikes at once when that has healed."""
 
 
+UNLIMITED = Fault(kind="change", flags=("--max-offsets-per-trigger", "1000000000"))
+"""Ends a run in which the pipeline was kept behind: all that is unread is then read at once."""
 STATES: Mapping[str, State] = {
     "warm-up": State("just started, while Java compiles", before=Fault(kind="stop", on="pipeline")),
     "idle": State("a few events a second", eps=20),
@@ -259,6 +261,8 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
             placed.append((None, replace(state.before, **placed_at)))
             placed_at = {"at": at + 1}
         placed.append((name, replace(fault, **placed_at)))
+    if state.limit:
+        placed.append((None, replace(UNLIMITED, at=round(first_s * state.eps) + len(faults) * apart, after=apart)))
     scenario = Scenario(
         name=f"drill-{drill}-{of}",
         about=f"{len(faults)} faults, {state.about}.",

@@ -18,7 +18,7 @@ def test_every_point_of_every_query_in_every_state():
     """Five queries, four points, one of which a query without state does not have."""
     plans = drill.crash_points([], [], [])
 
-    assert 4 * 19 == sum(len(plan.cells) for plan in plans)
+    assert 4 * 19 == sum(name is not None for plan in plans for name in plan.cells)
     assert all(len(plan.cells) == len(plan.scenario.fault) for plan in plans)
 
 
@@ -47,7 +47,16 @@ def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up
 
     assert 2 * [(1200, True)] == waits["loaded"] == waits["late"]
     assert 2 * [(1200, True), (0, False)] == waits["replaying"] == waits["warm-up"]
-    assert 2 * [(1000, False)] == waits["catching-up"]
+    assert 2 * [(1000, False)] == waits["catching-up"][:-1]
+
+
+def test_a_pipeline_that_was_kept_behind_may_read_the_rest_at_once():
+    """No cell, but the last of what is done: or reading the rest would take longer than all faults."""
+    [plan] = drill.matrix(TWO, ["catching-up"])
+
+    assert (*TWO, None) == plan.cells
+    assert ("--max-offsets-per-trigger", "1000") == plan.scenario.pipeline.flags
+    assert "--max-offsets-per-trigger" == plan.scenario.fault[-1].flags[0]
 
 
 def test_a_misspelt_name_offers_the_nearest():
