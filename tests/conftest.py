@@ -1,6 +1,7 @@
 """Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone.
 
-The other tests' Spark compiles with C1 alone: none of them lives long enough for what C2 makes to pay.
+The other tests' Spark compiles with C1 alone, since none of them lives long enough for what C2 makes to pay, and
+maps its classes from an archive.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import classes
 import pytest
 
+STARTS_SPARK = ("e2e", "drill", "spark")
 GIVEN = os.environ.get("SPARK_SUBMIT_OPTS", "")
 
 
@@ -24,11 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
-    alone = item.get_closest_marker("alone") is not None
-    os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} -XX:TieredStopAtLevel=1"
-    if "PYTEST_XDIST_WORKER" not in os.environ or item.config.cache is None:
+    if item.config.cache is None:
         return (yield)
+    alone = item.get_closest_marker("alone") is not None
     folder = item.config.cache.mkdir("machine")
+    if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
+        os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} -XX:TieredStopAtLevel=1 {classes.flag(folder)}"
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     # Through the gate one by one: who waits for the machine to be free holds up those who come after.
     with ExitStack() as held:
