@@ -31,15 +31,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     alone = item.get_closest_marker("alone") is not None
     folder = item.config.cache.mkdir("machine")
-    if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
-        os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} -XX:TieredStopAtLevel=1 {classes.flag(folder)}"
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return (yield)
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    # Through the gate one by one: who waits for the machine to be free holds up those who come after.
     with ExitStack() as held:
-        with _locked(folder / "gate", fcntl.LOCK_EX):
-            held.enter_context(_locked(folder / "machine", kind))
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            # Through the gate one by one: who waits for the machine to be free holds up those who come after.
+            with _locked(folder / "gate", fcntl.LOCK_EX):
+                held.enter_context(_locked(folder / "machine", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
+            quick = "" if alone else f" -XX:TieredStopAtLevel=1 {classes.flag(folder)}"
+            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN + quick
         return (yield)
 
 
