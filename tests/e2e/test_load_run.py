@@ -15,7 +15,9 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
-SHORT = ["--eps", "1500", "--warm-up", "15", "--duration", "20"]
+RARELY = 'pipeline.flags=["--trigger","3 seconds"]'
+SHORT = ["--eps", "1200", "--warm-up", "20", "--duration", "20", "--set", RARELY]
+"""Few batches, so that a machine half as fast as usual has room too: how fast the pipeline is, is not what these tests ask."""
 
 
 @pytest.mark.alone
@@ -28,7 +30,7 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
     assert 0 == sum(result["anomalies"].values())
     counts = result["counts"]
     assert counts["acknowledged"] == counts["read"] == counts["counted"] + counts["dead_letter"]
-    assert 60_002 == counts["acknowledged"]
+    assert 54_002 == counts["acknowledged"]
     assert counts["rows_expected"] == counts["rows_seen"] > 0
 
     latest = tmp_path / "reports" / "load" / "latest"
