@@ -6,6 +6,7 @@ about 200 MB in pytest's cache; Java passes over one that does not fit.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -21,6 +22,7 @@ from harness.workload import TOPICS, Workload
 from pipeline import job, settings
 from pipeline.schema import QUERIES
 
+PATIENCE_S = 300
 COLUMNS = "key binary, value binary, topic string, partition int, offset long"
 
 
@@ -43,10 +45,11 @@ def _make(archive: Path) -> None:
     fresh = archive.with_suffix(".fresh")
     flags = f"-XX:TieredStopAtLevel=1 -XX:ArchiveClassesAtExit={fresh}"
     environment = {**os.environ, "SPARK_SUBMIT_OPTS": flags}
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, __file__, folder], env=environment, capture_output=True, check=False)
-    if fresh.exists():
-        os.replace(fresh, archive)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(subprocess.TimeoutExpired):
+        command = [sys.executable, __file__, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=PATIENCE_S)
+        if done.returncode == 0 and fresh.exists():
+            os.replace(fresh, archive)
 
 
 def _load(folder: Path) -> None:
