@@ -24,6 +24,7 @@ from pipeline.schema import QUERIES
 
 PATIENCE_S = 300
 COLUMNS = "key binary, value binary, topic string, partition int, offset long"
+"""Records in the shape of Spark's Kafka source."""
 
 
 def flag(folder: Path) -> str:

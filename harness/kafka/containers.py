@@ -310,7 +310,7 @@ def _is_left(labels: Mapping[str, str]) -> bool:
 def _one_line(what: str) -> Iterator[None]:
     try:
         yield
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         said = getattr(error, "explanation", None) or str(error)
         raise StackError(f"{what}: {said}") from error
 

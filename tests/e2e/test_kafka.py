@@ -159,16 +159,17 @@ def test_containers_of_a_killed_harness_are_removed(tmp_path):
         owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         assert owner.stdout is not None
         assert "up\n" == owner.stdout.readline()
-        os.kill(owner.pid, signal.SIGKILL)
-        owner.wait()
-        owner.stdout.close()
         client = docker.from_env()
 
         def left() -> int:
             labels = (one.labels[LABEL] for one in client.containers.list(filters={"label": LABEL}))
             return sum(label.startswith(f"{owner.pid}:") for label in labels)
 
+        # Once its owner is dead, whatever test starts next beside this one may remove it.
         assert 1 == left()
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
         with containers(1, tmp_path):
             assert 0 == left()
         assert all(broker.is_up() for broker in mine.brokers.values())

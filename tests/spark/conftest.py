@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from classes import COLUMNS
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.schema import CLICKSTREAM, TRANSACTIONS
 from pipeline.settings import FAST_CHECKPOINTS
-
-COLUMNS = "key binary, value binary, topic string, partition int, offset long"
 
 
 @pytest.fixture(scope="session")

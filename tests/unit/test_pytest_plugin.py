@@ -1,11 +1,14 @@
-"""What a run that broke off leaves for whoever reads the test's failure."""
+"""What a run leaves for whoever reads the test's failure."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from harness import trial
 from harness.errors import Stalled
-from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off
+from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off, _run
 
 
 class Item:
@@ -52,3 +55,20 @@ def test_a_run_that_ended_well_adds_nothing(tmp_path):
         pass
 
     assert [] == item.sections
+
+
+def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
+    """Those of pytest's options, and those of the test."""
+    asked = {"--kafka": "embedded", "--seed": 3}
+    repeated: list[str] = []
+
+    def run(chosen, reports, command, status):
+        repeated.extend(command)
+        return SimpleNamespace(result=chosen)
+
+    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(trial, "story", lambda done: [])
+    _run(SimpleNamespace(getoption=asked.get), "late", ("load.eps=50",), tmp_path)
+
+    sets = ["--set", 'kafka.where="embedded"', "--set", "load.seed=3", "--set", "load.eps=50"]
+    assert ["run", "late", *sets] == repeated
