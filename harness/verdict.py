@@ -295,7 +295,7 @@ def _conclude(
 ) -> tuple[Verdict, str]:
     findings = [
         *_wrong(targets, counts, anomalies),
-        *((Verdict.FAIL, why) for why in _failures(gathered, targets, faults)),
+        *((Verdict.FAIL, why) for why in _failures(gathered, targets, figures, faults)),
         *_doubts(gathered, targets, figures, counts, comparisons),
     ]
     if not findings:
@@ -329,7 +329,9 @@ def _wrong(
         yield verdict, "missed: success"
 
 
-def _failures(gathered: Evidence, targets: Sequence[Target], faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _failures(
+    gathered: Evidence, targets: Sequence[Target], figures: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
     """What went wrong besides the output."""
     limits = gathered.run.scenario.limits
     for fault in faults:
@@ -339,6 +341,11 @@ def _failures(gathered: Evidence, targets: Sequence[Target], faults: Sequence[Ma
     missed = [target for target in targets if target.judged and target.verdict is Verdict.FAIL]
     if names := [target.name for target in missed if target.name != "success"]:
         yield f"missed: {', '.join(names)}"
+    if "throughput" in names:
+        yield (
+            f"{figures['throughput_eps']:,.0f} of {figures['offered_eps']:,.0f} events/s offered were committed,"
+            f" the lag growing by {figures['lag_slope_eps']:,.0f} events/s"
+        )
 
 
 def _doubts(

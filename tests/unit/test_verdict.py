@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,3 +118,15 @@ def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, 
     [latency] = [target for target in done.result.targets if target.name == "latency"]
     assert (Verdict.FAIL, "latency" in judged) == (latency.verdict, latency.judged)
     assert any(line.lstrip().startswith("shown") for line in trial.story(done))
+
+
+def test_a_pipeline_that_falls_behind_is_told_by_how_much():
+    """Its throughput may be far above the limit that stands beside it."""
+    figures = {"throughput_eps": 4913.2, "offered_eps": 5000.0, "lag_slope_eps": 87.3}
+    target = verdict._throughput(figures, 1000)
+    run = SimpleNamespace(scenario=scenario.load("load"))
+
+    assert [
+        "missed: throughput",
+        "4,913 of 5,000 events/s offered were committed, the lag growing by 87 events/s",
+    ] == list(verdict._failures(SimpleNamespace(run=run), [target], figures, ()))
