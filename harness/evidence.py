@@ -173,10 +173,10 @@ def expected(
     if evidence.rules.deduplicate:
         return by_reference(evidence, lateness, watermarks)
     marks = _marks(evidence, lateness, watermarks)
-    columns, rejected = _columns(evidence)
+    columns, letters = _columns(evidence)
     answers = bulk.expected(columns, marks, evidence.rules.conversions)
     if "dead_letter" in evidence.batches:
-        answers["dead_letter"] = Expected(rows=rejected, counted=len(rejected), optional=_letters_of_deleted(evidence))
+        answers["dead_letter"] = replace(letters, counted=len(letters.rows), optional=_letters_of_deleted(evidence))
     return answers
 
 
@@ -212,8 +212,8 @@ def _marks(
     return {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
 
 
-def _columns(evidence: Evidence) -> tuple[Columns, Rows]:
-    """Every valid acknowledged event as columns, made again from the seed, and the rows of the rejected ones."""
+def _columns(evidence: Evidence) -> tuple[Columns, Expected]:
+    """Every valid acknowledged event as columns, made again from the seed, and the dead letters that the others make."""
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
     plain = np.flatnonzero((sent["offset"] >= 0) & (sent["malformed"] == 0) & ~sent["flush"])
     others = np.flatnonzero((sent["offset"] >= 0) & ((sent["malformed"] != 0) | sent["flush"]))
@@ -224,16 +224,17 @@ def _columns(evidence: Evidence) -> tuple[Columns, Rows]:
         build.add(
             rows, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
         )
-    rejected: Rows = {}
-    letters = evidence.batch_of.get("dead_letter")
+    letters = Expected()
+    read_by = evidence.batch_of.get("dead_letter")
     for row, record in _written(evidence, others):
         event = parse(record)
         if not isinstance(event, Rejected):
             build.add_one(row, event)
-        elif letters is not None and 0 <= letters[row] < len(evidence.batches["dead_letter"]):
-            rejected[record.topic, record.partition, record.offset] = (record.value.hex(), event.reasons)
+        elif read_by is not None and 0 <= read_by[row] < len(evidence.batches["dead_letter"]):
+            key = (record.topic, record.partition, record.offset)
+            letters.rows[key], letters.batch[key] = (record.value.hex(), event.reasons), int(read_by[row])
     batches = {query: index for query, index in evidence.batch_of.items() if query != "dead_letter"}
-    return build.columns(sent["partition"], batches), rejected
+    return build.columns(sent["partition"], batches), letters
 
 
 def _possible(evidence: Evidence) -> dict[str, Expected]:
@@ -320,6 +321,16 @@ def losses(run: Run) -> list[Span]:
         for fault in struck
         if set(fault["proof"]["cluster"]["before"]["executors"]) - set(fault["proof"]["cluster"]["after"]["executors"])
     ]
+
+
+def runs_again(evidence: Evidence, query: str) -> dict[int, float]:
+    """How often each batch was run again, of those that can have been: a start of the pipeline lies between its offsets
+    and its commit; or an executor was lost, and any of its tasks may have been tried again."""
+    begun = started_s(evidence.run)
+    starts_within = {
+        one.number: float(sum(one.begun_s < at < one.committed_s for at in begun)) for one in evidence.batches[query]
+    }
+    return starts_within | dict.fromkeys(repeated(evidence, query), float("inf"))
 
 
 def repeated(evidence: Evidence, query: str) -> set[int]:

@@ -43,9 +43,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that is known of one anomaly."""
+    """All that is known of one anomaly, and of the row that it is about: the batch that emits it, None where not known."""
 
     anomaly: Anomaly
+    batch: int | None
     events: Sequence[Contribution]
     observed: Sequence[Seen]
     expected: tuple[Any, ...]
@@ -81,8 +82,8 @@ def explain(
         comparison = comparisons[anomaly.query]
         events = contributions.get((anomaly.query, anomaly.key), [])
         observed = comparison.observed.get(anomaly.key, ())
-        case = Case(anomaly, events, observed, comparison.expected.get(anomaly.key, ()))
         batch = answers[anomaly.query].batch.get(anomaly.key, anomaly.batch)
+        case = Case(anomaly, batch, events, observed, comparison.expected.get(anomaly.key, ()))
         explained.append(
             replace(
                 anomaly,
@@ -178,10 +179,13 @@ def _replayed(evidence: Evidence, case: Case) -> str | None:
     if case.anomaly.kind != "duplicated_row":
         return None
     times = [row.at_s for row in case.observed]
-    for event in evidence.run.of_kind("process"):
-        if event["event"] == "start" and min(times) < event["t"] < max(times):
-            return f"The pipeline was started again between the two: its batch was replayed ({_clock(event['t'])})"
-    return "No batch was replayed between the two: the sink wrote it twice"
+    between = [at_s for at_s in runs.started_s(evidence.run) if min(times) < at_s < max(times)]
+    if not between:
+        return "No batch was replayed between the two: the sink wrote it twice"
+    started = f"The pipeline was started again between the two ({_clock(between[0])})"
+    if case.batch is None or runs.runs_again(evidence, case.anomaly.query).get(case.batch):
+        return f"{started}: its batch was replayed"
+    return f"{started}, but not within its batch: a batch that had been committed was written again"
 
 
 def _copies(evidence: Evidence, case: Case) -> str | None:

@@ -69,6 +69,7 @@ def write_rows(directory: Path, query: str, rows: list[Row]) -> None:
             "values": pa.array([encode(row.values) for row in rows], pa.string()),
             "where": pa.array([row.where for row in rows], pa.string()),
             "at_s": pa.array([row.at_s for row in rows], pa.float64()),
+            "wrong_key": pa.array([row.wrong_key for row in rows], pa.string()),
         }
     )
     pq.write_table(table, target, compression="zstd")
@@ -104,13 +105,14 @@ class Run:
         file = pq.ParquetFile(path, read_dictionary=["topic"])
         return {name: _numpy(file.read([name]).column(0)) for name in file.schema_arrow.names}
 
-    def rows(self, query: str) -> list[tuple[str, str, str, float]]:
-        """The result rows of a query as (key, values, where, at_s), key and values encoded."""
+    def rows(self, query: str) -> list[tuple[str, str, str, float, str | None]]:
+        """The result rows of a query as (key, values, where, at_s, wrong_key), key and values encoded."""
         path = self.directory / "outputs" / f"{query}.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
         table = pq.read_table(path).to_pydict()
-        return list(zip(table["key"], table["values"], table["where"], table["at_s"], strict=True))
+        wrong_keys = table.get("wrong_key", [None] * len(table["key"]))
+        return list(zip(table["key"], table["values"], table["where"], table["at_s"], wrong_keys, strict=True))
 
 
 def read(directory: Path) -> Run:

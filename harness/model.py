@@ -26,13 +26,15 @@ class Row:
     `key` holds the identity columns of the query and `values` its measures, both in the order of
     `pipeline.schema`. Times are ISO 8601 in UTC with milliseconds, decimals are `Decimal`.
     `where` is ``topic-partition@offset`` or ``file#row``; `at_s` the epoch second of its appearance
-    (LogAppendTime, or the time at which the sink's log named its file).
+    (LogAppendTime, or the time at which the sink's log named its file). `wrong_key` is the key of the Kafka
+    record where that is not, as promised, the row's identity.
     """
 
     key: tuple[Any, ...]
     values: tuple[Any, ...]
     where: str
     at_s: float
+    wrong_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

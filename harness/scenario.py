@@ -191,6 +191,7 @@ class Output:
     parquet: str = field(default="", metadata={"doc": "directory below {output}"})
     columns: tuple[str, ...] = field(default=(), metadata={"doc": "OURS=THEIRS of each column with another name"})
     guarantee: str = field(default="", metadata={"choices": ("", "at-least-once", "exactly-once")})
+    keyed: bool = field(default=False, metadata={"doc": "Kafka: each record's key is the row's identity, joined by |"})
 
     @property
     def theirs(self) -> dict[str, str]:
@@ -275,7 +276,7 @@ class Scenario:
 
     def output(self, query: str) -> Output:
         """Where the result of a query is found; the contract's own place has no name."""
-        return next((one for one in self.pipeline.output if one.query == query), Output(query=query))
+        return next((one for one in self.pipeline.output if one.query == query), Output(query=query, keyed=True))
 
     @property
     def needs_embedded(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from harness.kafka import topics
 from harness.model import Row
-from harness.scenario import Scenario
+from harness.scenario import Output, Scenario
 from pipeline.schema import Query
 
 DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
@@ -27,12 +28,12 @@ Names = Mapping[str, str]
 """Our name of a column → the name that it has in the sink, where that differs."""
 
 
-def from_kafka(bootstrap: str, prefix: str, query: Query, names: Names) -> list[Row]:
+def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list[Row]:
     """Every record of the query's result topic."""
     messages = topics.read(bootstrap, [prefix + query.topic])
     if query.name == "dead_letter":
         return [_rejected(query, message, prefix) for message in messages]
-    return [_result(query, message, prefix, names) for message in messages]
+    return [_result(query, message, prefix, place) for message in messages]
 
 
 def from_parquet(directory: Path, query: Query, names: Names) -> list[Row]:
@@ -53,7 +54,7 @@ def collect(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> It
     for name, query in scenario.queries.items():
         place = scenario.output(name)
         if query.sink == "kafka":
-            yield name, from_kafka(bootstrap, prefix, query, place.theirs)
+            yield name, from_kafka(bootstrap, prefix, query, place)
         else:
             yield name, from_parquet(output / (place.parquet or name), query, place.theirs)
 
@@ -66,14 +67,21 @@ def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
     return files + sum(end for partitions in ends.values() for end in partitions.values())
 
 
-def _result(query: Query, message: topics.Message, prefix: str, names: Names) -> Row:
+def _result(query: Query, message: topics.Message, prefix: str, place: Output) -> Row:
     where = f"{message.topic.removeprefix(prefix)}-{message.partition}@{message.offset}"
     try:
         columns = json.loads(message.value or b"", parse_float=_digits)
-        return _row(query, columns, where, message.timestamp_ms / 1e3, names)
-    except (ValueError, KeyError, TypeError):
+        row = _row(query, columns, where, message.timestamp_ms / 1e3, place.theirs)
+    except (ValueError, KeyError, TypeError, ArithmeticError):
         # A row that cannot be read is evidence, not an error of the harness: it matches no expected row.
         return Row((where,), (repr(message.value)[:200],), where, message.timestamp_ms / 1e3)
+    return replace(row, wrong_key=_other_than(row, message.key)) if place.keyed else row
+
+
+def _other_than(row: Row, key: bytes | None) -> str | None:
+    """A record's key where it is not the identity of its row."""
+    found = "" if key is None else key.decode("utf-8", "replace")
+    return None if found == "|".join(map(str, row.key)) else found
 
 
 class _digits(Decimal):
@@ -89,8 +97,11 @@ def _row(query: Query, columns: dict[str, Any], where: str, at_s: float, names: 
 
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
-        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
+        return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=str)
     if name in DECIMAL_PLACES and isinstance(value, int | Decimal):
         return f"{Decimal(value):.{DECIMAL_PLACES[name]}f}" if _fits(value, DECIMAL_PLACES[name]) else str(value)
     return float(value) if isinstance(value, Decimal) else value

@@ -20,9 +20,11 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.oracle.reference import Expected
+from harness.scenario import Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
+NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
 """Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
@@ -117,8 +119,13 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
         "anomalies": by_kind,
         "examples": [asdict(anomaly) for anomaly in result.anomalies[:most]],
         "faults": list(result.faults),
-        "recovery_s": max((one.get("recovered_s") or 0.0 for one in result.faults), default=None),
+        "recovery_s": _longest([one.get("recovered_s") for one in result.faults]),
     }
+
+
+def _longest(recoveries: Sequence[float | None]) -> float | None:
+    known = [one for one in recoveries if one is not None]
+    return max(known) if known and len(known) == len(recoveries) else None
 
 
 def _counts(
@@ -296,7 +303,7 @@ def _conclude(
     findings = [
         *_wrong(targets, counts, anomalies),
         *((Verdict.FAIL, why) for why in _failures(gathered, targets, figures, faults)),
-        *_doubts(gathered, targets, figures, counts, comparisons),
+        *_doubts(gathered, targets, figures, counts, comparisons, faults),
     ]
     if not findings:
         oracle = "by the black-box oracle" if gathered.run.scenario.black_box else "by the exact oracle"
@@ -333,11 +340,9 @@ def _failures(
     gathered: Evidence, targets: Sequence[Target], figures: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     """What went wrong besides the output."""
-    limits = gathered.run.scenario.limits
-    for fault in faults:
-        for name, limit in (("recovered_s", limits.recovery_s), ("longest_gap_s", limits.gap_s)):
-            if (value := fault[name]) is not None and value > limit:
-                yield f"{name.removesuffix('_s').replace('_', ' ')} after {fault['fault']}: {value:g} s, above {limit:g} s"
+    for what, value, limit in _limited(gathered, faults):
+        if value is not None and value > limit:
+            yield f"{what}: {value:g} s, above {limit:g} s"
     missed = [target for target in targets if target.judged and target.verdict is Verdict.FAIL]
     if names := [target.name for target in missed if target.name != "success"]:
         yield f"missed: {', '.join(names)}"
@@ -348,12 +353,22 @@ def _failures(
         )
 
 
+def _limited(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float | None, float]]:
+    """(what after which fault, seconds, limit) wherever the scenario limits recovery or gap."""
+    limits = gathered.run.scenario.limits
+    for fault in faults:
+        for figure, field in (("recovered_s", "recovery_s"), ("longest_gap_s", "gap_s")):
+            if (limit := getattr(limits, field)) != getattr(NO_LIMITS, field):
+                yield f"{figure.removesuffix('_s').replace('_', ' ')} after {fault['fault']}", fault[figure], limit
+
+
 def _doubts(
     gathered: Evidence,
     targets: Sequence[Target],
     figures: Mapping[str, Any],
     counts: Mapping[str, int],
     comparisons: Mapping[str, Comparison],
+    faults: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[Verdict, str]]:
     offered = replace(gathered.measured, end_s=float("inf"))
     delay = measures.percentiles(measures.generator_delay_ms(gathered.sent, offered))
@@ -384,6 +399,12 @@ def _doubts(
             yield (
                 Verdict.UNKNOWN,
                 f"the fault {fault['fault']} at {fault['at']:,} was not proved to have taken effect and healed",
+            )
+    for what, value, limit in _limited(gathered, faults):
+        if value is None:
+            yield (
+                Verdict.UNKNOWN,
+                f"{what}: not seen, of a query that committed nothing before it or nothing after it; the limit is {limit:g} s",
             )
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
     if empty == ["dead_letter"] and not gathered.sent["malformed"].any():

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
-    if item.config.cache is None:
+    if not item.config.pluginmanager.has_plugin("cacheprovider"):
         return (yield)
     alone = item.get_closest_marker("alone") is not None
     folder = item.config.cache.mkdir("machine")

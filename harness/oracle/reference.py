@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -86,7 +86,7 @@ class Reference:
             "conversions": CONVERSIONS[rules.conversions](watermarks["conversions"], rules),
             "sessions": Sessions(watermarks["sessions"], rules),
         }
-        self._rejected: Rows = {}
+        self._letters = Expected()
 
     def add(self, record: Record, event: Click | Purchase | Rejected, batches: Batches) -> None:
         """Count one record wherever the contract counts it, by the queries that have read it."""
@@ -94,7 +94,8 @@ class Reference:
             case Rejected(reasons):
                 if "dead_letter" in batches:
                     key = (record.topic, record.partition, record.offset)
-                    self._rejected[key] = (record.value.hex(), reasons)
+                    self._letters.rows[key] = (record.value.hex(), reasons)
+                    self._letters.batch[key] = batches["dead_letter"]
             case Click():
                 for name in ("page_views", "conversions", "sessions"):
                     if name in batches:
@@ -107,7 +108,7 @@ class Reference:
     def expected(self) -> dict[str, Expected]:
         """Every row that the watermark has released, by query."""
         answers = {name: query.expected() for name, query in self._queries.items()}
-        return answers | {"dead_letter": Expected(rows=self._rejected, counted=len(self._rejected))}
+        return answers | {"dead_letter": replace(self._letters, counted=len(self._letters.rows))}
 
 
 class Windows:

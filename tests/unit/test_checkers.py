@@ -27,6 +27,8 @@ def observed(**rows: list[tuple]) -> dict:
         pytest.param({"a": [(3, "1.50")] * 2, "b": [(1, "0.10")]}, ["duplicated_row"], id="row twice"),
         pytest.param({"a": [(2, "1.50")], "b": [(1, "0.10")]}, ["wrong_value"], id="an event short"),
         pytest.param({"a": [(3, "1.5")], "b": [(1, "0.10")]}, ["wrong_value"], id="a digit short"),
+        pytest.param({"a": [(3, "1.50")], "b": [(True, "0.10")]}, ["wrong_value"], id="true instead of 1"),
+        pytest.param({"a": [(3, "1.50")], "b": [([1], "0.10")]}, ["wrong_value"], id="a list instead of 1"),
         pytest.param(
             {"a": [(3, "1.50")], "b": [(1, "0.10")], "z": [(1, "1")]}, ["invented_row"], id="row from nowhere"
         ),
@@ -40,11 +42,49 @@ def test_exactly_once_names_what_went_wrong(rows, kinds):
     assert kinds == [anomaly.kind for anomaly in check("exactly-once", comparison)]
 
 
-def test_at_least_once_allows_equal_rows_twice():
-    """A replayed batch may write a row again."""
-    comparison = Comparison("q", ("n", "sum"), EXPECTED, observed(a=[(3, "1.50")] * 2, b=[(1, "0.10")]))
+@pytest.mark.parametrize(
+    ("rows", "again", "kinds"),
+    [
+        pytest.param([(3, "1.50")] * 2, 1, [], id="its batch was run twice"),
+        pytest.param([(3, "1.50")] * 2, 0, ["duplicated_row"], id="its batch was run once"),
+        pytest.param([(3, "1.50")] * 3, 1, ["duplicated_row"], id="more often than its batch was run"),
+        pytest.param([(3, "1.50"), (4, "1.50")], 1, ["wrong_value", "duplicated_row"], id="two rows that differ"),
+    ],
+)
+def test_at_least_once_allows_equal_rows_from_a_batch_that_was_run_again(rows, again, kinds):
+    """A row may stand as often as the batch that emits it was run."""
+    comparison = Comparison(
+        "q", ("n", "sum"), EXPECTED, observed(a=rows, b=[(1, "0.10")]), again={("a", "w1"): again, ("b", "w1"): 1}
+    )
 
-    assert [] == check("at-least-once", comparison)
+    assert kinds == [anomaly.kind for anomaly in check("at-least-once", comparison)]
+
+
+def test_a_row_under_another_kafka_key_is_wrong():
+    """Its measures are right; who reads by key does not find it."""
+    rows = {("a", "w1"): (Seen((3, "1.50"), "t-0@0", 0.0, wrong_key="a"),)}
+    [anomaly] = check("exactly-once", Comparison("q", ("n", "sum"), {("a", "w1"): (3, Decimal("1.50"))}, rows))
+
+    assert "wrong_value" == anomaly.kind
+    assert anomaly.why.startswith("wrong in its Kafka key, 'a';")
+
+
+@pytest.mark.parametrize(
+    ("at_s", "kinds"),
+    [
+        pytest.param(9.0, ["premature_row"], id="a second before"),
+        pytest.param(9.999, [], id="within what the clocks cut off"),
+        pytest.param(10.0, [], id="at the moment"),
+    ],
+)
+def test_a_row_before_its_batch_can_have_begun_is_premature(at_s, kinds):
+    """It was written before the batch before the one that emits it was committed."""
+    rows = {("a", "w1"): (Seen((3, "1.50"), "t-0@0", at_s),)}
+    comparison = Comparison("q", ("n", "sum"), {("a", "w1"): (3, Decimal("1.50"))}, rows, {("a", "w1"): 10.0})
+
+    found = check("exactly-once", comparison)
+    assert kinds == [anomaly.kind for anomaly in found]
+    assert all(one.why.startswith("it appeared 1.000 s before the batch that closes") for one in found)
 
 
 def test_a_wrong_value_names_its_column():

@@ -1,14 +1,17 @@
-"""What the loss of an executor excuses, and what it does not."""
+"""What the loss of an executor excuses, and a restart, and what they do not."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import evidence, findings, history
 from harness.evidence import Evidence
+from harness.model import Row
 from harness.scenario import Load, Scenario
 from harness.simulate import simulate
 from harness.workload import Workload
@@ -69,3 +72,35 @@ def test_a_repeated_task_may_tell_its_drops_twice(run, times, lost, after_s, kin
 
     assert kinds == {anomaly.kind for anomaly in findings.find(one, answers, findings.compare(one, answers))}
     assert lost == bool(evidence.losses(one.run))
+
+
+@pytest.mark.parametrize(
+    ("further", "kinds"),
+    [
+        pytest.param(0, set(), id="of the batch that was run again"),
+        pytest.param(1, {"duplicated_row"}, id="of another batch"),
+    ],
+)
+def test_a_restart_excuses_rows_of_the_batch_that_it_ran_again_and_no_others(run, tmp_path, further, kinds):
+    """The pipeline was started between the offsets of a batch and its commit; a row stands twice."""
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    gathered = evidence.gather(history.read(run))
+    batch_of = evidence.expected(gathered)["page_views"].batch
+    first = min(batch_of.values())
+    commit = next(e for e in lines if e["kind"] == "commit" and (e["query"], e["batch"]) == ("page_views", first))
+    commit["begun_s"] = commit["committed_s"] - 0.3
+    again = {"t": commit["committed_s"] - 0.2, "kind": "process", "name": "pipeline", "event": "start", "pid": 2}
+    (other / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, again]))
+    rows = [
+        Row(tuple(json.loads(key)), tuple(json.loads(values)), where, at_s)
+        for key, values, where, at_s, _ in gathered.run.rows("page_views")
+    ]
+    twice = next(row for row in rows if batch_of[row.key] == sorted(set(batch_of.values()))[further])
+    history.write_rows(other, "page_views", [*rows, replace(twice, where="page_views-0@1000000", at_s=twice.at_s + 60)])
+
+    gathered = evidence.gather(history.read(other))
+    answers = evidence.expected(gathered)
+    found = findings.find(gathered, answers, findings.compare(gathered, answers))
+    assert kinds == {anomaly.kind for anomaly in found if anomaly.query == "page_views"}

@@ -77,5 +77,5 @@ def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     assert 1 == proofs.unclaimed(less)
     counts = {"acknowledged": 1, "read": 1, "counted": 1, "dropped_late": 0, "deduplicated": 0, "dead_letter": 0}
     figures = {"generator_delay_ms": {"p99": 1.0}, "due_sent_share": 1.0}
-    doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}))
+    doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}, []))
     assert any(found is Verdict.UNKNOWN and "producer's retry" in why for found, why in doubts)

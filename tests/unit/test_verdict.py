@@ -130,3 +130,33 @@ def test_a_pipeline_that_falls_behind_is_told_by_how_much():
         "missed: throughput",
         "4,913 of 5,000 events/s offered were committed, the lag growing by 87 events/s",
     ] == list(verdict._failures(SimpleNamespace(run=run), [target], figures, ()))
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"),
+    [
+        pytest.param("limits.recovery_s=15", Verdict.UNKNOWN, id="limited"),
+        pytest.param("limits.latency_s=10", Verdict.PASS, id="shown alone"),
+    ],
+)
+def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, wanted):
+    """A fault after the last commit, from which nobody can tell that the pipeline recovered."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", limit]))
+    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    at_s = max(json.loads(line)["t"] for line in lines) + 1
+    fault = {
+        "kind": "fault",
+        "fault": "kill pipeline",
+        "at": 1,
+        "at_s": at_s,
+        "healed_s": at_s,
+        "proved": True,
+        "proof": {},
+        "t": at_s,
+    }
+    (tmp_path / "run" / "history.jsonl").write_text("\n".join([*lines, json.dumps(fault)]) + "\n")
+    result = verdict.judge(history.read(tmp_path / "run"))
+
+    assert wanted is result.verdict, result.why
+    assert ("recovered after kill pipeline: not seen" in result.why) is (wanted is Verdict.UNKNOWN)
+    assert None is verdict.as_json(result)["recovery_s"]

@@ -1,0 +1,98 @@
+"""Result rows as they are read from a topic: whatever lies there becomes a row, and a right one a right row."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import checkers, history, sinks
+from harness.kafka import topics
+from harness.kafka.topics import Message
+from harness.scenario import Output
+from pipeline.schema import QUERIES
+
+VIEWS, REVENUE = QUERIES["page_views"], QUERIES["revenue"]
+START, END = "2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"
+COLUMNS = {"window_start": START, "window_end": END, "product_id": "prod_1", "category": "books"}
+KEY = f"{START}|{END}|prod_1|books"
+KEYLESS = Output(keyed=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.decimals() | st.text("a1é", max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def read(monkeypatch, query, value: bytes, key: bytes | None = b"", place: Output = KEYLESS):
+    """The only row of a topic that holds one record."""
+    message = Message(f"mine-{query.topic}", 0, 7, key, value, (), 1_000)
+    monkeypatch.setattr(topics, "read", lambda bootstrap, names: [message])
+    [row] = sinks.from_kafka("none", "mine-", query, place)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("key", "keyed", "wrong_key"),
+    [
+        pytest.param(KEY.encode(), True, None, id="its identity"),
+        pytest.param(b"prod_1", True, "prod_1", id="another"),
+        pytest.param(None, True, "", id="none"),
+        pytest.param(b"prod_1", False, None, id="another, and none is promised"),
+    ],
+)
+def test_a_record_is_keyed_by_the_identity_of_its_row(monkeypatch, key, keyed, wrong_key):
+    """All columns but the measures, joined by a bar; another pipeline may promise no key."""
+    value = json.dumps({**COLUMNS, "view_count": 3, "unique_users": 2}).encode()
+    row = read(monkeypatch, VIEWS, value, key, Output(keyed=keyed))
+
+    assert ((3, 2), "page-views-0@7", 1.0, wrong_key) == (row.values, row.where, row.at_s, row.wrong_key)
+
+
+@settings(deadline=None)
+@given(value=st.binary(max_size=20) | st.dictionaries(st.sampled_from([*COLUMNS, "view_count", "total_revenue"]), JSON))
+def test_whatever_lies_in_a_topic_becomes_a_row_that_can_be_judged(tmp_path_factory, value):
+    """Also what is no JSON, has other types, or numbers too large for any decimal."""
+    whole = {**COLUMNS, "view_count": 1, "unique_users": 1, "transaction_count": 1, "total_revenue": 1}
+    raw = (
+        value if isinstance(value, bytes) else json.dumps(whole | {"avg_transaction": 1} | value, default=str).encode()
+    )
+    directory = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patched:
+        rows = [read(patched, query, raw) for query in (VIEWS, REVENUE)]
+    history.write_rows(directory, "page_views", rows)
+    stored = pq.read_table(directory / "outputs" / "page_views.parquet").to_pydict()
+
+    assert 2 == sum(map(len, checkers.decoded(list(zip(*stored.values(), strict=True))).values()))
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e99999", "NaN", "Infinity"])
+def test_a_number_out_of_all_proportion_is_a_row_too(monkeypatch, number):
+    """It is no reason to end a run without a verdict."""
+    value = (
+        json.dumps({**COLUMNS, "transaction_count": 1, "avg_transaction": 1})[:-1] + f', "total_revenue": {number}}}'
+    )
+
+    assert read(monkeypatch, REVENUE, value.encode()).values
+
+
+def test_times_in_parquet_keep_what_is_finer_than_a_millisecond(tmp_path):
+    """It stands in no right row, and is not cut off before it has been seen."""
+    columns = {
+        "window_start": pa.array([0, 1], pa.timestamp("us", "UTC")),
+        "window_end": pa.array([60_000_000, 60_000_000], pa.timestamp("us")),
+        "category": ["books", "books"],
+        "transaction_count": [1, 1],
+        "total_revenue": [1, 1],
+        "avg_transaction": [1, 1],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+
+    first, second = sinks.from_parquet(tmp_path, REVENUE, {})
+    assert ("1970-01-01T00:00:00.000Z", "1970-01-01T00:01:00.000Z", "books") == first.key
+    assert "1970-01-01T00:00:00.000001Z" == second.key[0]
+    assert (1, "1.00", "1.0000") == first.values
