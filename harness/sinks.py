@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.kafka import topics
@@ -142,7 +143,12 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
 
 
 def _file_rows(path: Path, named_s: float, query: Query, names: Names) -> Iterator[Row]:
-    for number, columns in enumerate(pq.ParquetFile(path).read().to_pylist()):
+    try:
+        rows = pq.ParquetFile(path).read().to_pylist()
+    except (OSError, pa.ArrowException, ValueError, ArithmeticError) as error:
+        yield Row((path.name,), (f"a file that cannot be read: {error}"[:200],), path.name, named_s)
+        return
+    for number, columns in enumerate(rows):
         where = f"{path.name}#{number}"
         try:
             yield _row(query, columns, where, named_s, names)

@@ -1,7 +1,7 @@
 """Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone.
 
 The other tests' Spark compiles with C1 alone, since none of them lives long enough for what C2 makes to pay, and
-maps its classes from an archive.
+maps its classes from an archive. No test fails for the time it took: Hypothesis does not look at the clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import classes
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 STARTS_SPARK = ("e2e", "drill", "spark")
 GIVEN = os.environ.get("SPARK_SUBMIT_OPTS", "")

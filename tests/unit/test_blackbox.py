@@ -32,6 +32,7 @@ EVENTS = st.lists(
     st.tuples(st.sampled_from(["clickstream", "transactions"]), st.integers(0, 90 * MINUTE), st.sampled_from("ab")),
     max_size=25,
 )
+BROKEN = Record("clickstream", 0, 901, b"{")
 FLUSH = [record("clickstream", T0 + 600 * MINUTE, "f", 900), record("transactions", T0 + 600 * MINUTE, "f", 900)]
 
 
@@ -43,12 +44,12 @@ def records(events: list[tuple[str, int, str]]) -> list[Record]:
 @given(EVENTS)
 def test_it_is_exact_where_nothing_is_open(events):
     """Every event sure to count: the exact answer, and nothing optional."""
-    all_records = [*records(events), *FLUSH]
+    all_records = [*records(events), *FLUSH, BROKEN]
     answers = possible((one, parse(one), True) for one in all_records)
     exact = of_one_batch(all_records)
 
     assert {query: answer.rows for query, answer in exact.items()} == {q: a.rows for q, a in answers.items()}
-    assert not any(answer.optional for answer in answers.values())
+    assert not any(answer.optional or answer.batch for answer in answers.values())
 
 
 @given(EVENTS, st.data())

@@ -38,7 +38,7 @@ marks = st.lists(st.integers(0, 150), min_size=1, max_size=6).map(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events, marks, st.sampled_from(("linear", "join")), st.sampled_from(("previous", "own", "never")))
 def test_bulk_equals_the_reference(history, at, form, lateness):
     """Whatever is late, equal, on an edge, in a batch that comes too late for its session, or never read."""
@@ -73,7 +73,7 @@ def test_bulk_equals_the_reference(history, at, form, lateness):
         assert wanted[query] == found[query], query
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**60),
     st.booleans(),

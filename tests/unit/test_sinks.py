@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import checkers, history, sinks
@@ -53,7 +53,6 @@ def test_a_record_is_keyed_by_the_identity_of_its_row(monkeypatch, key, keyed, w
     assert ((3, 2), "page-views-0@7", 1.0, wrong_key) == (row.values, row.where, row.at_s, row.wrong_key)
 
 
-@settings(deadline=None)
 @given(value=st.binary(max_size=20) | st.dictionaries(st.sampled_from([*COLUMNS, "view_count", "total_revenue"]), JSON))
 def test_whatever_lies_in_a_topic_becomes_a_row_that_can_be_judged(tmp_path_factory, value):
     """Also what is no JSON, has other types, or numbers too large for any decimal."""
@@ -96,3 +95,22 @@ def test_times_in_parquet_keep_what_is_finer_than_a_millisecond(tmp_path):
     assert ("1970-01-01T00:00:00.000Z", "1970-01-01T00:01:00.000Z", "books") == first.key
     assert "1970-01-01T00:00:00.000001Z" == second.key[0]
     assert (1, "1.00", "1.0000") == first.values
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda path: path.unlink(), id="missing"),
+        pytest.param(lambda path: path.write_bytes(b"PAR1"), id="cut off"),
+    ],
+)
+def test_a_file_that_is_named_and_cannot_be_read_is_evidence(tmp_path, damage):
+    """Its rows are lost to everyone who reads the directory; that ends no run without a verdict."""
+    (tmp_path / "_spark_metadata").mkdir()
+    (tmp_path / "_spark_metadata" / "0").write_text('v1\n{"path": "file:///elsewhere/a.parquet", "action": "add"}\n')
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
+    damage(tmp_path / "a.parquet")
+
+    [row] = sinks.from_parquet(tmp_path, REVENUE, {})
+    assert ("a.parquet",) == row.key
+    assert row.values[0].startswith("a file that cannot be read: ")
