@@ -102,6 +102,32 @@ def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     assert (tmp_path / "run" / "report.html").stat().st_size < 1_000_000
 
 
+def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_path):
+    """200 events/s, sent 0.1 ms after they are due and acknowledged 5 ms after; read every 1.5 s, committed 0.5 s later."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200"]))
+    result = verdict.judge(history.read(tmp_path / "run"))
+    figures, counts = result.figures, result.counts
+
+    for durable in figures["durable_latency_ms"].values():
+        assert 1250 == pytest.approx(durable["p50"], abs=60)
+        assert 1990 == pytest.approx(durable["p99"], abs=20)
+    assert {"page_views", "revenue", "conversions", "sessions"} == set(figures["emission_delay_ms"])
+    assert all(500 <= one["p50"] <= one["max"] < 3500 for one in figures["emission_delay_ms"].values())
+    assert {0.1} == set(figures["generator_delay_ms"].values())
+    assert {5.0} == set(figures["ack_latency_ms"].values())
+    assert 200 == figures["offered_eps"] == pytest.approx(figures["throughput_eps"], rel=0.02)
+    assert 1 == figures["due_sent_share"]
+    assert 0 == pytest.approx(figures["lag_slope_eps"], abs=2)
+    assert 200 * 2 == pytest.approx(figures["lag_records_max"], abs=60)
+    assert (5 * 1000, 5 * 1) == (figures["state_bytes_max"], figures["state_rows_max"])
+    assert [0.5] * 4 == [figures[f"{who}_cores"] for who in ("pipeline", "brokers", "generator", "harness")]
+    assert 0.25 == figures["machine_cpu_share"]
+    assert [10**8] * 2 == [figures[f"{who}_rss_bytes_max"] for who in ("pipeline", "harness")]
+    assert 20 * 200 + 2 == counts["sent"] == counts["acknowledged"] == counts["read"]
+    assert counts["read"] == counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
+    assert 0 < counts["dead_letter"] < counts["dropped_late"]
+
+
 @pytest.mark.parametrize(
     ("judged", "wanted"),
     [
