@@ -200,13 +200,13 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         for name, want, saw in zip(comparison.measures, expected, row.values, strict=True)
         if not _agrees((want,), (saw,))
     ]
+    kind = "wrong_value"
+    if columns and _is(comparison.if_late_counted, key, row):
+        kind = "late_counted"
+    elif columns and _is(comparison.if_late_dropped, key, row):
+        kind = "late_dropped"
     if row.wrong_key is not None:
         columns.append(f"its Kafka key, {row.wrong_key!r}")
-    kind = "wrong_value"
-    if _is(comparison.if_late_counted, key, row):
-        kind = "late_counted"
-    elif _is(comparison.if_late_dropped, key, row):
-        kind = "late_dropped"
     return Anomaly(
         _kind(comparison, kind),
         comparison.query,

@@ -150,15 +150,18 @@ def _invented(case: Case, rng: Random) -> Planted:
 
 
 def _wrong(case: Case, rng: Random) -> Planted:
+    """One measure is another; or all are right, and the record has a key that is not its own."""
     query, key = _row(case, rng, OF_ROWS)
     [row, *_] = case.comparisons[query].observed[key]
-    at = rng.randrange(len(row.values))
+    at = rng.randrange(len(row.values) + 1)
+    if at == len(row.values):
+        return _with(case, query, key, (replace(row, wrong_key="?"),)), query, key
     values = (*row.values[:at], _other(row.values[at]), *row.values[at + 1 :])
     return _with(case, query, key, (replace(row, values=values),)), query, key
 
 
 def _duplicated(case: Case, rng: Random) -> Planted:
-    query, key = _row(case, rng, OF_ROWS)
+    query, key = _row(case, rng, QUERIES)
     [row, *_] = case.comparisons[query].observed[key]
     return _with(case, query, key, (row, replace(row, where="elsewhere"))), query, key
 
