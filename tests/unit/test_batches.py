@@ -1,0 +1,78 @@
+"""Spark's own log, read: offsets, watermark and times of each batch; what is missing or damaged is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunError
+from harness.oracle.batches import Watermarks, read
+
+
+def checkpoint(folder: Path, numbers: list[int]) -> Path:
+    """A query's checkpoint with these batches, ten records and a second of watermark a batch."""
+    for number in numbers:
+        end, metadata = (
+            json.dumps({"clickstream": {"0": 10 * (number + 1)}}),
+            json.dumps({"batchWatermarkMs": 1000 * number}),
+        )
+        for log, text in (("offsets", f"v1\n{metadata}\n{end}\n-"), ("commits", "v1\n{}")):
+            path = folder / log / str(number)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            os.utime(path, (0, 100 + number + (0.5 if log == "commits" else 0)))
+    return folder
+
+
+def test_a_batch_is_what_its_files_say(tmp_path):
+    """The recorded time of a commit goes before the file's own."""
+    first, second = read(checkpoint(tmp_path, [0, 1]), {1: 200.0})
+
+    assert (0, {("clickstream", 0): 10}, 0, 100.5, 100.0) == (
+        first.number,
+        first.ends,
+        first.watermark_ms,
+        first.committed_s,
+        first.begun_s,
+    )
+    assert (1, {("clickstream", 0): 20}, 1000, 200.0, 101.0) == (
+        second.number,
+        second.ends,
+        second.watermark_ms,
+        second.committed_s,
+        second.begun_s,
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param(lambda folder: (folder / "commits" / "1").unlink(), "batch 1 was not recorded", id="a hole"),
+        pytest.param(
+            lambda folder: (folder / "offsets" / "1").unlink(), "offsets/1: not an offset log", id="no offsets"
+        ),
+        pytest.param(
+            lambda folder: (folder / "offsets" / "1").write_text("v1\n{"), "offsets/1: not an offset log", id="cut off"
+        ),
+    ],
+)
+def test_what_is_missing_or_damaged_is_named(tmp_path, damage, said):
+    """Without it nothing can be said about the run."""
+    damage(checkpoint(tmp_path, [0, 1, 2]))
+
+    with pytest.raises(RunError, match=said):
+        read(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("lateness", "before"), [("previous", [0, 10, 20]), ("own", [10, 20, 30]), ("never", [-(2**62)] * 3)]
+)
+def test_what_is_late_is_judged_by_the_watermark_of_the_batch_before(lateness, before):
+    """And by the batch's own, or never, in pipelines that are wrong."""
+    marks = Watermarks((10, 20, 30), lateness)
+
+    assert before == [marks.before(batch) for batch in range(3)]
+    assert [0, 1, 1, None] == [marks.first_at(moment) for moment in (10, 11, 20, 31)]
