@@ -38,7 +38,8 @@ class Comparison:
     any of its faults). `earliest_s` is the epoch second before which a row cannot have been written:
     the commit of the batch before the one that emits it. `optional` rows may be there. `if_late_counted` and `if_late_dropped` are the
     rows of a pipeline that counts every late event, or drops what is behind its batch's own watermark. `again` is how
-    often the batch that emits a row was, or may have been, run again.
+    often the batch that emits a row was, or may have been, run again; `contradiction` names the measure in which a row
+    is not even in agreement with itself.
     """
 
     query: str
@@ -50,6 +51,7 @@ class Comparison:
     if_late_counted: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     if_late_dropped: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     again: Mapping[Key, float] = field(default_factory=dict)
+    contradiction: Callable[[tuple[Any, ...]], str | None] = lambda values: None
 
 
 def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tuple[Seen, ...]]:
@@ -103,8 +105,19 @@ def wrong(comparison: Comparison) -> list[Anomaly]:
         for key, rows in comparison.observed.items()
         if (right := comparison.expected.get(key, comparison.optional.get(key))) is not None
         for row in rows
-        if not _agrees(right, row.values) or row.wrong_key is not None
+        if not is_right(comparison, key, row)
     ]
+
+
+def is_right(comparison: Comparison, key: Key, row: Seen) -> bool:
+    """Whether a row is one that must or may come out, with every measure right, under its own key."""
+    right = comparison.expected.get(key, comparison.optional.get(key))
+    return (
+        right is not None
+        and _agrees(right, row.values)
+        and row.wrong_key is None
+        and comparison.contradiction(row.values) is None
+    )
 
 
 def premature(comparison: Comparison) -> list[Anomaly]:
@@ -205,6 +218,8 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         kind = "late_counted"
     elif columns and _is(comparison.if_late_dropped, key, row):
         kind = "late_dropped"
+    if not columns and (contradicting := comparison.contradiction(row.values)):
+        columns.append(contradicting)
     if row.wrong_key is not None:
         columns.append(f"its Kafka key, {row.wrong_key!r}")
     return Anomaly(

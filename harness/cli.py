@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -259,6 +260,8 @@ def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -275,10 +278,11 @@ def main() -> NoReturn:
 
 
 def _usage(error: Exception) -> int:
-    """Click's own usage errors as one line; anything else is a defect of ours and keeps its trace."""
+    """Click's own usage errors as one line; anything else is a defect of ours, keeps its trace, and is no verdict."""
     text = getattr(error, "format_message", None)
     if text is None:
-        raise error
+        traceback.print_exception(error)
+        return Verdict.UNKNOWN.exit_code
     print(f"harness: {text()}", file=sys.stderr)
     return 2
 

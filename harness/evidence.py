@@ -295,7 +295,7 @@ def epoch_ms(iso: str) -> int:
     """ISO 8601 of a row as epoch ms; 0 for what is none."""
     try:
         return round(datetime.fromisoformat(iso).timestamp() * 1000)
-    except ValueError:
+    except (TypeError, ValueError):
         return 0
 
 

@@ -274,7 +274,7 @@ def _gap(evidence: Evidence, case: Case) -> str | None:
     for left, right in pairwise(times):
         gap = right - left
         split = left in ends and gap <= GAP_MS and gap > 0
-        if split or (gap > GAP_MS and any(left < end and runs.epoch_ms(case.anomaly.key[1]) <= left for end in ends)):
+        if split or (gap > GAP_MS and any(left < end and runs.epoch_ms(case.anomaly.key[-1]) <= left for end in ends)):
             return f"It is {'split at' if split else 'joined over'} a gap of {gap / 60_000:.4g} minutes; the gap is 30"
     return None
 

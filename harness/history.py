@@ -72,7 +72,9 @@ def write_rows(directory: Path, query: str, rows: list[Row]) -> None:
             "wrong_key": pa.array([row.wrong_key for row in rows], pa.string()),
         }
     )
-    pq.write_table(table, target, compression="zstd")
+    fresh = target.with_suffix(".fresh")
+    pq.write_table(table, fresh, compression="zstd")
+    fresh.replace(target)
 
 
 def encode(columns: tuple[Any, ...]) -> str:
@@ -102,7 +104,7 @@ class Run:
         path = self.directory / "sent.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its load did; run it again")
-        file = pq.ParquetFile(path, read_dictionary=["topic"])
+        file = _parquet(path, read_dictionary=["topic"])
         return {name: _numpy(file.read([name]).column(0)) for name in file.schema_arrow.names}
 
     def rows(self, query: str) -> list[tuple[str, str, str, float, str | None]]:
@@ -110,7 +112,7 @@ class Run:
         path = self.directory / "outputs" / f"{query}.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
-        table = pq.read_table(path).to_pydict()
+        table = _parquet(path).read().to_pydict()
         wrong_keys = table.get("wrong_key", [None] * len(table["key"]))
         return list(zip(table["key"], table["values"], table["where"], table["at_s"], wrong_keys, strict=True))
 
@@ -122,13 +124,24 @@ def read(directory: Path) -> Run:
         raise RunError(
             f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it"
         )
-    text = _text(directory / "scenario.toml")
+    path = directory / "scenario.toml"
+    try:
+        scenario = scenarios.parse(tomllib.loads(_text(path)), str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path}: not TOML: {error}") from error
     lines = _text(directory / "history.jsonl").splitlines()
     try:
         events = tuple(msgspec.json.decode(line) for line in lines)
     except msgspec.DecodeError as error:
         raise RunError(f"{directory / 'history.jsonl'}: not JSON lines: {error}") from error
-    return Run(directory, scenarios.parse(tomllib.loads(text), str(directory / "scenario.toml")), manifest, events)
+    return Run(directory, scenario, manifest, events)
+
+
+def _parquet(path: Path, **options: Any) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, **options)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path}: damaged: {error}; run it again") from error
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

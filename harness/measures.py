@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.schema import (
 )
 
 Array = npt.NDArray[Any]
+LAG_EVERY_S = 0.25
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "p999": 99.9, "max": 100}
 
 
@@ -132,15 +134,16 @@ def emission_delay_ms(
 
 def _release_ms(query: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> float:
     if query == "sessions":
-        return _epoch_ms(values[0]) + (SESSION_GAP_S + WATERMARK_DELAY_S) * 1e3
+        return _epoch_ms(values[:1]) + (SESSION_GAP_S + WATERMARK_DELAY_S) * 1e3
     horizon = CONVERSION_HORIZON_S if query == "conversions" else 0
-    return _epoch_ms(key[1]) + (horizon + WATERMARK_DELAY_S) * 1e3
+    return _epoch_ms(key[1:2]) + (horizon + WATERMARK_DELAY_S) * 1e3
 
 
-def _epoch_ms(iso: str) -> float:
+def _epoch_ms(iso: tuple[Any, ...]) -> float:
+    """The only value as epoch ms; infinity for what is no time, of a row that could not be read."""
     try:
-        return round(datetime.fromisoformat(iso).timestamp() * 1e3)
-    except ValueError:
+        return round(datetime.fromisoformat(*iso).timestamp() * 1e3)
+    except (TypeError, ValueError):
         return float("inf")
 
 
@@ -181,35 +184,35 @@ def lag_at_commits(
     return inside, lag_records(sent, batch, batches, inside)
 
 
-def recovery(
-    at_s: float, sent: Mapping[str, Array], batch_of: Mapping[str, Array], batches: Mapping[str, Sequence[Batch]]
-) -> dict[str, float | None]:
-    """What a fault at an epoch second cost, in seconds, over all queries (measuring.md, "Recovery").
+def outage(batches: Sequence[Batch], at_s: float, healed_s: float) -> Span | None:
+    """The longest time without a commit of a query that lies, at least partly, between a fault's stroke and its healing.
 
-    `first_commit_s` until every query had committed a batch again, `longest_gap_s` without a committed
-    batch around the fault, `recovered_s` until the lag was back within the p99 that it had before; None is never.
+    None where nothing was committed before the stroke, or nothing after it.
     """
-    firsts: list[float] = []
-    gaps: list[float] = []
-    recovered: list[float] = []
-    for query, found in batches.items():
-        times = np.array([one.committed_s for one in found], dtype=np.float64)
-        after = times[times > at_s]
-        before = times[times <= at_s]
-        if not len(after) or not len(before):
-            return {"first_commit_s": None, "longest_gap_s": None, "recovered_s": None}
-        firsts.append(after[0] - at_s)
-        gaps.append(after[0] - before[-1])
-        steady = np.percentile(lag_records(sent, batch_of[query], found, np.arange(before[0], at_s, 0.25)), 99)
-        grid = np.arange(after[0], after[-1] + 0.25, 0.25)
-        back = grid[lag_records(sent, batch_of[query], found, grid) <= steady]
-        recovered.append(back[0] - at_s if len(back) else np.inf)
-    worst = max(recovered)
-    return {
-        "first_commit_s": round(float(max(firsts)), 3),
-        "longest_gap_s": round(float(max(gaps)), 3),
-        "recovered_s": round(float(worst), 3) if np.isfinite(worst) else None,
-    }
+    times = [one.committed_s for one in batches]
+    spans = [Span(before, after) for before, after in pairwise(times) if after > at_s and before < healed_s]
+    if not spans or spans[0].start_s > at_s:
+        return None
+    return max(spans, key=lambda one: one.end_s - one.start_s)
+
+
+def recovered_s(
+    sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], outage: Span, at_s: float, healed_s: float
+) -> float | None:
+    """The epoch second at which a query's lag was back within the p99 that it had before a fault; None is never.
+
+    Looked for after the outage, and after the highest lag between the stroke and the first commit after the healing.
+    """
+    times = np.array([one.committed_s for one in batches])
+    healed = times[np.searchsorted(times, min(healed_s, times[-2]), side="right")]
+    before, under, after = (
+        np.arange(begin, end, LAG_EVERY_S)
+        for begin, end in ((times[0], at_s), (at_s, healed), (outage.end_s, times[-1] + LAG_EVERY_S))
+    )
+    steady = np.percentile(lag_records(sent, batch, batches, before), 99)
+    peak_s = under[lag_records(sent, batch, batches, under).argmax()]
+    back = after[(lag_records(sent, batch, batches, after) <= steady) & (after >= peak_s)]
+    return float(back[0]) if len(back) else None
 
 
 def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> int:

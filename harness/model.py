@@ -52,7 +52,7 @@ class Between:
             number = Decimal(str(value))
         except InvalidOperation:
             return False
-        return Decimal(str(self.low)) <= number <= Decimal(str(self.high))
+        return not number.is_nan() and Decimal(str(self.low)) <= number <= Decimal(str(self.high))
 
     def __str__(self) -> str:
         return "anything" if self.low is None else f"{self.low} to {self.high}"

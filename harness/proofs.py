@@ -96,9 +96,11 @@ def _replaced(gathered: Evidence) -> int:
 
 def unclaimed(gathered: Evidence) -> int:
     """Records that were read and that no acknowledgement covers: a producer's retry, or a send that was given up."""
-    ends: dict[tuple[str, int], int] = {}
+    ends: Counter[tuple[str, int]] = Counter()
     for found in gathered.batches.values():
         for batch in found[-1:]:
-            for place, end in batch.ends.items():
-                ends[place] = max(end, ends.get(place, 0))
-    return max(0, sum(ends.values()) - int((gathered.sent["offset"] >= 0).sum()))
+            ends |= Counter(batch.ends)
+    sent = gathered.sent
+    acknowledged = sent["offset"] >= 0
+    known = Counter(zip(sent["topic"][acknowledged], sent["partition"][acknowledged].tolist(), strict=True))
+    return sum((ends - known).values())

@@ -176,7 +176,7 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
     try:
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S)
     except Stalled as error:
-        # Not an end: what is missing is judged as lost, by name, and a fault that never struck is told.
+        # Not an end: what is wrong is still told by name, and a fault that never struck too.
         phases.history.write("stalled", why=str(error))
     schedule.close()
     rig.load.enough()
@@ -229,19 +229,20 @@ def _drain(rig: Rig, phases: Phases) -> None:
     try:
         _eventually(rig, phases, drained, progress, "every query to commit everything")
     except Stalled as error:
-        # Not an end: what is missing is judged as lost, by name.
+        # Not an end: what is wrong is still told by name; where nothing is, the run is unknown.
         phases.history.write("stalled", why=str(error))
 
 
 def _quiet(rig: Rig, phases: Phases) -> None:
-    """Wait until nothing new has stood in the sinks for three times the skew of reading.
+    """Wait until nothing new has stood in the sinks for as long as the scenario says.
 
     Without a checkpoint this is all that can be known; the black-box oracle rests on it.
     """
     where = (rig.cluster.bootstrap, rig.cluster.topic_prefix, rig.scratch / "output")
     seen, since = -1, time.monotonic()
-    deadline = since + rig.scenario.pipeline.ready_s
-    while time.monotonic() - since < 3 * rig.scenario.pipeline.read_skew_s:
+    settle_s = rig.scenario.pipeline.settle_s
+    deadline = since + settle_s + rig.scenario.pipeline.ready_s
+    while time.monotonic() - since < settle_s:
         _look(rig, phases)
         if (now := sinks.size(rig.scenario, *where)) != seen:
             seen, since = now, time.monotonic()

@@ -220,6 +220,9 @@ class Pipeline:
     read_skew_s: float = _number(
         5, low=0, high=600, doc="black box: a record is read before those acknowledged this much later"
     )
+    settle_s: float = _number(
+        15, low=0.1, high=3600, doc="black box: all has come out when nothing new has stood in the sinks for this long"
+    )
     conversions: str = field(
         default="", metadata={"choices": ("", "linear", "join"), "doc": "its form; empty is the profile's"}
     )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from harness.scenario import Output, Scenario
 from pipeline.schema import Query
 
 DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
+TIMES = ("window_start", "window_end", "session_start", "session_end")
 
 
 Names = Mapping[str, str]
@@ -37,17 +39,21 @@ def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list
     return [_result(query, message, prefix, place) for message in messages]
 
 
-def from_parquet(directory: Path, query: Query, names: Names) -> list[Row]:
+def from_parquet(directory: Path, query: Query, names: Names, prefix: str = "") -> list[Row]:
     """Every row of the files that the sink's log names, with the time at which the log named them.
 
-    A directory without such a log counts with all its files, by their own times.
+    A directory without such a log counts with all its files, by their own times. Columns by which a directory is
+    partitioned stand in the paths.
     """
     files = _named_files(directory)
     if not (directory / "_spark_metadata").is_dir():
         files = [
             (str(path.relative_to(directory)), path.stat().st_mtime) for path in sorted(directory.rglob("*.parquet"))
         ]
-    return [row for path, named_s in files for row in _file_rows(directory / path, named_s, query, names)]
+    rows = [row for path, named_s in files for row in _file_rows(directory, path, named_s, query, names)]
+    if query.name == "dead_letter":  # its topic is a value here
+        rows = [replace(row, key=(str(row.key[0]).removeprefix(prefix), *row.key[1:])) for row in rows]
+    return rows
 
 
 def collect(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> Iterator[tuple[str, list[Row]]]:
@@ -57,7 +63,7 @@ def collect(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> It
         if query.sink == "kafka":
             yield name, from_kafka(bootstrap, prefix, query, place)
         else:
-            yield name, from_parquet(output / (place.parquet or name), query, place.theirs)
+            yield name, from_parquet(output / (place.parquet or name), query, place.theirs, prefix)
 
 
 def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
@@ -76,13 +82,9 @@ def _result(query: Query, message: topics.Message, prefix: str, place: Output) -
     except (ValueError, KeyError, TypeError, ArithmeticError):
         # A row that cannot be read is evidence, not an error of the harness: it matches no expected row.
         return Row((where,), (repr(message.value)[:200],), where, message.timestamp_ms / 1e3)
-    return replace(row, wrong_key=_other_than(row, message.key)) if place.keyed else row
-
-
-def _other_than(row: Row, key: bytes | None) -> str | None:
-    """A record's key where it is not the identity of its row."""
-    found = "" if key is None else key.decode("utf-8", "replace")
-    return None if found == "|".join(map(str, row.key)) else found
+    own = "|".join(str(columns[place.theirs.get(name, name)]) for name in query.identity)
+    found = "" if message.key is None else message.key.decode("utf-8", "replace")
+    return replace(row, wrong_key=found) if place.keyed and found != own else row
 
 
 class _digits(Decimal):
@@ -98,14 +100,30 @@ def _row(query: Query, columns: dict[str, Any], where: str, at_s: float, names: 
 
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
-        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-        precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
-        return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+        return _iso(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, list | dict):
         return json.dumps(value, default=str)
+    if isinstance(value, str):
+        return _moment(value) if name in TIMES else value.encode(errors="replace").decode()
     if name in DECIMAL_PLACES and isinstance(value, int | Decimal):
         return f"{Decimal(value):.{DECIMAL_PLACES[name]}f}" if _fits(value, DECIMAL_PLACES[name]) else str(value)
     return float(value) if isinstance(value, Decimal) else value
+
+
+def _iso(time: datetime) -> str:
+    moment = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _moment(text: str) -> str:
+    """A time in any form of ISO 8601, in ours; what is none stays as it is."""
+    try:
+        return _iso(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return text.encode(errors="replace").decode()
 
 
 def _fits(value: int | Decimal, places: int) -> bool:
@@ -128,21 +146,38 @@ def _number(text: str) -> int | str:
 
 
 def _named_files(directory: Path) -> list[tuple[str, float]]:
-    """(file name, epoch second at which the log first named it), from `_spark_metadata/N` and `N.compact`."""
+    """(path below the directory, epoch second at which the log first named it), from `_spark_metadata/N` and `N.compact`.
+
+    Spark deletes logs that a compact one has taken up, ten minutes later; a file named by that alone is dated by the
+    time at which it was written.
+    """
     log = directory / "_spark_metadata"
     named: dict[str, float] = {}
+    before_s = float("inf")
     for path in sorted(log.glob("[0-9]*"), key=lambda one: int(one.name.partition(".")[0])):
+        log_s = path.stat().st_mtime
         for line in path.read_text(encoding="utf-8").splitlines()[1:]:
             entry = json.loads(line)
-            name = entry["path"].rpartition("/")[2]
+            name, written_s = _below(directory, entry["path"]), entry.get("modificationTime", 0) / 1e3
+            taken_up = path.suffix == ".compact" and written_s <= before_s
             if entry["action"] == "add":
-                named.setdefault(name, path.stat().st_mtime)
+                named.setdefault(name, written_s if taken_up else log_s)
             else:
                 named.pop(name, None)
+        before_s = log_s
     return list(named.items())
 
 
-def _file_rows(path: Path, named_s: float, query: Query, names: Names) -> Iterator[Row]:
+def _below(directory: Path, uri: str) -> str:
+    """The path of a file below the directory that names it, wherever that lay when it was written."""
+    path = Path(unquote(urlparse(uri).path))
+    home = next((parent for parent in path.parents if parent.name == directory.name), path.parent)
+    return str(path.relative_to(home))
+
+
+def _file_rows(directory: Path, name: str, named_s: float, query: Query, names: Names) -> Iterator[Row]:
+    path = directory / name
+    in_path = dict(unquote(part).split("=", 1) for part in Path(name).parts[:-1] if "=" in part)
     try:
         rows = pq.ParquetFile(path).read().to_pylist()
     except (OSError, pa.ArrowException, ValueError, ArithmeticError) as error:
@@ -151,6 +186,6 @@ def _file_rows(path: Path, named_s: float, query: Query, names: Names) -> Iterat
     for number, columns in enumerate(rows):
         where = f"{path.name}#{number}"
         try:
-            yield _row(query, columns, where, named_s, names)
+            yield _row(query, in_path | columns, where, named_s, names)
         except KeyError as missing:
             yield Row((where,), (f"no column {missing}",), where, named_s)

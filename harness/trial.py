@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,14 @@ def run(scenario: Scenario, reports: Path, command: Sequence[str], status: Statu
 def judge(directory: Path) -> Trial:
     """Judge a run directory, and write its result and report. Raises RunError where it is incomplete."""
     read = history.read(directory)
-    result = verdict.judge(read)
+    try:
+        result = verdict.judge(read)
+    except HarnessError:
+        raise
+    except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
+        trace = directory / "logs" / "judge.log"
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        result = verdict.unknown(f"a checker crashed, {type(error).__name__}: {error}; see {trace}")
     _write_result(directory, result)
     write_page(pages.of_run(read, result), directory / "report.html")
     return Trial(read, result)

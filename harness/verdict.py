@@ -35,6 +35,10 @@ def judge(run: Run) -> Result:
     if run.of_kind("interrupted"):
         return _broken_off(run)
     gathered = evidence.gather(run)
+    if unseen := _without_checkpoint(gathered):
+        return unknown(
+            f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
+        )
     answers = evidence.expected(gathered)
     comparisons = findings.compare(gathered, answers)
     anomalies = findings.find(gathered, answers, comparisons)
@@ -44,6 +48,13 @@ def judge(run: Run) -> Result:
     faults = tuple(_with_recovery(gathered, comparisons))
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults)
     return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults)
+
+
+def _without_checkpoint(gathered: Evidence) -> list[str]:
+    """Queries that wrote rows though their checkpoint has no batch: it is looked for in the wrong place."""
+    if gathered.run.scenario.black_box:
+        return []
+    return [query for query, found in gathered.batches.items() if not found and gathered.run.rows(query)]
 
 
 def _broken_off(run: Run) -> Result:
@@ -64,15 +75,54 @@ def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) ->
     struck = gathered.run.of_kind("fault")
     ends_s = [*(one["at_s"] for one in struck), float("inf")][1:]
     for fault, next_s in zip(struck, ends_s, strict=True):
-        cost = measures.recovery(fault["at_s"], gathered.sent, gathered.batch_of, gathered.batches)
         yield (
             fault
-            | cost
+            | _recovery(gathered, comparisons, fault["at_s"], fault["healed_s"] or float("inf"))
             | {
                 "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, fault["at_s"], next_s)),
                 "duplicates": _duplicates(comparisons, fault["at_s"], next_s),
             }
         )
+
+
+def _recovery(
+    gathered: Evidence, comparisons: Mapping[str, Comparison], at_s: float, healed_s: float
+) -> dict[str, float | None]:
+    """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
+
+    `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
+    right row stood that had not stood before, `recovered_s` until the lag was back within its steady p99.
+    """
+    outages = {
+        query: found
+        for query, batches in gathered.batches.items()
+        if (found := measures.outage(batches, at_s, healed_s))
+    }
+    if not outages or len(outages) < len(gathered.batches):
+        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
+    back = [
+        measures.recovered_s(gathered.sent, gathered.batch_of[query], found, outages[query], at_s, healed_s)
+        for query, found in gathered.batches.items()
+    ]
+    outputs = [
+        row_s
+        for query, one in comparisons.items()
+        for row_s in _new_right_rows(one)
+        if row_s > max(at_s, outages[query].start_s)
+    ]
+    return {
+        "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
+        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
+        "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
+        "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
+    }
+
+
+def _new_right_rows(comparison: Comparison) -> Iterator[float]:
+    """When each right row appeared for the first time."""
+    for key, rows in comparison.observed.items():
+        if right := [row.at_s for row in rows if checkers.is_right(comparison, key, row)]:
+            yield min(right)
 
 
 def _starts(gathered: Evidence, after_s: float, until_s: float) -> list[float]:
@@ -255,10 +305,9 @@ def _targets(
 ) -> list[Target]:
     limits = gathered.run.scenario.limits
     cores = gathered.run.scenario.pipeline.cores
-    p99s = [one["p99"] for name in ("durable_latency_ms", "emission_delay_ms") for one in figures[name].values() if one]
-    durable_known = all(figures["durable_latency_ms"].values())
-    known = durable_known or gathered.run.scenario.black_box
-    latency = max(p99s) / 1e3 if p99s and known else None
+    durable, emission = (list(figures[name].values()) for name in ("durable_latency_ms", "emission_delay_ms"))
+    needed = emission if gathered.run.scenario.black_box else durable + emission
+    latency = max(one["p99"] for one in needed) / 1e3 if needed and all(needed) else None
     cpu = None if figures["pipeline_cores"] is None else figures["pipeline_cores"] / cores
     bad = sum(anomaly.kind not in checkers.OF_RECORDS for anomaly in anomalies)
     success = 1 - bad / counts["rows_expected"] if counts["rows_expected"] else None
@@ -266,11 +315,18 @@ def _targets(
     targets = [
         _target("latency", latency, limits.latency_s, "s"),
         _throughput(figures, limits.throughput_eps),
-        _target("state_size", figures["state_bytes_max"], limits.state_bytes, "bytes"),
+        _target("state_size", _state(gathered, figures), limits.state_bytes, "bytes"),
         _target("cpu", cpu, limits.cpu_share, "share of cores"),
         _target("success", success, limits.success_share, "share of rows", at_least=True, also=not records_lost),
     ]
     return [replace(target, judged=target.name in gathered.run.scenario.judged) for target in targets]
+
+
+def _state(gathered: Evidence, figures: Mapping[str, Any]) -> int | None:
+    """The state's largest size, where every query that has one has told it."""
+    told = {event["query"] for event in gathered.run.of_kind("progress")}
+    size: int | None = figures["state_bytes_max"]
+    return size if gathered.batches.keys() - {"dead_letter"} <= told else None
 
 
 def _target(
@@ -388,6 +444,8 @@ def _doubts(
             f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
             " twice, or a send that was given up arrived",
         )
+    for event in gathered.run.of_kind("stalled"):
+        yield Verdict.UNKNOWN, f"the run came to a standstill, {event['why']}"
     for name in gathered.run.scenario.proves:
         if not counts.get(name):
             yield Verdict.UNKNOWN, f"the scenario is about {name.replace('_', ' ')}, and there was none"

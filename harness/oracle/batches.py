@@ -79,7 +79,7 @@ def _batch(checkpoint: Path, number: int, committed_s: dict[int, float]) -> Batc
             for topic, partitions in json.loads(line).items()
             for partition, end in partitions.items()
         }
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
         raise RunError(f"{path}: not an offset log of Spark: {error}") from error
     committed = committed_s.get(number) or (checkpoint / "commits" / str(number)).stat().st_mtime
     return Batch(number, ends, int(metadata["batchWatermarkMs"]), committed, path.stat().st_mtime)

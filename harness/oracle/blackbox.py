@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from harness.model import Between, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso
-from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows
+from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows, average
 
 READS = {
     "page_views": ("clickstream",),
@@ -43,6 +44,20 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
     answers = {query: _between(query, below[query], above[query]) for query in ("page_views", "revenue", "conversions")}
     letters = replace(above["dead_letter"], batch={})
     return answers | {"sessions": _sessions(below["sessions"], known), "dead_letter": letters}
+
+
+def contradiction(query: str, values: tuple[Any, ...]) -> str | None:
+    """The measure that does not follow from the others of its row; lateness excuses none."""
+    match query, values:
+        case "conversions", (int(clicks), int(purchases), rate):
+            if purchases > clicks:
+                return "purchases"
+            return None if clicks and rate == purchases / clicks else "conversion_rate"
+        case "revenue", (int(count), str(total), mean):
+            return None if count and mean == str(average(Decimal(total), count)) else "avg_transaction"
+        case "page_views", (int(views), int(users)):
+            return None if 0 < users <= views else "unique_users"
+    return None
 
 
 def _final(events: list[Judged]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, iso
-from harness.oracle.reference import FIVE_MS, GAP_MS, HORIZON_MS, MINUTE_MS, Expected, Rules, Sessions
+from harness.oracle.reference import FIVE_MS, GAP_MS, HORIZON_MS, MINUTE_MS, Expected, Rules, Sessions, average
 
 Array = npt.NDArray[Any]
 MEMORY = "500MB"
@@ -211,9 +211,8 @@ def _revenue(database: duckdb.DuckDBPyConnection, columns: Columns, watermarks: 
     rows = database.execute("SELECT number, category, count(*), sum(cents) FROM in_time GROUP BY 1, 2").fetchall()
     for five, category, count, cents in rows:
         total = (Decimal(int(cents)) / 100).quantize(Decimal("0.01"))
-        average = (total / count).quantize(Decimal("0.0001"), ROUND_HALF_UP)
         key = (*_window(five, FIVE_MS), columns.names["category"][category])
-        _close(answer, watermarks, (five + 1) * FIVE_MS, key, (count, total, average), count)
+        _close(answer, watermarks, (five + 1) * FIVE_MS, key, (count, total, average(total, count)), count)
     return answer
 
 

@@ -217,10 +217,15 @@ class Revenue(Windows):
     def expected(self) -> Expected:
         for (five, category), amounts in self._groups.items():
             total = sum(amounts, Decimal(0)).quantize(Decimal("0.01"))
-            average = (total / len(amounts)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
             key = (*_window(five, FIVE_MS), category)
-            self.close((five + 1) * FIVE_MS, key, (len(amounts), total, average), len(amounts))
+            values = (len(amounts), total, average(total, len(amounts)))
+            self.close((five + 1) * FIVE_MS, key, values, len(amounts))
         return self.answer
+
+
+def average(total: Decimal, count: int) -> Decimal:
+    """A mean with two places more than its sum."""
+    return (total / count).quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
 class LinearConversions(Windows):

@@ -79,6 +79,7 @@ def _faults(result: Result) -> tuple[Table, ...]:
         "unread",
         "proved",
         "first_commit_s",
+        "first_output_s",
         "longest_gap_s",
         "recovered_s",
         "replayed",

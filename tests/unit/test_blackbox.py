@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.checkers import _allows
 from harness.model import Between, Record
-from harness.oracle.blackbox import possible
+from harness.oracle.blackbox import contradiction, possible
 from harness.oracle.records import iso, parse
 from harness.oracle.reference import of_one_batch
 
@@ -84,8 +84,26 @@ def test_whatever_subset_of_the_open_events_counts_is_allowed(events, data):
         pytest.param(3.01, False, id="beyond"),
         pytest.param("many", False, id="no number"),
         pytest.param(None, False, id="nothing"),
+        pytest.param("NaN", False, id="not a number, as text"),
     ],
 )
 def test_between_holds_both_ends(value, inside):
     """And nothing that is no number."""
     assert inside is Between(1, 3).holds(value)
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "column"),
+    [
+        pytest.param("conversions", (4, 1, 0.25), None, id="right rate"),
+        pytest.param("conversions", (4, 1, 0.2), "conversion_rate", id="another rate"),
+        pytest.param("conversions", (4, 5, 1.25), "purchases", id="more converted than clicked"),
+        pytest.param("revenue", (3, "10.00", "3.3333"), None, id="right mean"),
+        pytest.param("revenue", (3, "10.00", "3.3400"), "avg_transaction", id="another mean"),
+        pytest.param("page_views", (3, 2), None, id="fewer users than views"),
+        pytest.param("page_views", (3, 4), "unique_users", id="more users than views"),
+    ],
+)
+def test_a_row_must_agree_with_itself(query, values, column):
+    """Whichever of the late events it counts."""
+    assert column == contradiction(query, values)

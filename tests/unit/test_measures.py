@@ -116,3 +116,38 @@ def test_consumed_interpolates_between_samples():
 def test_nothing_measured_is_none_not_zero():
     """No samples, no percentile."""
     assert measures.percentiles(np.array([])) is None
+
+
+@pytest.mark.parametrize(
+    ("commits", "struck_s", "healed_s", "lasted", "recovered"),
+    [
+        pytest.param([*range(1, 11), *range(20, 41)], 10.5, 20.5, (10, 20), 20, id="at once"),
+        pytest.param([*range(1, 13), *range(20, 41)], 10.5, 20.5, (12, 20), 20, id="after two more batches"),
+        pytest.param([*range(1, 16), *range(20, 41)], 10.5, 14, None, None, id="not the gap after it had healed"),
+        pytest.param([*range(1, 11)], 10.5, 12, None, None, id="nothing committed after it"),
+        pytest.param([*range(12, 20)], 10.5, 12, None, None, id="nothing committed before it"),
+    ],
+)
+def test_an_outage_is_the_longest_gap_between_a_stroke_and_its_healing(commits, struck_s, healed_s, lasted, recovered):
+    """A fault may bite long after its stroke, as a pipeline that stops in an orderly way does; it commits meanwhile."""
+    events = sent(40)
+    found = batches(*((at, float(at)) for at in commits))
+    outage = measures.outage(found, T0 + struck_s, T0 + healed_s)
+    if lasted is None:
+        assert outage is None or outage.end_s - outage.start_s == 1
+        return
+
+    assert lasted == (outage.start_s - T0, outage.end_s - T0)
+    batch = measures.batch_of("page_views", events, found)
+    back = measures.recovered_s(events, batch, found, outage, T0 + struck_s, T0 + healed_s)
+    assert recovered == pytest.approx(back - T0, abs=0.5)
+
+
+def test_a_lag_that_never_comes_back_is_no_recovery():
+    """From the fault on half of what is sent is read."""
+    events = sent(60)
+    found = batches(*((at, float(at)) for at in range(1, 20)), *((20 + at, 20.0 + 2 * at) for at in range(20)))
+    outage = measures.outage(found, T0 + 19.5, T0 + 25)
+    batch = measures.batch_of("page_views", events, found)
+
+    assert None is measures.recovered_s(events, batch, found, outage, T0 + 19.5, T0 + 25)

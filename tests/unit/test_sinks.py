@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,3 +115,62 @@ def test_a_file_that_is_named_and_cannot_be_read_is_evidence(tmp_path, damage):
     [row] = sinks.from_parquet(tmp_path, REVENUE, {})
     assert ("a.parquet",) == row.key
     assert row.values[0].startswith("a file that cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-01T00:00:00Z", "2026-01-01 00:00:00", "2026-01-01T01:00:00.000000+01:00", "2026-01-01T00:00:00.000Z"],
+)
+def test_a_time_is_the_same_in_every_form_of_iso_8601(monkeypatch, text):
+    """The contract says which moment, not how it is written."""
+    value = json.dumps({**COLUMNS, "window_start": text, "view_count": 1, "unique_users": 1})
+
+    assert START == read(monkeypatch, VIEWS, value.encode()).key[0]
+
+
+def test_dead_letters_in_parquet_are_those_of_kafka(tmp_path):
+    """Bytes as hexadecimal digits, topics without the prefix of the run."""
+    columns = {
+        "topic": ["mine-clickstream"],
+        "partition": [0],
+        "offset": [7],
+        "value": [b"abc"],
+        "reason": ["not json"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+
+    [row] = sinks.from_parquet(tmp_path, QUERIES["dead_letter"], {}, "mine-")
+    assert (("clickstream", 0, 7), ("616263", "not json")) == (row.key, row.values)
+
+
+def test_a_column_may_stand_in_the_path(tmp_path):
+    """As in a directory that is partitioned by it."""
+    folder = tmp_path / "revenue" / "category=home%20and%20garden"
+    folder.mkdir(parents=True)
+    columns = {"window_start": [START], "window_end": [END], "transaction_count": [1], "total_revenue": [1]}
+    pq.write_table(pa.table(columns | {"avg_transaction": [1]}), folder / "a.parquet")
+    log = tmp_path / "revenue" / "_spark_metadata"
+    log.mkdir()
+    uri = "file:///elsewhere/revenue/category=home%2520and%2520garden/a.parquet"
+    (log / "0").write_text(f"v1\n{json.dumps({'path': uri, 'action': 'add'})}\n")
+
+    [row] = sinks.from_parquet(tmp_path / "revenue", REVENUE, {})
+    assert (START, END, "home and garden") == row.key
+
+
+def test_what_a_compact_log_has_taken_up_is_dated_by_its_file(tmp_path):
+    """Spark deletes the logs that named the older files ten minutes later; the last of them is its own."""
+    log = tmp_path / "_spark_metadata"
+    log.mkdir()
+
+    def add(name: str, written_s: int) -> str:
+        return json.dumps({"path": f"file:///x/{name}.parquet", "action": "add", "modificationTime": written_s * 1000})
+
+    for name, at_s, lines in (
+        ("8", 180, [add("i", 179)]),
+        ("9.compact", 200, [add("a", 2), add("i", 179), add("j", 199)]),
+    ):
+        (log / name).write_text("\n".join(["v1", *lines]) + "\n")
+        os.utime(log / name, (at_s, at_s))
+
+    assert {"a.parquet": 2.0, "i.parquet": 180.0, "j.parquet": 200.0} == dict(sinks._named_files(tmp_path))

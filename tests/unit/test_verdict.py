@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from harness import history, manifest, scenario, trial, verdict
-from harness.model import Target, Verdict
+from harness.model import Row, Target, Verdict
 from harness.simulate import simulate
 
 
@@ -186,3 +187,84 @@ def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, w
     assert wanted is result.verdict, result.why
     assert ("recovered after kill pipeline: not seen" in result.why) is (wanted is Verdict.UNKNOWN)
     assert None is verdict.as_json(result)["recovery_s"]
+
+
+def altered(folder, *sets, drop=lambda event: False, add=()):
+    """The directory of a simulated run of `late`, with happenings left out and others added."""
+    simulate(folder / "run", scenario.load("late", ["load.eps=200", *sets]))
+    path = folder / "run" / "history.jsonl"
+    kept = [line for line in path.read_text().splitlines() if not drop(json.loads(line))]
+    path.write_text("".join(f"{line}\n" for line in [*kept, *map(json.dumps, add)]))
+    return folder / "run"
+
+
+def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
+    """The last windows may never have come out, and nothing is wrong with the others."""
+    run = altered(tmp_path, add=[{"t": 1.0, "kind": "stalled", "why": "waiting for every query to commit everything"}])
+    result = verdict.judge(history.read(run))
+
+    assert Verdict.UNKNOWN is result.verdict
+    assert "came to a standstill, waiting for every query" in result.why
+
+
+@pytest.mark.parametrize(
+    ("sets", "drop", "said"),
+    [
+        pytest.param(["workload.time_scale=1"], None, "not measured: latency", id="no window closed meanwhile"),
+        pytest.param(
+            ["workload.time_scale=60"],
+            lambda event: event["kind"] == "progress" and event["query"] == "sessions",
+            "not measured: state_size",
+            id="a query says nothing of its state",
+        ),
+    ],
+)
+def test_a_target_that_one_query_does_not_show_is_not_measured(tmp_path, sets, drop, said):
+    """What the others show does not stand for it."""
+    run = altered(tmp_path, *sets, 'judged=["latency", "state_size"]', drop=drop or (lambda event: False))
+
+    assert said in verdict.judge(history.read(run)).why
+
+
+def test_rows_of_a_query_without_a_checkpoint_accuse_nobody(tmp_path):
+    """It is looked for in the wrong place, and the rows may be right."""
+    run = altered(tmp_path, drop=lambda event: event["kind"] == "commit" and event["query"] == "sessions")
+    shutil.rmtree(run / "checkpoints" / "sessions")
+    result = verdict.judge(history.read(run))
+
+    assert (Verdict.UNKNOWN, 0) == (result.verdict, len(result.anomalies))
+    assert "no batch of sessions is in its checkpoint" in result.why
+
+
+@pytest.mark.parametrize("query", ["page_views", "revenue", "conversions", "sessions"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(("page-views-0@5",), id="a row that could not be read"),
+        pytest.param((None, None, None, None), id="nothing for times"),
+        pytest.param((1_767_261_600_000, 1_767_261_660_000, "p", "c"), id="numbers for times"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
+    """And no reason to end without a verdict."""
+    run = altered(tmp_path)
+    rows = [
+        Row(tuple(json.loads(key)), tuple(json.loads(values)), where, at_s)
+        for key, values, where, at_s, _ in history.read(run).rows(query)
+    ]
+    history.write_rows(run, query, [*rows, Row(key[:2] if query == "sessions" else key, (None,) * 4, "here", 1.0)])
+    result = trial.judge(run).result
+
+    assert Verdict.FAIL is result.verdict, result.why
+    assert ["invented_row"] == [anomaly.kind for anomaly in result.anomalies]
+
+
+def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
+    """Neither right nor wrong; the trace is kept."""
+    run = altered(tmp_path)
+    monkeypatch.setattr(verdict, "_figures", lambda *args: 1 // 0)
+    result = trial.judge(run).result
+
+    assert Verdict.UNKNOWN is result.verdict
+    assert "a checker crashed, ZeroDivisionError" in result.why
+    assert "ZeroDivisionError" in (run / "logs" / "judge.log").read_text()
