@@ -125,6 +125,12 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
     return asked
 
 
+def last_said(log: str) -> str:
+    """The last line of a log that says something, and is no frame of a stack."""
+    lines = (line.strip() for line in reversed(log.splitlines()))
+    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
+
+
 def sweep() -> Swept:
     """End the marked processes whose owner is dead, and remove the scratch folders of dead owners."""
     found = orphans()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import jars, kafka, memory, processes
 from harness.disks import Disk, mounted
 from harness.faults.network import Relay, Wire, open_relay
+from harness.faults.target import Cancelled
 from harness.history import Recorder
 from harness.kafka import Cluster, topics
 from harness.offering import Load
@@ -42,6 +45,17 @@ class Rig:
     history: Recorder
     spark: Standalone | None
     """What the pipeline runs on, where the scenario has workers."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when the load is over: a fault that has not healed by then breaks off."""
+
+    @property
+    def clocks(self) -> tuple[Callable[[], float], Callable[[float], None]]:
+        """What tells a fault the time, and lets it wait; that raises Cancelled once the load is over."""
+        return time.time, self._sleep
+
+    def _sleep(self, seconds: float) -> None:
+        if self.over.wait(seconds):
+            raise Cancelled
 
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:

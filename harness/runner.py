@@ -34,6 +34,7 @@ HEAL_S = 180.0
 REST_S = 5.0
 """Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
 TELL_S = 1.0
+BREAK_OFF_S = 10.0
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
@@ -149,6 +150,16 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _start_pipeline(rig, phases)
     counts = _counts(rig)
     schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    try:
+        _replay(rig, phases, schedule, counts, start)
+    finally:
+        rig.over.set()
+        schedule.join(BREAK_OFF_S)
+
+
+def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start: float) -> None:
+    """The load, phase by phase, with the faults in it."""
+    load = rig.scenario.load
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
     _until(rig, phases, start + load.warm_up_s, schedule)
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")

@@ -357,6 +357,14 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
             raise ScenarioError(
                 f"{source}: fault[{at}].kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
             )
+        if (
+            fault.kind in ("crash", *FAULTS_OF_RESTARTS)
+            and fault.kind != "change"
+            and fault.query not in scenario.queries
+        ):
+            raise ScenarioError(
+                f"{source}: fault[{at}].query = {fault.query!r}: the pipeline has {', '.join(scenario.queries)}"
+            )
         if scenario.black_box and (fault.after or fault.caught_up):
             raise ScenarioError(
                 f"{source}: fault[{at}].{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"

@@ -168,6 +168,29 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
     return list(named.items())
 
 
+class Growing:
+    """How many rows a Parquet sink's log names while it grows; each log and each file is read once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._logs: set[str] = set()
+        self._files: dict[str, int] = {}
+
+    def rows(self) -> int:
+        """Up to now, those of files that have been deleted since included."""
+        for path in (self._directory / "_spark_metadata").glob("[0-9]*"):
+            if path.name not in self._logs:
+                self._take(path)
+        return sum(self._files.values())
+
+    def _take(self, log: Path) -> None:
+        for line in log.read_text(encoding="utf-8").splitlines()[1:]:
+            entry = json.loads(line)
+            if entry["action"] == "add" and (name := _below(self._directory, entry["path"])) not in self._files:
+                self._files[name] = pq.read_metadata(self._directory / name).num_rows
+        self._logs.add(log.name)
+
+
 def _below(directory: Path, uri: str) -> str:
     """The path of a file below the directory that names it, wherever that lay when it was written."""
     path = Path(unquote(urlparse(uri).path))

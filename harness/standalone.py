@@ -83,11 +83,12 @@ class Daemon:
             code = self._process.returncode if self._process else None
             raise StackError(f"Spark's {self.name} ended with {code} while it started: {self._last_line()}")
 
-    def stop(self) -> None:
-        """Shut it down in an orderly way; what is left below it is killed."""
-        if self._process:
-            self.cpu_s()
-            processes.stop(self._process, GRACE_S)
+    def stop(self) -> bool:
+        """Shut it down in an orderly way; what is left below it is killed. False where it had to be killed itself."""
+        if not self._process:
+            return True
+        self.cpu_s()
+        return processes.stop(self._process, GRACE_S)
 
     def kill(self) -> None:
         """SIGKILL, with all that it started."""
@@ -138,12 +139,14 @@ class Executor:
         """The id of its process."""
         return self._process.pid
 
-    def stop(self) -> None:
-        """SIGTERM; SIGKILL where that does not help."""
+    def stop(self) -> bool:
+        """SIGTERM; SIGKILL, and false, where that does not help."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._process.terminate()
-            psutil.wait_procs([self._process], timeout=GRACE_S)
+            _, alive = psutil.wait_procs([self._process], timeout=GRACE_S)
             self._process.kill()
+            return not alive
+        return True
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from harness import disks, faults, memory, processes, system
+from harness import disks, faults, memory, processes, sinks, system
 from harness.disks import Disk
 from harness.errors import StackError
 from harness.faults import Struck
@@ -27,8 +27,6 @@ from harness.scenario import (
 )
 from pipeline.schema import CLICKSTREAM, INPUT
 
-CLOCKS = (time.time, time.sleep)
-
 
 def struck(rig: Rig, fault: Fault) -> Struck:
     """One fault, from its stroke until it has healed."""
@@ -39,8 +37,8 @@ def _process(rig: Rig, fault: Fault) -> Struck:
     if fault.on in FAULT_TARGETS_OF_SPARK:
         return _process_of_spark(rig, fault)
     if fault.on != "pipeline":
-        return faults.strike(fault, _brokers(rig, fault.on), _patience(rig), *CLOCKS)
-    done = faults.strike(fault, {fault.on: rig.system}, _patience(rig), *CLOCKS)
+        return faults.strike(fault, _brokers(rig, fault.on), _patience(rig), *rig.clocks)
+    done = faults.strike(fault, {fault.on: rig.system}, _patience(rig), *rig.clocks)
     rig.system.check()
     return done
 
@@ -50,13 +48,13 @@ def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
     if rig.spark is None:
         raise StackError(f"fault on {fault.on}: there is no standalone cluster")
     before = rig.spark.seen()
-    done = faults.strike(fault, rig.spark.target(fault.on), _patience(rig), *CLOCKS)
+    done = faults.strike(fault, rig.spark.target(fault.on), _patience(rig), *rig.clocks)
     rig.system.check()
     return replace(done, proof={**done.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
 
 
 def _crash(rig: Rig, fault: Fault) -> Struck:
-    return faults.crash(fault, rig.system, _watched(rig, fault.query), _patience(rig), *CLOCKS)
+    return faults.crash(fault, rig.system, _watched(rig, fault.query), _patience(rig), *rig.clocks)
 
 
 def _fail_over(rig: Rig, fault: Fault) -> Struck:
@@ -70,11 +68,11 @@ def _fail_over(rig: Rig, fault: Fault) -> Struck:
         answers = bool(topics.broker_ids(bootstrap))
         return answers and topics.leader(bootstrap, topic) in {follower.id for follower in followers}
 
-    return faults.fail_over(fault, leader, followers, taken_over, _patience(rig), *CLOCKS)
+    return faults.fail_over(fault, leader, followers, taken_over, _patience(rig), *rig.clocks)
 
 
 def _roll(rig: Rig, fault: Fault) -> Struck:
-    return faults.roll(fault, _brokers(rig, "all brokers"), _patience(rig), *CLOCKS)
+    return faults.roll(fault, _brokers(rig, "all brokers"), _patience(rig), *rig.clocks)
 
 
 def _widen(rig: Rig, fault: Fault) -> Struck:
@@ -86,11 +84,11 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
         return all(end > 0 for of_topic in ends.values() for end in of_topic.values())
 
     add = partial(topics.widen, rig.cluster.bootstrap, names)
-    return faults.widen(fault, count, add, used, _patience(rig), *CLOCKS)
+    return faults.widen(fault, count, add, used, _patience(rig), *rig.clocks)
 
 
 def _network(rig: Rig, fault: Fault) -> Struck:
-    return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), _patience(rig), *CLOCKS)
+    return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), _patience(rig), *rig.clocks)
 
 
 def _memory(rig: Rig, fault: Fault) -> Struck:
@@ -100,12 +98,12 @@ def _memory(rig: Rig, fault: Fault) -> Struck:
             rig.system.expect_end()
             group.take_in(processes.tree_pids(rig.system.pid or 0))
             with group.neighbour():
-                return eventually(lambda: group.kills() > 0, TAKES_S, *CLOCKS)
+                return eventually(lambda: group.kills() > 0, TAKES_S, *rig.clocks)
 
         def tell() -> dict[str, object]:
             return {"ended by the kernel": group.kills(), "said": rig.system.last_line()}
 
-        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, _patience(rig), *CLOCKS)
+        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, _patience(rig), *rig.clocks)
 
 
 def _disk(rig: Rig, fault: Fault) -> Struck:
@@ -121,10 +119,10 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
         broker.kill()
         done = disks.until(disk.read_only, TAKES_S, time.time)
         broker.start(wait_s=0)
-        return done and eventually(lambda: broker.pid is None, TAKES_S, *CLOCKS)
+        return done and eventually(lambda: broker.pid is None, TAKES_S, *rig.clocks)
 
-    tell = partial(_told, disk, lambda: _last_said(broker))
-    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, _patience(rig), *CLOCKS)
+    tell = partial(_told, disk, lambda: processes.last_said(broker.log()))
+    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, _patience(rig), *rig.clocks)
 
 
 def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
@@ -135,13 +133,7 @@ def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
         return disks.until(disk.fill if fault.kind == "full" else disk.read_only, TAKES_S, time.time)
 
     tell = partial(_told, disk, rig.system.last_line)
-    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, _patience(rig), *CLOCKS)
-
-
-def _last_said(broker: Broker) -> str:
-    """The last line of a broker's log that is no frame of a stack."""
-    lines = (line.strip() for line in reversed(broker.log().splitlines()))
-    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
+    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, _patience(rig), *rig.clocks)
 
 
 def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
@@ -150,18 +142,17 @@ def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
 
 def _restart(rig: Rig, fault: Fault) -> Struck:
     pipeline, patience_s = rig.system, _patience(rig)
+    if fault.kind == "change":
+        if fault.command:
+            pipeline.become([system.filled(part, rig.places) for part in fault.command])
+        return faults.restart(fault, pipeline, patience_s, *rig.clocks)
     checkpoint = rig.checkpoint.source(fault.query).parent
     kept = rig.scratch / f"kept-{fault.at}"
     with rig.checkpoint.aside():
         if fault.kind == "older":
-            log = _results_log(rig, fault.query)
-            batches = partial(_entries, log)
-            return faults.restart_on_an_older(fault, pipeline, checkpoint, batches, kept, patience_s, *CLOCKS)
-        if fault.kind != "change":
-            return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, patience_s, *CLOCKS)
-    if fault.command:
-        pipeline.become([system.filled(part, rig.places) for part in fault.command])
-    return faults.restart(fault, pipeline, patience_s, *CLOCKS)
+            batches = partial(_entries, _results_log(rig, fault.query))
+            return faults.restart_on_an_older(fault, pipeline, checkpoint, batches, kept, patience_s, *rig.clocks)
+        return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, patience_s, *rig.clocks)
 
 
 def _expired(rig: Rig, fault: Fault) -> Struck:
@@ -176,7 +167,7 @@ def _expired(rig: Rig, fault: Fault) -> Struck:
             rig.scenario.black_box or all(rig.checkpoint.reached(name, goal) for name in readers)
         )
 
-    done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, _patience(rig), *CLOCKS)
+    done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, _patience(rig), *rig.clocks)
     rig.system.check()
     return done
 
@@ -247,10 +238,7 @@ def _watched(rig: Rig, name: str) -> Query:
     def in_kafka() -> int:
         return sum(topics.end_offsets(rig.cluster.bootstrap, [prefix + query.topic])[prefix + query.topic].values())
 
-    def in_files() -> int:
-        return _entries(folder) if folder.is_dir() else sum(1 for _ in folder.parent.glob("*.parquet"))
-
-    return Query(rig.checkpoint.source(name), in_kafka if query.sink == "kafka" else in_files)
+    return Query(rig.checkpoint.source(name), in_kafka if query.sink == "kafka" else sinks.Growing(folder.parent).rows)
 
 
 def _results_log(rig: Rig, query: str) -> Path:

@@ -103,9 +103,9 @@ class System:
         """The process id, or None before the start."""
         return self._process.pid if self._process else None
 
-    def expect_end(self) -> None:
-        """It may end by itself, until it is started again: `check` says nothing of it."""
-        self._down = True
+    def expect_end(self, expected: bool = True) -> None:
+        """It may end by itself, until it is started again: `check` says nothing of it. Or it may not any more."""
+        self._down = expected
 
     def ended(self) -> int | None:
         """The exit code of a process that has ended, or None."""
@@ -120,6 +120,8 @@ class System:
 
         `flags` follow its own for this start alone.
         """
+        if self._process is not None and self._process.poll() is None:
+            raise StackError(f"the pipeline runs already, as process {self._process.pid}: two would share a checkpoint")
         if self._starts:
             self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
         self._starts += 1
@@ -142,19 +144,22 @@ class System:
             raise died if self._worked else StackError(str(died))
 
     def last_line(self) -> str:
-        """The last line of the process's log that says something."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n") if self._log.is_file() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        """The last line of the process's log that says something, and is no frame of a stack."""
+        return processes.last_said(
+            self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
+        )
 
-    def stop(self, grace_s: float = 30.0) -> None:
-        """Ask it to stop between batches; kill it after `grace_s`."""
+    def stop(self, grace_s: float = 60.0) -> bool:
+        """Ask it to stop between batches; kill it after `grace_s`. True where asking was enough."""
+        orderly = True
         if self._process is not None:
             self._down = True
             self.cpu_s()
-            processes.stop(self._process, grace_s)
+            orderly = processes.stop(self._process, grace_s)
             self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
             if self._reader is not None:
                 self._reader.join(5)
+        return orderly
 
     def kill(self) -> None:
         """Kill it with everything it started."""

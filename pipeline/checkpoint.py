@@ -106,7 +106,7 @@ def whole(settings: Settings) -> None:
         for number in committed[-1:]:
             _readable(folder / "commits" / str(number), lines=2)
         if settings.sinks[name] == "parquet":
-            _not_behind(folder, Path(_local(settings.output)) / name / "_spark_metadata", begun)
+            _same_age(folder, Path(_local(settings.output)) / name / "_spark_metadata", begun, committed)
 
 
 def _logs_agree(folder: Path, begun: list[int], committed: list[int]) -> None:
@@ -138,14 +138,23 @@ def _readable(path: Path, lines: int) -> None:
         raise CheckpointError(f"checkpoint {path}: damaged ({error}); {RESTORE}") from error
 
 
-def _not_behind(folder: Path, log: Path, begun: list[int]) -> None:
-    """The Parquet sink skips a batch that its log names: with an older checkpoint it would skip new results."""
-    written = _numbers(log)
-    newest = begun[-1] if begun else -1
-    if written and written[-1] > newest:
+def _same_age(folder: Path, log: Path, begun: list[int], committed: list[int]) -> None:
+    """The Parquet sink names every batch, an empty one too, before it is committed, and skips one that it has named.
+
+    With an older checkpoint it would skip new results; with older results those of the batches between are missing.
+    """
+    written = max(_numbers(log), default=-1)
+    newest, ended = max(begun, default=-1), max(committed, default=-1)
+    if written > newest:
         raise CheckpointError(
             f"checkpoint {folder}: older than its results: it is at batch {newest}, {log.parent} holds batch"
-            f" {written[-1]}, and what comes next would be skipped; restore the newer one, or move both away"
+            f" {written}, and what comes next would be skipped; restore the newer one, or move both away"
+        )
+    if written < ended:
+        holds = f"ends at batch {written}" if written >= 0 else "holds none"
+        raise CheckpointError(
+            f"checkpoint {folder}: newer than its results: batch {ended} is committed, {log.parent} {holds}, and what"
+            " lies between is missing; restore the results (see --output), or move both away"
         )
 
 

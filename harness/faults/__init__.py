@@ -51,10 +51,9 @@ def strike(
     """Hurt all targets, wait out the fault's length, heal them; StackError where a target cannot be started again."""
     before = all(target.is_up() for target in targets.values())
     at_s = clock()
-    for target in targets.values():
-        STRIKE[fault.kind](target)
+    done = {name: STRIKE[fault.kind](target) for name, target in targets.items()}
     eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
-    after = {name: target.is_up() for name, target in targets.items()}
+    after = {name: target.is_up() or done[name] is False for name, target in targets.items()}
     sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
     with ThreadPoolExecutor() as together:  # brokers that are all down come up only together
         list(together.map(HEAL[fault.kind], targets.values()))
@@ -132,16 +131,20 @@ def crash(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Struck:
-    """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch."""
+    """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch.
+
+    Where the point does not come it is let alone, and nothing is proved.
+    """
     misses = 0
     while True:
         before = pipeline.is_up()
         hit = strike_at(fault.point, query, pipeline.kill, patience_s, clock, sleep)
         after = pipeline.is_up()
-        sleep(fault.for_s)  # the fault's own length
-        pipeline.start()
+        if hit.struck:
+            sleep(fault.for_s)  # the fault's own length
+            pipeline.start()
         healed = eventually(pipeline.is_up, patience_s, clock, sleep)
-        if hit.hit or misses == MISSES_MAX or not healed:
+        if hit.hit or not hit.struck or misses == MISSES_MAX or not healed:
             break
         misses += 1
     proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
@@ -166,11 +169,12 @@ def spoil(
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
 
-STRIKE: Mapping[str, Callable[[Target], None]] = {
+STRIKE: Mapping[str, Callable[[Target], bool | None]] = {
     "stop": lambda target: target.stop(),
     "kill": lambda target: target.kill(),
     "pause": lambda target: target.pause(),
 }
+"""False where it was not done as it is called: a process that had to be killed has not been stopped."""
 HEAL: Mapping[str, Callable[[Target], None]] = {
     "stop": lambda target: target.start(),
     "kill": lambda target: target.start(),

@@ -34,7 +34,7 @@ is not committed. `after sink`: its rows are in the sink, and it is not committe
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Where one query shows how far it is: its checkpoint, and the number of records or files in its sink."""
+    """Where one query shows how far it is: its checkpoint, and the number of records or rows in its sink."""
 
     checkpoint: Path
     sink: Callable[[], int]
@@ -65,12 +65,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where and when a death came: the batch, what stood there before and after, and whether that is the point."""
+    """Where and when a death came, if it was `struck` at all: the batch, what stood there before and after, and whether
+    that is the point."""
 
     point: str
     batch: int
     before: Place
     after: Place
+    struck: bool
     hit: bool
     at_s: float
 
@@ -83,7 +85,7 @@ def strike(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Hit:
-    """Wait for the point in a batch that is still to begin, kill, and look where it was; no hit where the time is over."""
+    """Wait for the point in a batch that is still to begin, kill, and look where it was; not struck where the time is over."""
     before: Place | None = None
     batch = query.begun() + 1
     end = clock() + deadline_s
@@ -94,13 +96,13 @@ def strike(
             at_s = clock()
             kill()
             after = query.place()
-            return Hit(point, batch, before, after, _was_at(point, batch, before, after), at_s)
+            return Hit(point, batch, before, after, True, _was_at(point, batch, before, after), at_s)
         elif query.committed() >= batch:
             # It wrote nothing, or was too quick: the next one.
             before, batch = None, batch + 1
         sleep(LOOK_EVERY_S)
     now = query.place()
-    return Hit(point, batch, before or now, now, False, clock())
+    return Hit(point, batch, before or now, now, False, False, clock())
 
 
 def _between(query: Query, batch: int) -> tuple[Place | None, int]:

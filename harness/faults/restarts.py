@@ -14,12 +14,16 @@ from typing import Protocol
 from harness.faults.target import Struck, eventually
 from harness.scenario import Fault
 
+BAD_USAGE = 2
+SIGNALS_FROM = 128
+"""Exit codes that are no refusal: a flag that is not there says nothing of the checkpoint, and a signal comes from elsewhere."""
+
 
 class Restartable(Protocol):
     """What a fault needs of a pipeline that it starts again otherwise."""
 
-    def stop(self) -> None:
-        """End it in an orderly way."""
+    def stop(self) -> bool:
+        """End it in an orderly way; false where it had to be killed."""
 
     def kill(self) -> None:
         """End it at once."""
@@ -30,8 +34,8 @@ class Restartable(Protocol):
     def is_up(self) -> bool:
         """Whether its queries have started."""
 
-    def expect_end(self) -> None:
-        """It may end by itself, until it is started again."""
+    def expect_end(self, expected: bool = True) -> None:
+        """It may end by itself, until it is started again; or it may not any more."""
 
     def ended(self) -> int | None:
         """The exit code of a process that has ended, or None."""
@@ -128,15 +132,17 @@ def _refusal(
     sleep: Callable[[float], None],
     what: str = "",
 ) -> Struck:
-    """Wait until a pipeline that was started has ended by itself, mend what it minded, and start it again.
+    """Wait until a pipeline that was started has ended of its own accord, mend what it minded, and start it again.
 
     One that accepts what it must refuse is left to go on, and the oracle says what came of it.
     """
     pipeline.expect_end()
     eventually(lambda: pipeline.ended() is not None, patience_s, clock, sleep)
     code, said = pipeline.ended(), pipeline.last_line()
-    refused = code not in (None, 0)
-    if refused:
+    refused = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
+    if code is None:
+        pipeline.expect_end(False)
+    else:
         mend()
         pipeline.start()
     healed = eventually(pipeline.is_up, patience_s, clock, sleep)

@@ -54,6 +54,8 @@ def expire(
     refused = {"code": code, "said": pipeline.last_line()} if (code := pipeline.ended()) is not None else None
     if refused:
         pipeline.start(fault.flags)
+    else:
+        pipeline.expect_end(False)
     healed = eventually(pipeline.is_up, patience_s, clock, sleep)
     proof = {
         "up_before": before,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StackError
 from harness.faults import Struck
+from harness.faults.target import Cancelled
 from harness.history import Recorder
 from harness.scenario import FAULTS_OF_RESTARTS, Fault
 
@@ -64,6 +66,12 @@ class Schedule:
         """Strike none of those that are still to come."""
         self._left.clear()
 
+    def join(self, wait_s: float) -> None:
+        """Wait until the one that is striking has been broken off."""
+        self.close()
+        if self._thread is not None:
+            self._thread.join(wait_s)
+
     def _is_due(self, fault: Fault) -> bool:
         if self._counts.acknowledged() < fault.at or self._counts.read() < self._read_when_healed + fault.after:
             return False
@@ -82,8 +90,14 @@ class Schedule:
     def _one(self, fault: Fault, acknowledged: int, read: int) -> None:
         try:
             struck = self._strike(fault)
+        except Cancelled:
+            return
         except HarnessError as error:
             self._errors.append(error)
+            return
+        except Exception as error:
+            traceback.print_exception(error)
+            self._errors.append(StackError(f"the fault {named(fault)} broke off, {type(error).__name__}: {error}"))
             return
         self._read_when_healed = self._counts.read()
         self._history.write(

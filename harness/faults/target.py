@@ -12,11 +12,15 @@ LOOK_EVERY_S = 0.05
 TAKES_S = 30.0
 
 
+class Cancelled(Exception):
+    """The run is over before a fault is."""
+
+
 class Target(Protocol):
     """What a fault needs of a process: to be hurt, to come back, and to say whether it works."""
 
-    def stop(self) -> None:
-        """End it in an orderly way."""
+    def stop(self) -> bool:
+        """End it in an orderly way; false where it had to be killed."""
 
     def kill(self) -> None:
         """End it at once."""

@@ -38,8 +38,8 @@ class Broker(Protocol):
     def start(self, wait_s: float = 60.0) -> None:
         """Start it with the port and the data that it had, and wait until it answers; 0 does not wait."""
 
-    def stop(self) -> None:
-        """Shut it down in an orderly way."""
+    def stop(self) -> bool:
+        """Shut it down in an orderly way; false where it had to be killed."""
 
     def kill(self) -> None:
         """End it at once, as a power cut would end the process."""

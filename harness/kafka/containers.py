@@ -34,8 +34,11 @@ STAND_IN = "streaming-harness/kafka:4.3.1"
 NODES_MAX = 5
 START_S = 60.0
 LOG_LINES = 500
+KILLED = 137
+"""Exit code of a container that SIGKILL ended."""
 INSIDE, BETWEEN, CONTROLLER = 9092, 9094, 9093
 LABEL = "streaming-harness.owner"
+AMONG = LABEL + ".among"
 
 
 class ContainerBroker:
@@ -78,15 +81,18 @@ class ContainerBroker:
             said = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
             raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {said}")
 
-    def stop(self) -> None:
-        """Shut it down in an orderly way."""
-        self._container.get_wrapped_container().stop(timeout=20)
+    def stop(self) -> bool:
+        """Shut it down in an orderly way; false where it had to be killed."""
+        with _one_line(f"broker {self.id} cannot be stopped"):
+            self._container.get_wrapped_container().stop(timeout=round(common.STOP_S))
+            return bool(self._state()["ExitCode"] != KILLED)
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self._state()["Running"]:
-            self._container.get_wrapped_container().kill()
-            self._container.get_wrapped_container().wait()
+        with _one_line(f"broker {self.id} cannot be killed"):
+            if self._state()["Running"]:
+                self._container.get_wrapped_container().kill()
+                self._container.get_wrapped_container().wait()
 
     def pause(self) -> None:
         """Freeze it; StackError where it does not run."""
@@ -105,19 +111,21 @@ class ContainerBroker:
 
     def log(self) -> str:
         """The end of its log."""
-        tail: bytes = self._container.get_wrapped_container().logs(tail=LOG_LINES)
-        return tail.decode(errors="replace")
+        with _one_line(f"broker {self.id} has no log"):
+            tail: bytes = self._container.get_wrapped_container().logs(tail=LOG_LINES)
+            return tail.decode(errors="replace")
 
     def remove(self) -> None:
         """End it and remove it with its data."""
-        with contextlib.suppress(DockerException):
+        with contextlib.suppress(DockerException, RequestException):
             self._container.stop()
 
     def _state(self) -> Mapping[str, Any]:
-        container = self._container.get_wrapped_container()
-        container.reload()
-        state: Mapping[str, Any] = container.attrs["State"]
-        return state
+        with _one_line(f"broker {self.id} cannot be looked at"):
+            container = self._container.get_wrapped_container()
+            container.reload()
+            state: Mapping[str, Any] = container.attrs["State"]
+            return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +162,7 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
     with _one_line("what a dead run left in Docker cannot be removed"):
         sweep()
     testcontainers_config.ryuk_disabled = True
-    owner = Owner.me()
-    network = Network(docker_network_kw={"labels": {LABEL: owner.mark}})
+    network = Network(docker_network_kw={"labels": _labels()})
     with _one_line("no network for the brokers"):
         network.create()
     brokers: dict[int, ContainerBroker] = {}
@@ -164,9 +171,9 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
         ports = common.free_ports(nodes)
         for id, port in enumerate(ports, start=1):
             container = _container(image, id, port, nodes, cluster_id, network)
+            brokers[id] = ContainerBroker(id, port, container)
             with _one_line(f"broker {id} cannot be started"):
                 container.start()
-            brokers[id] = ContainerBroker(id, port, container)
         for broker in brokers.values():
             broker.await_up(START_S)
         if not await_true(
@@ -255,7 +262,7 @@ def _container(image: str, id: int, port: int, nodes: int, cluster_id: str, netw
     java = {"CLUSTER_ID": cluster_id, "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
     for name, value in (environment | java).items():
         container.with_env(name, value)
-    return container.with_kwargs(labels={LABEL: Owner.me().mark}, hostname=f"broker-{id}")
+    return container.with_kwargs(labels=_labels(), hostname=f"broker-{id}")
 
 
 def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
@@ -302,8 +309,20 @@ def _is_there(client: docker.DockerClient, name: str) -> bool:
 
 
 def _is_left(labels: Mapping[str, str]) -> bool:
+    """Whether its owner is dead; of one that lives among other processes than ours that cannot be said."""
     owner = Owner.parse(labels.get(LABEL, ""))
-    return owner is not None and not owner.is_alive()
+    return owner is not None and labels.get(AMONG) == _among() and not owner.is_alive()
+
+
+def _labels() -> dict[str, str]:
+    return {LABEL: Owner.me().mark, AMONG: _among()}
+
+
+def _among() -> str:
+    """The processes of which an owner is one: harnesses in containers of their own can share a Docker daemon."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
 
 
 @contextlib.contextmanager

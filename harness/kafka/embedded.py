@@ -126,10 +126,9 @@ class EmbeddedBroker:
             code = self._process.returncode if self._process else None
             raise StackError(f"broker {self.id} ended with {code} while it started: {self._last_words()}")
 
-    def stop(self) -> None:
-        """Shut it down in an orderly way."""
-        if self._process:
-            processes.stop(self._process, grace_s=20)
+    def stop(self) -> bool:
+        """Shut it down in an orderly way; false where it had to be killed."""
+        return not self._process or processes.stop(self._process, common.STOP_S)
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -186,7 +186,7 @@ def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
         pytest.skip(why)
     client = docker.from_env()
     dead = client.containers.run(
-        module.found_image(), ["600"], entrypoint="sleep", detach=True, labels={module.LABEL: "1:1"}
+        module.found_image(), ["600"], entrypoint="sleep", detach=True, labels={**module._labels(), module.LABEL: "1:1"}
     )
     together = threading.Barrier(4)
 

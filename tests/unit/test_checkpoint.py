@@ -45,7 +45,7 @@ def damaged(path: Path, content: str | None) -> None:
     "change",
     [
         pytest.param({}, id="as it is after a kill"),
-        pytest.param({"commits/6": COMMIT}, id="as it is after a stop"),
+        pytest.param({"commits/6": COMMIT, "../../output/revenue/_spark_metadata/6": "v1"}, id="as it is after a stop"),
         pytest.param({"offsets/3": None, "commits/2": None}, id="killed while old batches were forgotten"),
         pytest.param({"../../output/revenue/_spark_metadata/6": "v1"}, id="killed after the sink"),
     ],
@@ -74,6 +74,16 @@ def test_a_right_checkpoint_is_continued(given, change):
             {"../../output/revenue/_spark_metadata/7": "v1"},
             r"older than its results: it is at batch 6, .*/revenue holds batch 7",
             id="older than its sink",
+        ),
+        pytest.param(
+            {"../../output/revenue/_spark_metadata/5": None},
+            r"newer than its results: batch 5 is committed, .*/revenue ends at batch 4",
+            id="results of an older moment",
+        ),
+        pytest.param(
+            {f"../../output/revenue/_spark_metadata/{name}": None for name in ("5", "4.compact")},
+            r"newer than its results: batch 5 is committed, .*/revenue holds none",
+            id="no results",
         ),
     ],
 )

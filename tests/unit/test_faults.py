@@ -9,6 +9,7 @@ import pytest
 
 from harness import faults
 from harness.errors import StackError
+from harness.faults.crash import Query
 from harness.scenario import Fault
 
 
@@ -51,6 +52,37 @@ def test_a_fault_strikes_and_heals(kind, did):
     result = struck(process, kind)
 
     assert (did, True, 2.0) == (process.did, result.proved, result.healed_s)
+
+
+def test_what_had_to_be_killed_has_not_been_stopped():
+    """It is down, but not in the way that the fault is called by."""
+
+    class Hangs(Process):
+        def stop(self) -> bool:
+            """Killed after all."""
+            self.up = False
+            return False
+
+    assert not struck(Hangs(), "stop").proved
+
+
+@pytest.mark.parametrize(("comes", "starts"), [(True, 1), (False, 0)])
+def test_a_pipeline_is_let_alone_where_its_crash_point_does_not_come(tmp_path, comes, starts):
+    """A second one would share its checkpoint."""
+    process, now = Process(), [0.0]
+    (tmp_path / "offsets").mkdir()
+
+    def sleep(seconds: float) -> None:
+        now[0] += max(seconds, 0.01)
+        if comes and now[0] > 1:
+            (tmp_path / "offsets" / "0").touch()
+
+    query = Query(tmp_path, lambda: 0)
+    fault = Fault(kind="crash", point="after offsets", at=1)
+    done = faults.crash(fault, process, query, 5, lambda: now[0], sleep)
+
+    assert (comes, starts) == (done.proved, process.did.count("start"))
+    assert process.up
 
 
 def test_what_comes_up_only_together_is_started_together():
@@ -194,9 +226,9 @@ class Pipeline(Process):
         self.up = self.careless or bool(extra)
         self.code = None if self.up else 1
 
-    def expect_end(self) -> None:
+    def expect_end(self, expected: bool = True) -> None:
         """Noted."""
-        self.did.append("expect end")
+        self.did.append("expect end" if expected else "expect none")
 
     def ended(self) -> int | None:
         """Its exit code."""
@@ -256,7 +288,7 @@ def test_a_pipeline_that_goes_on_without_the_records_has_not_refused():
     pipeline = Pipeline(careless=True)
     result = expired(pipeline, Log())
 
-    assert ["stop", "start", "expect end"] == pipeline.did
+    assert ["stop", "start", "expect end", "expect none"] == pipeline.did
     assert result.proof["refused"] is None
     assert result.proved
 

@@ -79,3 +79,14 @@ def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     figures = {"generator_delay_ms": {"p99": 1.0}, "due_sent_share": 1.0}
     doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}, []))
     assert any(found is Verdict.UNKNOWN and "producer's retry" in why for found, why in doubts)
+
+
+def test_what_one_query_has_read_and_nobody_acknowledged_is_not_made_up_for_by_what_none_reads(gathered):
+    """A pipeline without revenue and conversions reads no transactions."""
+    whole = gathered("late")
+    row = int(np.flatnonzero((whole.sent["malformed"] == 0) & (whole.sent["topic"] == "clickstream"))[100])
+    mine = {query: whole.batches[query] for query in ("page_views", "sessions")}
+    sent = {name: np.delete(column, row) for name, column in whole.sent.items()}
+
+    assert 0 == proofs.unclaimed(replace(whole, batches=mine))
+    assert 1 == proofs.unclaimed(replace(whole, batches=mine, sent=sent))

@@ -70,3 +70,12 @@ def test_an_unknown_scenario_offers_the_nearest(tmp_path):
     (tmp_path / "bad.toml").write_text("= 3")
     with pytest.raises(ScenarioError, match="not TOML"):
         scenario.load(str(tmp_path / "bad.toml"))
+
+
+def test_a_fault_of_a_query_needs_that_query():
+    """A change of settings has none."""
+    table = {"name": "x", "pipeline": {"queries": ["sessions"]}}
+    with pytest.raises(ScenarioError, match=r"x.toml: fault\[0\].query = 'page_views': the pipeline has sessions"):
+        scenario.parse(table | {"fault": [{"kind": "crash", "at": 1}]}, "x.toml")
+
+    assert scenario.parse(table | {"fault": [{"kind": "change", "at": 1}]}, "x.toml").fault

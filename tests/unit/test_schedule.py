@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from threading import Event
 from types import SimpleNamespace
 
 import pytest
 
 from harness import history
+from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.schedule import Counts, Schedule
+from harness.faults.target import Cancelled
 from harness.scenario import Fault
 
 
@@ -94,3 +97,44 @@ def test_it_is_settled_when_all_is_read_and_some_more(recorder):
     assert [False, False, True] == [
         stream.at(7000, 7000, read) and stream.schedule.is_settled(10) for read in (0, 7009, 7010)
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        pytest.param(StackError("no broker"), "no broker", id="of ours"),
+        pytest.param(
+            KeyError("page_views"), "the fault kill pipeline broke off, KeyError: 'page_views'", id="of anyone's"
+        ),
+    ],
+)
+def test_a_fault_that_breaks_off_ends_the_run(recorder, error, said):
+    """It is not over: what it has hurt is still down."""
+
+    def strike(fault: Fault) -> Struck:
+        raise error
+
+    schedule = Schedule([Fault(at=1)], Counts(lambda: 1, lambda: 1, lambda: 1), strike, recorder)
+    schedule.look()
+    assert schedule._thread is not None
+    schedule._thread.join(10)
+    with pytest.raises(StackError, match=re.escape(said)):
+        schedule.is_over()
+
+
+def test_a_fault_that_is_broken_off_says_nothing(recorder):
+    """The run is over, for a reason of its own."""
+    begun, over = Event(), Event()
+
+    def strike(fault: Fault) -> Struck:
+        begun.set()
+        assert over.wait(10)
+        raise Cancelled
+
+    schedule = Schedule([Fault(at=1), Fault(at=2)], Counts(lambda: 1, lambda: 1, lambda: 1), strike, recorder)
+    schedule.look()
+    assert begun.wait(10)
+    over.set()
+    schedule.join(10)
+
+    assert schedule.is_over()

@@ -174,3 +174,20 @@ def test_what_a_compact_log_has_taken_up_is_dated_by_its_file(tmp_path):
         os.utime(log / name, (at_s, at_s))
 
     assert {"a.parquet": 2.0, "i.parquet": 180.0, "j.parquet": 200.0} == dict(sinks._named_files(tmp_path))
+
+
+def test_rows_of_a_growing_sink_are_those_that_its_log_names(tmp_path):
+    """A batch without rows adds a log and a file, and no row; what a compact log takes up is not counted again."""
+    log = tmp_path / "_spark_metadata"
+    log.mkdir()
+    growing = sinks.Growing(tmp_path)
+    seen = [growing.rows()]
+    named = []
+    for number, rows in enumerate(([1, 2], [], [3])):
+        pq.write_table(pa.table({"n": pa.array(rows, pa.int64())}), tmp_path / f"{number}.parquet")
+        named.append(json.dumps({"path": f"file:///x/{number}.parquet", "action": "add"}))
+        name, lines = ("2.compact", named) if number == 2 else (str(number), named[-1:])
+        (log / name).write_text("\n".join(["v1", *lines]) + "\n")
+        seen.append(growing.rows())
+
+    assert [0, 2, 2, 3] == seen

@@ -41,8 +41,9 @@ class Pipeline:
         """Whether it works."""
         return self.up
 
-    def expect_end(self) -> None:
-        """It may end by itself."""
+    def expect_end(self, expected: bool = True) -> None:
+        """It may end by itself, or it may not."""
+        self.expected = expected
 
     def ended(self) -> int | None:
         """Its exit code."""
@@ -78,6 +79,40 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
     if refused and refuses:
         assert [("start", ("--other",)), ("start", ())] == pipeline.did
         assert (1, "pipeline: no") == (done.proof["code"], done.proof["said"])
+
+
+@pytest.mark.parametrize(
+    ("code", "proved"),
+    [
+        pytest.param(1, True, id="it says why"),
+        pytest.param(2, False, id="of a flag that is not there"),
+        pytest.param(-9, False, id="killed by others"),
+        pytest.param(137, False, id="killed by others, as a shell tells"),
+    ],
+)
+def test_not_every_end_is_a_refusal(code, proved):
+    """It is undone all the same."""
+
+    class Ends(Pipeline):
+        def start(self, flags: Sequence[str] = ()) -> None:
+            super().start(flags)
+            self.code = code if flags else None
+
+    pipeline = Ends(refuses=True)
+    done = faults.restart(
+        Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, 5, *time_that_passes()
+    )
+
+    assert proved is done.proved
+    assert pipeline.up
+
+
+def test_one_that_accepts_what_it_must_refuse_is_watched_again():
+    """When it ends later, nobody expects that."""
+    pipeline = Pipeline(refuses=False)
+    faults.restart(Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, 5, *time_that_passes())
+
+    assert pipeline.expected is False
 
 
 @pytest.fixture

@@ -82,3 +82,27 @@ def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
     assert 1 == len(list(folder.iterdir()))
     assert str(folder) == spark
     assert java.endswith(f"-Djava.io.tmpdir={folder}")
+
+
+def test_two_never_share_a_checkpoint(tmp_path):
+    """The one that runs must end before another is started."""
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", "input()"], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        try:
+            with pytest.raises(StackError, match="the pipeline runs already"):
+                system.start()
+        finally:
+            system.kill()
+
+
+def test_the_last_line_is_what_it_says_and_no_frame_of_a_stack(tmp_path):
+    """Java writes those below."""
+    says = "print('pipeline: checkpoint damaged\\njava.lang.Error\\n\\tat java.base/java.lang.Thread.run(Thread.java:840)\\n')"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", says], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        ended(system)
+        system.kill()
+
+    assert "java.lang.Error" == system.last_line()
