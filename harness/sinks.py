@@ -169,7 +169,10 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
 
 
 class Growing:
-    """How many rows a Parquet sink's log names while it grows; each log and each file is read once."""
+    """How many rows a Parquet sink's log names while it grows, or its directory holds where it has none.
+
+    Each log and each file is read once.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -178,17 +181,26 @@ class Growing:
 
     def rows(self) -> int:
         """Up to now, those of files that have been deleted since included."""
-        for path in (self._directory / "_spark_metadata").glob("[0-9]*"):
-            if path.name not in self._logs:
-                self._take(path)
+        log = self._directory / "_spark_metadata"
+        if log.is_dir():
+            for path in log.glob("[0-9]*"):
+                if path.name not in self._logs:
+                    self._take_log(path)
+        else:
+            for path in self._directory.glob("*.parquet"):
+                self._take(path.name)
         return sum(self._files.values())
 
-    def _take(self, log: Path) -> None:
+    def _take_log(self, log: Path) -> None:
         for line in log.read_text(encoding="utf-8").splitlines()[1:]:
             entry = json.loads(line)
-            if entry["action"] == "add" and (name := _below(self._directory, entry["path"])) not in self._files:
-                self._files[name] = pq.read_metadata(self._directory / name).num_rows
+            if entry["action"] == "add":
+                self._take(_below(self._directory, entry["path"]))
         self._logs.add(log.name)
+
+    def _take(self, name: str) -> None:
+        if name not in self._files:
+            self._files[name] = pq.read_metadata(self._directory / name).num_rows
 
 
 def _below(directory: Path, uri: str) -> str:

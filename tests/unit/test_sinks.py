@@ -191,3 +191,12 @@ def test_rows_of_a_growing_sink_are_those_that_its_log_names(tmp_path):
         seen.append(growing.rows())
 
     assert [0, 2, 2, 3] == seen
+
+
+def test_a_directory_without_a_log_grows_by_its_files(tmp_path):
+    """As that of a pipeline that appends to it."""
+    growing = sinks.Growing(tmp_path)
+    assert 0 == growing.rows()
+    pq.write_table(pa.table({"n": [1, 2]}), tmp_path / "a.parquet")
+
+    assert 2 == growing.rows() == growing.rows()
