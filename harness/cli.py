@@ -21,7 +21,7 @@ from rich.text import Text
 
 from harness import doctor as machine
 from harness import drill, jars, scenario, selfcheck, shrink, trial, verdict
-from harness.errors import HarnessError, ScenarioError
+from harness.errors import HarnessError, RunError, ScenarioError
 from harness.model import Result, Verdict
 from harness.scenario import Scenario
 from harness.status import Status
@@ -61,7 +61,12 @@ def run(
     }
     overrides = [f"{field}={json.dumps(value)}" for field, value in flags.items() if value is not None]
     chosen = scenario.load(name, overrides + (sets or []))
-    done = trial.run(chosen, reports, sys.argv[1:], Status(people))
+    try:
+        done = trial.run(chosen, reports, Status(people), sys.argv[1:])
+    except HarnessError as error:
+        if as_json and not isinstance(error, ScenarioError):
+            print(json.dumps(verdict.as_json(verdict.unknown(str(error)))))
+        raise
     raise typer.Exit(_tell(done, as_json).exit_code)
 
 
@@ -70,14 +75,23 @@ def check(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run directories")], as_json: JsonOption = False
 ) -> None:
     """Judge runs again, from their directories alone."""
-    raise typer.Exit(Verdict.worst(_tell(trial.judge(directory), as_json) for directory in runs).exit_code)
+    raise typer.Exit(Verdict.worst([_checked(directory, as_json) for directory in runs]).exit_code)
+
+
+def _checked(directory: Path, as_json: bool) -> Verdict:
+    """One of several: what cannot be read is unknown, and the others are judged all the same."""
+    try:
+        return _tell(trial.judge(directory), as_json)
+    except RunError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return Verdict.UNKNOWN
 
 
 @app.command()
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     row: Annotated[str | None, typer.Option(metavar="KEY", help="identity columns of a row, joined by |")] = None,
-    most: Annotated[int, typer.Option(help="how many anomalies")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="how many anomalies")] = 10,
 ) -> None:
     """Everything known about a row, or about the first anomalies."""
     for line in trial.explain(run, row, most):
@@ -96,10 +110,15 @@ def shrink_(
 def _shrink(failed: Trial, reports: Path) -> Path:
     """The file of the smallest scenario that fails as a run did; an attempt that breaks off does not fail in that way."""
 
+    begun: list[Scenario] = []
+
     def attempt(one: Scenario) -> Result:
+        begun.append(one)
         try:
-            return trial.run(one, reports / "shrink", ["run", one.name], Status(people)).result
+            return trial.run(one, reports / "shrink", Status(people)).result
         except HarnessError as error:
+            if len(begun) == 1:  # not because something was left out
+                raise
             return verdict.unknown(str(error))
 
     smallest = shrink.shrink(
@@ -121,8 +140,12 @@ def selfcheck_(
     for kind, one in tally.items():
         table.add_row(kind, str(one.planted), str(one.found), str(one.missed), str(one.accused))
     Console().print(table)
-    right = all(one.planted == one.found and not one.accused for one in tally.values())
-    raise typer.Exit(0 if right else 1)
+    if any(one.missed or one.accused for one in tally.values()):
+        raise typer.Exit(Verdict.FAIL.exit_code)
+    nowhere = [kind for kind, one in tally.items() if not one.planted]
+    if nowhere:
+        people.print(f"this run has no place for {', '.join(nowhere)}: not proved")
+    raise typer.Exit((Verdict.UNKNOWN if nowhere else Verdict.PASS).exit_code)
 
 
 drills = typer.Typer(no_args_is_help=True, help="Many faults at many places, on one page.")
@@ -142,6 +165,8 @@ def crash_points(
 ) -> None:
     """The driver dies at every point of a micro-batch, of every query, in every state."""
     plans = drill.crash_points(_names(points), _names(queries), _names(states))
+    if not plans:
+        raise ScenarioError("no such crash point: dead_letter keeps no state to die in")
     raise typer.Exit(_drill(drill.CRASH_POINTS, plans, _seeded(seed, reports), seed, reports).exit_code)
 
 
@@ -192,7 +217,7 @@ def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
 
 
 def _attempt(one: Scenario, reports: Path) -> Trial:
-    done = trial.run(one, reports, sys.argv[1:], Status(people))
+    done = trial.run(one, reports, Status(people))
     _tell(done, as_json=False)
     return done
 

@@ -168,14 +168,15 @@ def possible() -> list[str]:
 
 def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monotonic) -> Iterator[Plan]:
     """Runs with faults drawn from a seed, until the time is used up; the last one is carried to its end."""
-    rng, end_s = Random(seed), clock() + minutes * 60
+    rng, end_s, number = Random(seed), clock() + minutes * 60, 0
     while clock() < end_s:
+        number += 1
         names = [rng.choice(sorted(possible())) for _ in range(AT_RANDOM)]
         crash = Fault(
             kind="crash", point=rng.choice(POINTS), query=rng.choice([name for name in QUERIES if name != STATELESS])
         )
-        faults = {f"{at + 1}. {name}": FAULTS[name] for at, name in enumerate(names)}
-        faults |= {f"{AT_RANDOM + 1}. crash {crash.point} of {crash.query}": crash}
+        faults = {f"{number}.{at + 1} {name}": FAULTS[name] for at, name in enumerate(names)}
+        faults |= {f"{number}.{AT_RANDOM + 1} crash {crash.point} of {crash.query}": crash}
         state = rng.choice(("loaded", "late", "catching-up"))
         plan = _plan("random", state, faults, nodes=3)
         load = replace(plan.scenario.load, seed=rng.randrange(2**32))
@@ -187,6 +188,8 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
     for plan in plans:
         try:
             trial = run(plan.scenario)
+        except ScenarioError:
+            raise
         except HarnessError as error:
             yield from (Cell(name, plan.state, Verdict.UNKNOWN, str(error), "", {}) for name in plan.cells if name)
             continue

@@ -83,7 +83,9 @@ class ScenarioItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The story alone, without a trace."""
-        if isinstance(excinfo.value, ScenarioFailed):
+        from harness.errors import HarnessError
+
+        if isinstance(excinfo.value, ScenarioFailed | HarnessError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
@@ -151,7 +153,7 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     done = trial.run(
         chosen,
         reports,
-        ["run", name, *chain.from_iterable(("--set", one) for one in sets)],
         Status(Console(stderr=True)),
+        ["run", name, *chain.from_iterable(("--set", one) for one in sets)],
     )
     return trial.story(done), done.result

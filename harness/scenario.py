@@ -295,6 +295,11 @@ class Scenario:
         return any(fault.kind in (*FAULTS_OF_DISKS, "memory") for fault in self.fault)
 
     @property
+    def counts_all(self) -> bool:
+        """Whether each record that was read must be counted, dropped or rejected by a query that the pipeline has."""
+        return {"page_views", "revenue", "dead_letter"} <= self.queries.keys() and not self.black_box
+
+    @property
     def black_box(self) -> bool:
         """Whether there is no checkpoint to judge by."""
         return not self.pipeline.checkpoint
@@ -336,7 +341,14 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
     """A scenario from a TOML table; `source` names it in errors."""
     scenario = typing.cast(Scenario, _build(Scenario, table, source, ""))
+    for at, output in enumerate(scenario.pipeline.output):
+        if not output.query:
+            raise ScenarioError(f"{source}: pipeline.output[{at}].query is missing: whose result is found there")
     for at, fault in enumerate(scenario.fault):
+        if not fault.at:
+            raise ScenarioError(
+                f"{source}: fault[{at}].at is missing: how many events are acknowledged before it strikes"
+            )
         allowed = STRIKES.get(fault.kind, BROKERS)
         if fault.on not in allowed:
             raise ScenarioError(

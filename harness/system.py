@@ -128,7 +128,12 @@ class System:
         self.started.clear()
         self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
         args = [*self._args, *flags]
-        self._process = processes.spawn(args, log=self._log, env=self._environment, stdout=subprocess.PIPE)
+        try:
+            self._process = processes.spawn(args, log=self._log, env=self._environment, stdout=subprocess.PIPE)
+        except OSError as error:
+            raise StackError(
+                f"the pipeline cannot be started: {args[0]}: {error.strerror}; see pipeline.command"
+            ) from error
         self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
         self._reader.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import shlex
 import traceback
@@ -15,7 +17,7 @@ from harness import evidence, findings, history, runner, verdict
 from harness import explain as explaining
 from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
 from harness.history import Run
-from harness.model import Anomaly, Result
+from harness.model import Anomaly, Result, Target
 from harness.report import page as pages
 from harness.report import write as write_page
 from harness.scenario import Scenario
@@ -33,14 +35,15 @@ class Trial:
     result: Result
 
 
-def run(scenario: Scenario, reports: Path, command: Sequence[str], status: Status) -> Trial:
-    """Run, judge, report; a pipeline that died is judged too.
+def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Trial:
+    """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
 
     Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
     directory = _directory(reports, scenario)
     try:
-        runner.run(scenario, directory, status, list(command))
+        again = list(command) or ["run", str(directory / "scenario.toml")]
+        runner.run(scenario, directory, status, again)
     except PipelineDied:
         pass  # what that means is for the verdict to say
     except (KeyboardInterrupt, HarnessError) as error:
@@ -49,8 +52,10 @@ def run(scenario: Scenario, reports: Path, command: Sequence[str], status: Statu
             _write_result(directory, verdict.unknown(why))
             status.note(f"UNKNOWN  what happened so far is in {directory}")
         raise
-    _link_latest(directory)
-    return judge(directory)
+    done = judge(directory)
+    with contextlib.suppress(OSError):  # where `latest` is a folder, as in a copy
+        _link_latest(directory)
+    return done
 
 
 def judge(directory: Path) -> Trial:
@@ -74,7 +79,7 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
     for target in result.targets:
-        value = "not measured" if target.value is None else f"{target.value:,.4g}"
+        value = "not measured" if target.value is None else _shown(target)
         sign = ">" if target.at_least else "<"
         room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
         lines.append(
@@ -86,6 +91,13 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
         lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
     again = shlex.join(["harness", *done.run.manifest["command"]])
     return [*lines, f"  {done.run.directory / 'report.html'}", f"  again: {again}"]
+
+
+def _shown(target: Target) -> str:
+    """Four digits; of a share of rows six, cut off: one that is wrong in a million is not none."""
+    if target.name == "success" and target.value is not None:
+        return f"{math.floor(target.value * 1e6) / 1e6:.6g}"
+    return f"{target.value:,.4g}"
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:
@@ -103,8 +115,11 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
     """Everything known about a row, by its identity joined by |, or about the first anomalies."""
     read = history.read(directory)
     if row is None:
-        found = verdict.judge(read).anomalies[:most]
-        yield from (line for anomaly in found for line in described(anomaly)) if found else ("no anomaly",)
+        result = verdict.judge(read)
+        found = result.anomalies[:most]
+        yield from (
+            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {result.why}",)
+        )
         return
     gathered = evidence.gather(read)
     answers = evidence.expected(gathered)

@@ -51,7 +51,7 @@ def of_run(run: Run, result: Result) -> Page:
         anomalies=_anomalies(result),
         charts=_charts(evidence) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
-        tables=(*_faults(result), *(_figures(result) if evidence else ()), _configuration(run), _versions(run)),
+        tables=(*_faults(result), *(_figures(run, result) if evidence else ()), _configuration(run), _versions(run)),
     )
 
 
@@ -122,9 +122,9 @@ def _anomalies(result: Result) -> Table | None:
     return Table("Anomalies", note, ("kind", "query", "row", "expected", "seen", "explanation", "events"), rows)
 
 
-def _figures(result: Result) -> tuple[Table, ...]:
-    figures, counts = result.figures, result.counts
-    return (_percentiles(figures), _counts(counts), _resources(figures))
+def _figures(run: Run, result: Result) -> tuple[Table, ...]:
+    figures = result.figures
+    return (_percentiles(figures), _counts(result.counts, run.scenario.counts_all), _resources(figures))
 
 
 def _percentiles(figures: Mapping[str, Any]) -> Table:
@@ -140,12 +140,13 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
     )
 
 
-def _counts(counts: Mapping[str, int]) -> Table:
+def _counts(counts: Mapping[str, int], counts_all: bool) -> Table:
     accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
     agree = counts["acknowledged"] == counts["read"] == accounted
-    note = "Acknowledged = read = counted + dropped late + deduplicated + dead letter: " + (
-        "they reconcile." if agree else "THEY DO NOT RECONCILE."
-    )
+    said = "they reconcile." if agree else "THEY DO NOT RECONCILE."
+    if not counts_all:
+        said = "not asked of this pipeline, which lacks a query or a checkpoint to tell by."
+    note = f"Acknowledged = read = counted + dropped late + deduplicated + dead letter: {said}"
     return Table(
         "Counts",
         note,
@@ -210,7 +211,8 @@ def _versions(run: Run) -> Table:
 def _charts(evidence: Evidence) -> tuple[Chart, ...]:
     if evidence.run.scenario.black_box:
         return (_cpu(evidence),)
-    return (_latency(evidence), _rates(evidence), _batch_time(evidence), _state(evidence), _cpu(evidence))
+    of_progress = (_batch_time(evidence), _state(evidence)) if evidence.run.of_kind("progress") else ()
+    return (_latency(evidence), _rates(evidence), *of_progress, _cpu(evidence))
 
 
 def _seconds(evidence: Evidence) -> Array:
@@ -330,6 +332,7 @@ def _cpu(evidence: Evidence) -> Chart:
         used = np.array([sample[f"{who}_cpu_s"] for sample in samples])
         # A process that has ended takes its seconds with it: that is no negative use.
         series.append(Series(who, _rounded(np.maximum(np.diff(used), 0) / np.maximum(np.diff(times), 0.01))))
-    mean = [value for value, at in zip(series[0].values, x, strict=True) if value is not None and at >= 0]
+    inside = _is_measured(evidence, np.array(x))
+    mean = [value for value, is_in in zip(series[0].values, inside, strict=True) if value is not None and is_in]
     words = f"The pipeline used {np.mean(mean or [0]):.2f} of {evidence.run.manifest['cores']} cores on average over the measured part."
     return Chart("cpu", "CPU by who used it", "cores", x, tuple(series), words)

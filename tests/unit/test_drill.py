@@ -38,6 +38,8 @@ def test_random_faults_are_the_same_for_the_same_seed():
     """And others for another, until the time is used up."""
     assert at_random(7) == at_random(7) != at_random(8)
     assert 3 == len(at_random(7))
+    cells = [name for plan in at_random(7) for name in plan.cells if name]
+    assert len(cells) == len(set(cells))
 
 
 def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up():

@@ -62,7 +62,7 @@ def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
     asked = {"--kafka": "embedded", "--seed": 3}
     repeated: list[str] = []
 
-    def run(chosen, reports, command, status):
+    def run(chosen, reports, status, command):
         repeated.extend(command)
         return SimpleNamespace(result=chosen)
 

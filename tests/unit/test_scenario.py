@@ -79,3 +79,16 @@ def test_a_fault_of_a_query_needs_that_query():
         scenario.parse(table | {"fault": [{"kind": "crash", "at": 1}]}, "x.toml")
 
     assert scenario.parse(table | {"fault": [{"kind": "change", "at": 1}]}, "x.toml").fault
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        pytest.param({"fault": [{"kind": "kill"}]}, r"fault\[0\].at is missing", id="where a fault strikes"),
+        pytest.param({"pipeline": {"output": [{"kafka": "t"}]}}, r"output\[0\].query is missing", id="whose result"),
+    ],
+)
+def test_what_has_no_default_is_asked_for(table, said):
+    """Before anything is started, and not when the run directory is read back."""
+    with pytest.raises(ScenarioError, match=said):
+        scenario.parse({"name": "x"} | table, "x.toml")

@@ -87,7 +87,9 @@ def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
 def test_two_never_share_a_checkpoint(tmp_path):
     """The one that runs must end before another is started."""
     with history.recording(tmp_path) as recorder:
-        system = System([sys.executable, "-c", "input()"], tmp_path / "pipeline.log", tmp_path, recorder)
+        system = System(
+            [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "pipeline.log", tmp_path, recorder
+        )
         system.start()
         try:
             with pytest.raises(StackError, match="the pipeline runs already"):
@@ -106,3 +108,11 @@ def test_the_last_line_is_what_it_says_and_no_frame_of_a_stack(tmp_path):
         system.kill()
 
     assert "java.lang.Error" == system.last_line()
+
+
+def test_a_command_that_is_not_there_is_one_line(tmp_path):
+    """It names the command, and the field that it comes from."""
+    with history.recording(tmp_path) as recorder:
+        system = System(["no-such-engine"], tmp_path / "pipeline.log", tmp_path, recorder)
+        with pytest.raises(StackError, match="no-such-engine: No such file or directory; see pipeline"):
+            system.start()

@@ -268,3 +268,9 @@ def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
     assert Verdict.UNKNOWN is result.verdict
     assert "a checker crashed, ZeroDivisionError" in result.why
     assert "ZeroDivisionError" in (run / "logs" / "judge.log").read_text()
+
+
+def test_a_share_of_all_rows_can_be_asked_for():
+    """None is more than all."""
+    assert Verdict.PASS is verdict._target("success", 1.0, 1, "share of rows", at_least=True).verdict
+    assert Verdict.FAIL is verdict._target("success", 0.999, 0.999, "share of rows", at_least=True).verdict
