@@ -474,3 +474,9 @@ def _doubts(
     ]
     if unmeasured:
         yield Verdict.UNKNOWN, f"not measured: {', '.join(unmeasured)}"
+    if "latency" in unmeasured and (never := [name for name, one in figures["emission_delay_ms"].items() if not one]):
+        yield (
+            Verdict.UNKNOWN,
+            f"no row of {', '.join(never)} could close in the measured part: make load.duration_s longer, or raise"
+            " workload.time_scale",
+        )

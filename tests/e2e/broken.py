@@ -135,7 +135,8 @@ def state_kept() -> None:
 
 
 def append_sink() -> None:
-    """Parquet files are appended by every attempt at a batch, instead of once a batch."""
+    """Parquet files are appended by every attempt at a batch, instead of once a batch, and no question asked."""
+    job.checkpoint.whole = lambda settings: None
     right_format, right_start = DataStreamWriter.format, DataStreamWriter.start
 
     def start(writer, *args, **rest):

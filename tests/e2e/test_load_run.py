@@ -16,8 +16,12 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 RARELY = 'pipeline.flags=["--trigger","3 seconds"]'
-SHORT = ["--eps", "1200", "--warm-up", "20", "--duration", "20", "--set", RARELY]
-"""Few batches, so that a machine half as fast as usual has room too: how fast the pipeline is, is not what these tests ask."""
+SHORT = [
+    *("--eps", "1200", "--warm-up", "20", "--duration", "20"),
+    *("--set", RARELY, "--set", "workload.time_scale=120"),
+]
+"""Few batches, so that a machine half as fast as usual has room too: how fast the pipeline is, is not what these tests ask.
+Sessions close every half an hour of event time, which comes to 15 s."""
 
 
 @pytest.mark.alone
