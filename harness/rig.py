@@ -22,7 +22,7 @@ from harness.sampling import Cpu
 from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
 from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
-from pipeline.schema import INPUT
+from pipeline.schema import INPUT, RESULT_BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -137,7 +137,8 @@ def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
     prefix = cluster.topic_prefix
     replication = min(3, len(cluster.brokers)) or 1
     inputs = {prefix + topic: {"message.timestamp.type": "CreateTime"} for topic in INPUT}
-    results = {prefix + query.topic: {"message.timestamp.type": "LogAppendTime"} for query in scenario.queries.values()}
+    of_results = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(RESULT_BYTES_MAX)}
+    results = {prefix + query.topic: of_results for query in scenario.queries.values()}
     topics.create(cluster.bootstrap, inputs, scenario.kafka.partitions, replication)
     topics.create(cluster.bootstrap, results, 1, replication)
 

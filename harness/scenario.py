@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from harness import workload
 from harness.errors import ScenarioError
 from harness.workload import Workload
 from pipeline.schema import QUERIES, Query, SinkKind
@@ -41,6 +42,7 @@ PROVABLE = (
 
 TARGETS = ("latency", "throughput", "state_size", "cpu", "success")
 """The five of measuring.md."""
+FIRST_START_MS, LAST_START_MS = 946_684_800_000, 32_503_680_000_000
 
 
 def _number(default: float, *, low: float, high: float, doc: str) -> Any:
@@ -341,6 +343,14 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
     """A scenario from a TOML table; `source` names it in errors."""
     scenario = typing.cast(Scenario, _build(Scenario, table, source, ""))
+    try:
+        start = workload.start_ms(scenario.workload)
+    except ValueError:
+        start = -1
+    if not FIRST_START_MS <= start < LAST_START_MS:
+        raise ScenarioError(
+            f"{source}: workload.start = {scenario.workload.start!r}: a time in ISO 8601, from 2000 to 2999"
+        )
     for at, output in enumerate(scenario.pipeline.output):
         if not output.query:
             raise ScenarioError(f"{source}: pipeline.output[{at}].query is missing: whose result is found there")

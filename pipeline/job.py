@@ -31,12 +31,17 @@ from pipeline.broker import BrokerError
 from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, say
-from pipeline.schema import QUERIES
+from pipeline.schema import QUERIES, RESULT_BYTES_MAX
 from pipeline.settings import Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+
+
+def _listen(stop: list[int]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda given, frame: _note(stop, given, frame))
 
 
 class JobError(Exception):
@@ -47,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; returns the exit code."""
     settings = flags.parse(argv)
     stop: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda given, frame: _note(stop, given, frame))
+    _listen(stop)
     try:
         checkpoint.agree(settings)
         checkpoint.whole(settings)
         spark = session(settings)
+        _listen(stop)  # again: PySpark has put in a handler of its own
         try:
             topics, lost = _look_for_records(spark, settings, settings.queries)
             if lost:
@@ -147,6 +152,7 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
         case "kafka":
             writer = writer.format("kafka").option("kafka.bootstrap.servers", settings.bootstrap)
             writer = writer.option("topic", settings.topic_prefix + QUERIES[name].topic)
+            writer = writer.option("kafka.max.request.size", RESULT_BYTES_MAX)
         case "parquet":
             writer = writer.format("parquet").option("path", f"{settings.output}/{name}")
         case "console":

@@ -38,7 +38,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that the job needs to know. Folders are paths or URLs that Spark understands."""
+    """All that the job needs to know. Folders are paths on this machine, or file:// URLs."""
 
     bootstrap: str
     checkpoint: str
@@ -106,11 +106,19 @@ def _parser() -> argparse.ArgumentParser:
 def _places(where: argparse._ArgumentGroup) -> None:
     add = where.add_argument
     add("--bootstrap", required=True, metavar="HOST:PORT", help="Kafka brokers")
-    add("--checkpoint", required=True, metavar="DIR", help="where each query keeps its checkpoint")
-    add("--output", required=True, metavar="DIR", help="where Parquet results go, a folder a query")
+    add("--checkpoint", required=True, type=_folder, metavar="DIR", help="where each query keeps its checkpoint")
+    add("--output", required=True, type=_folder, metavar="DIR", help="where Parquet results go, a folder a query")
     jars = "folder with Spark's Kafka connector; without it Spark fetches the connector itself"
     add("--jars", metavar="DIR", help=jars)
     add("--topic-prefix", metavar="P", help="what every topic's name begins with")
+
+
+def _folder(text: str) -> str:
+    """A folder here: what guards a checkpoint looks into it, and would see nothing of one elsewhere."""
+    scheme, found, _ = text.partition(":")
+    if found and "/" not in scheme and not text.startswith("file:///"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder on this machine: a path, or file:///…")
+    return text
 
 
 def _computation(what: argparse._ArgumentGroup) -> None:

@@ -44,7 +44,9 @@ VARIANT_TYPE = {
     "decimal(12,2)": r"BIGINT|DOUBLE|DECIMAL\(\d+,\s*\d+\)",
 }
 NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,2})?"}
-TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?$"
+TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?\z"
+SPACE = r"[ \t\r\n]*"
+"""All that may stand between the parts of JSON; Java's \\s is more, and its $ matches before a last line's end."""
 
 
 def page_views(records: DataFrame, once: bool = False) -> DataFrame:
@@ -191,7 +193,7 @@ def _matched(marks: str) -> Column:
     )
 
     def step(seen: Column, mark: Column) -> Column:
-        ms, is_purchase = F.shiftright(mark, 1), mark % 2 == 1
+        ms, is_purchase = F.shiftright(mark, 1), mark.bitwiseAND(1) == 1
         converts = (~is_purchase & (seen["next"] - ms <= CONVERSION_HORIZON_MS)).cast("long")
         return F.struct(
             F.when(is_purchase, ms).otherwise(seen["next"]).alias("next"),
@@ -262,10 +264,11 @@ def _is_plain(topic: str) -> Column:
     numbers = [field for field in INPUT[topic] if field.type in NUMBER]
     names = "|".join(field.name for field in numbers)
     string = r'"[^"\\\x00-\x1f]*"'
-    text = (f'(?!"(?:{names})")' if names else "") + f"{string}\\s*:\\s*{string}"
-    pair = "|".join([text, *(f'"{field.name}"\\s*:\\s*{NUMBER[field.type]}' for field in numbers)])
+    colon, comma = f"{SPACE}:{SPACE}", f"{SPACE},{SPACE}"
+    text = (f'(?!"(?:{names})")' if names else "") + f"{string}{colon}{string}"
+    pair = "|".join([text, *(f'"{field.name}"{colon}{NUMBER[field.type]}' for field in numbers)])
     pair = f"(?:{pair})" if numbers else pair
-    return _text().rlike(f"^\\s*\\{{\\s*{pair}(?:\\s*,\\s*{pair}){{0,30}}\\s*\\}}\\s*$")
+    return _text().rlike(rf"^{SPACE}\{{{SPACE}{pair}(?:{comma}{pair}){{0,30}}{SPACE}\}}{SPACE}\z")
 
 
 def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
@@ -301,9 +304,10 @@ def _kinds(topic: str, text: Column) -> Column:
 
 
 def _is_too_fine(topic: str, text: Column) -> Column:
-    """A number with more digits than `from_json` keeps, which would be rounded to a right one."""
+    """A number with more digits than `from_json` keeps, or less than a thousandth, which would be rounded to a right one."""
     names = "|".join(field.name for field in INPUT[topic] if field.type == "decimal(12,2)")
-    return text.rlike(rf'"(?:{names})"\s*+:\s*+-?\d++\.\d{{18}}\d*[1-9]') if names else F.lit(False)
+    digits, tiny = r"\d++\.\d{18}\d*[1-9]", r"(?=[\d.]*[1-9])\d{1,7}(?:\.\d+)?[eE]-0*[1-9]\d"
+    return text.rlike(rf'"(?:{names})"\s*+:\s*+-?(?:{digits}|{tiny})') if names else F.lit(False)
 
 
 def _checks(field: Field, value: Column) -> list[Column]:

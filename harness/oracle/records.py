@@ -20,7 +20,11 @@ ACTIONS = {"view", "click", "add_to_cart"}
 PAYMENTS = {"credit_card", "debit_card", "paypal"}
 CLICK_STRINGS = ("event_id", "user_id", "session_id", "product_id", "category", "action")
 TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", "category", "payment_method")
-TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?")
+TIMESTAMP = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-](?:(?:0\d|1[0-7]):[0-5]\d|18:00))?", re.ASCII
+)
+DEPTH_MAX = 1000
+"""Values inside each other; parsers refuse more, each at a number of its own: this is Spark's."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -82,10 +86,24 @@ def parse(record: Record) -> Click | Purchase | Rejected:
 
 def _object(value: bytes) -> dict[str, Any] | None:
     try:
-        fields = json.loads(value.decode("utf-8"), parse_float=Decimal, parse_constant=_refuse)
+        text = value.decode("utf-8")
+        if _depth(text) > DEPTH_MAX:
+            return None
+        fields = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
     except (ValueError, RecursionError, InvalidOperation):
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _depth(text: str) -> int:
+    """How many arrays and objects are open at once, at most."""
+    if text.count("[") + text.count("{") <= DEPTH_MAX:
+        return 0
+    depth = deepest = 0
+    for sign in re.sub(r'"(?:[^"\\]|\\.)*"', "", text):
+        depth += (sign in "[{") - (sign in "]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse(name: str) -> Any:
@@ -130,7 +148,7 @@ def _amount(value: Any, problems: set[str]) -> Decimal | None:
         problems.add("type amount")
     else:
         amount = Decimal(value)
-        if abs(amount) >= 10**10 or amount != amount.quantize(Decimal("0.01")):
+        if (amount and amount.adjusted() >= 10) or amount != amount.quantize(Decimal("0.01")):
             problems.add("type amount")
         elif amount < 0:
             problems.add("value amount")
@@ -142,7 +160,7 @@ def _amount(value: Any, problems: set[str]) -> Decimal | None:
 def _quantity(value: Any, problems: set[str]) -> None:
     if value is None:
         problems.add("missing quantity")
-    elif isinstance(value, bool) or not isinstance(value, int) or value >= 2**31:
+    elif isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
         problems.add("type quantity")
     elif value < 1:
         problems.add("value quantity")

@@ -43,8 +43,25 @@ ODD_AMOUNTS = [
     "12345678901234567890123",
     "0.1",
     "1.10000000000000000000000000000001",
+    "1e-30",
+    "-1e-30",
+    "0e-30",
+    "0e30",
+    "12.5e-19",
 ]
-ODD_QUANTITIES = ["1", "1.0", "0", "-1", "2147483647", "2147483648", "99999999999999999999", "1e0", '"1"', "true"]
+ODD_QUANTITIES = [
+    "1",
+    "1.0",
+    "0",
+    "-1",
+    "2147483647",
+    "2147483648",
+    "-2147483649",
+    "99999999999999999999",
+    "1e0",
+    '"1"',
+    "true",
+]
 ODD_TIMES = (
     "2026-01-01",
     "2026-01-01T10:00:00",
@@ -60,6 +77,12 @@ ODD_TIMES = (
     "now",
     "1767225600000",
     "2026-01-01T10:00Z",
+    "2026-01-01T10:00:00Z\n",
+    "2026-01-01T10:00:00+18:00",
+    "2026-01-01T10:00:00+18:01",
+    "2026-01-01T10:00:00-19:00",
+    "2026-01-01T10:00:00+01:60",
+    "2026-01-01T10:00:00.٣Z",
 )
 
 
@@ -69,7 +92,16 @@ def altered(base: dict) -> list[bytes]:
     values += [json.dumps({key: value for key, value in base.items() if key != name}).encode() for name in base]
     values += [json.dumps(base | {"extra": extra}).encode() for extra in (1, None, {"user_id": 5}, 'a"user_id":5', [1])]
     raw = json.dumps(base).encode()
-    values += [raw + b" x", raw + raw, raw + b"}", raw + b"]", b"  " + raw + b"\n", raw[:-1], raw.replace(b'"', b"'")]
+    values += [
+        raw + b" x",
+        raw + raw,
+        raw + b"}",
+        raw + b"]",
+        b"  " + raw + b"\n",
+        raw[:-1],
+        raw + b"\x0b",
+        raw.replace(b'"', b"'"),
+    ]
     values += [raw[:-1] + b",}", raw.replace(b"user_", b"us\xffer_"), raw.replace(b'"category"', b'"\\u0063ategory"')]
     return [*values, b"null", b"5", b'"a"', b"[]", b"{}", b"", b"\xff\xfe", b"\x00"]
 

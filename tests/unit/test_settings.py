@@ -28,6 +28,7 @@ def test_queries_keep_their_order_and_sinks_can_be_chosen():
     ("args", "said"),
     [
         pytest.param([], "--bootstrap", id="nothing"),
+        pytest.param([*NEEDED[:3], "s3a://bucket/c", *NEEDED[4:]], "no folder on this machine", id="elsewhere"),
         pytest.param([*NEEDED, "--queries", "page_view"], "'page_view' is no query", id="an unknown query"),
         pytest.param([*NEEDED, "--sink", "revenue=file"], "QUERY=SINK", id="an unknown sink"),
         pytest.param([*NEEDED, "--trigger", "often"], "no interval", id="no interval"),
