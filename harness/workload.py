@@ -429,7 +429,8 @@ def _spoil(value: bytes, kind: str, topic: int, bits: int) -> bytes:
         case "oversized":
             return value.replace(b'"product_id"', b'"filler":"' + b"x" * 200_000 + b'","product"')
         case "bad timestamp":
-            return value.replace(b'"timestamp":"2', b'"timestamp":"second ')
+            year = value.index(b'"timestamp":"') + 13
+            return value[:year] + b"second " + value[year + 1 :]
     outside = (b'"payment_method":"', b'"payment_method":"cash or ') if topic else (b'"action":"', b'"action":"re')
     return value.replace(*outside)
 

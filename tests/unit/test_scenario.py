@@ -81,9 +81,9 @@ def test_a_fault_of_a_query_needs_that_query():
     assert scenario.parse(table | {"fault": [{"kind": "change", "at": 1}]}, "x.toml").fault
 
 
-@pytest.mark.parametrize("start", ["foo", "1969-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
+@pytest.mark.parametrize("start", ["foo", "1812-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
 def test_a_start_that_is_no_time_of_ours_is_named(start):
-    """Years of other lengths, and times before the epoch, are not what a run is about."""
+    """Years of other lengths are not what a run is about."""
     with pytest.raises(ScenarioError, match=rf"workload.start = '{start}': a time in ISO 8601"):
         scenario.load("late", [f'workload.start="{start}"'])
 

@@ -88,3 +88,12 @@ def test_flush_events_are_valid_and_far_ahead():
     for event in workload.flush(Workload(), 1_000_000):
         assert not isinstance(parse(Record(event.topic, 0, 0, event.value)), Rejected)
         assert event.event_time_ms - 1_000_000 > (5 + 10 + 30 + 30) * 60_000
+
+
+@pytest.mark.parametrize("start", ["2026-01-01T00:00:00Z", "1969-12-31T23:00:00Z"])
+def test_what_is_malformed_is_rejected_whenever_it_happened(start):
+    """By the oracle, which reads the bytes."""
+    events = workload.batch(Workload(malformed=1, start=start), 7, 100, 0, 400)
+
+    for topic, value in zip(events.topic, events.values, strict=True):
+        assert isinstance(parse(Record(TOPICS[topic], 0, 0, value)), Rejected), value
