@@ -343,11 +343,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
     """A scenario from a TOML table; `source` names it in errors."""
     scenario = typing.cast(Scenario, _build(Scenario, table, source, ""))
-    try:
-        start = workload.start_ms(scenario.workload)
-    except ValueError:
-        start = LAST_START_MS
-    if not FIRST_START_MS <= start < LAST_START_MS:
+    if not _can_start(scenario.workload):
         raise ScenarioError(
             f"{source}: workload.start = {scenario.workload.start!r}: a time in ISO 8601, from 1900 to 2999"
         )
@@ -355,43 +351,42 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
         if not output.query:
             raise ScenarioError(f"{source}: pipeline.output[{at}].query is missing: whose result is found there")
     for at, fault in enumerate(scenario.fault):
-        if not fault.at:
-            raise ScenarioError(
-                f"{source}: fault[{at}].at is missing: how many events are acknowledged before it strikes"
-            )
-        allowed = STRIKES.get(fault.kind, BROKERS)
-        if fault.on not in allowed:
-            raise ScenarioError(
-                f"{source}: fault[{at}].on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
-            )
-        if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:
-            raise ScenarioError(
-                f"{source}: load.acks = {scenario.load.acks!r}: with fault {fault.kind} a producer that does not wait for"
-                " all may write a record twice, and what is right would not be known"
-            )
-        if fault.kind in FAULTS_OF_REPLICAS and scenario.kafka.nodes < REPLICAS_MIN:
-            raise ScenarioError(
-                f"{source}: fault[{at}].kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"
-            )
-        if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
-            raise ScenarioError(f"{source}: fault[{at}].on = {fault.on!r}: it needs pipeline.workers of 1 or more")
-        if scenario.black_box and fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change":
-            raise ScenarioError(
-                f"{source}: fault[{at}].kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
-            )
-        if (
-            fault.kind in ("crash", *FAULTS_OF_RESTARTS)
-            and fault.kind != "change"
-            and fault.query not in scenario.queries
-        ):
-            raise ScenarioError(
-                f"{source}: fault[{at}].query = {fault.query!r}: the pipeline has {', '.join(scenario.queries)}"
-            )
-        if scenario.black_box and (fault.after or fault.caught_up):
-            raise ScenarioError(
-                f"{source}: fault[{at}].{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"
-            )
+        if problem := _problem(scenario, fault, f"fault[{at}]"):
+            raise ScenarioError(f"{source}: {problem}")
     return scenario
+
+
+def _can_start(shape: Workload) -> bool:
+    try:
+        return FIRST_START_MS <= workload.start_ms(shape) < LAST_START_MS
+    except ValueError:
+        return False
+
+
+def _problem(scenario: Scenario, fault: Fault, name: str) -> str | None:
+    """Why a fault cannot be asked of this scenario, if it cannot."""
+    looks_into_checkpoint = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
+    allowed = STRIKES.get(fault.kind, BROKERS)
+    if not fault.at:
+        return f"{name}.at is missing: how many events are acknowledged before it strikes"
+    if fault.on not in allowed:
+        return f"{name}.on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
+    if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:
+        return (
+            f"load.acks = {scenario.load.acks!r}: with fault {fault.kind} a producer that does not wait for"
+            " all may write a record twice, and what is right would not be known"
+        )
+    if fault.kind in FAULTS_OF_REPLICAS and scenario.kafka.nodes < REPLICAS_MIN:
+        return f"{name}.kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"
+    if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
+        return f"{name}.on = {fault.on!r}: it needs pipeline.workers of 1 or more"
+    if scenario.black_box and looks_into_checkpoint:
+        return f"{name}.kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
+    if looks_into_checkpoint and fault.query not in scenario.queries:
+        return f"{name}.query = {fault.query!r}: the pipeline has {', '.join(scenario.queries)}"
+    if scenario.black_box and (fault.after or fault.caught_up):
+        return f"{name}.{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"
+    return None
 
 
 def dump(scenario: Scenario) -> str:

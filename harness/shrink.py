@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.errors import ScenarioError
+from harness.errors import HarnessError, ScenarioError
 from harness.model import Result
 from harness.scenario import Load, Scenario
 from harness.workload import Workload
@@ -35,7 +35,8 @@ def shrink(
 ) -> Scenario:
     """The smallest scenario found that still fails as `failed` did; `attempt` runs one.
 
-    Raises ScenarioError where the run has no anomaly, or does not fail again at all.
+    Raises ScenarioError where the run has no anomaly, or does not fail again at all, and what `attempt` raises of the
+    run as it was.
     """
     if not failed.anomalies:
         raise ScenarioError("this run has no anomaly: only a run with a wrong output can be made smaller")
@@ -48,13 +49,21 @@ def shrink(
         raise ScenarioError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
     smallest, tried = scenario, set[str]()
     while step := next((one for one in steps(smallest) if one.what not in tried), None):
-        if fails(step.scenario):
+        if _holds(fails, step.scenario):
             tell(f"kept     {step.what}")
             smallest = step.scenario
         else:
             tell(f"needed   {step.what}")
             tried.add(step.what)
     return smallest
+
+
+def _holds(fails: Callable[[Scenario], bool], one: Scenario) -> bool:
+    """Whether a smaller one fails; one that breaks off does not fail in that way."""
+    try:
+        return fails(one)
+    except HarnessError:
+        return False
 
 
 def steps(scenario: Scenario) -> Iterator[Step]:

@@ -426,57 +426,75 @@ def _doubts(
     comparisons: Mapping[str, Comparison],
     faults: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[Verdict, str]]:
+    """Why nothing can be said of the run, whatever its rows and targets look like."""
+    for why in (
+        *_not_as_planned(gathered, figures, counts),
+        *_not_reconciled(gathered, counts),
+        *_not_struck(gathered, faults),
+        *_not_seen(gathered, targets, figures, comparisons),
+    ):
+        yield Verdict.UNKNOWN, why
+
+
+def _not_as_planned(gathered: Evidence, figures: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
     offered = replace(gathered.measured, end_s=float("inf"))
     delay = measures.percentiles(measures.generator_delay_ms(gathered.sent, offered))
     if delay is None or delay["p99"] > GENERATOR_DELAY_LIMIT_MS or figures["due_sent_share"] < DUE_SENT_SHARE:
-        yield Verdict.UNKNOWN, "generator-limited: the load was not offered as the scenario says"
+        yield "generator-limited: the load was not offered as the scenario says"
+    for event in gathered.run.of_kind("stalled"):
+        yield f"the run came to a standstill, {event['why']}"
+    for name in gathered.run.scenario.proves:
+        if not counts.get(name):
+            yield f"the scenario is about {name.replace('_', ' ')}, and there was none"
+
+
+def _not_reconciled(gathered: Evidence, counts: Mapping[str, int]) -> Iterator[str]:
     accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
     if gathered.run.scenario.counts_all and not counts["acknowledged"] == counts["read"] == accounted:
         yield (
-            Verdict.UNKNOWN,
             f"counts do not reconcile: acknowledged {counts['acknowledged']:,}, read {counts['read']:,},"
-            f" counted + dropped late + deduplicated + dead letter {accounted:,}",
+            f" counted + dropped late + deduplicated + dead letter {accounted:,}"
         )
     if counts["unclaimed"]:
         yield (
-            Verdict.UNKNOWN,
             f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
-            " twice, or a send that was given up arrived",
+            " twice, or a send that was given up arrived"
         )
-    for event in gathered.run.of_kind("stalled"):
-        yield Verdict.UNKNOWN, f"the run came to a standstill, {event['why']}"
-    for name in gathered.run.scenario.proves:
-        if not counts.get(name):
-            yield Verdict.UNKNOWN, f"the scenario is about {name.replace('_', ' ')}, and there was none"
+
+
+def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Faults that did not do what they are there for, and recoveries that were to be held to a limit."""
     struck = gathered.run.of_kind("fault")
     if len(struck) < len(gathered.run.scenario.fault):
-        yield Verdict.UNKNOWN, f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
+        yield f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
     for fault in struck:
         if not (fault.get("proved") and fault.get("healed_s") is not None):
-            yield (
-                Verdict.UNKNOWN,
-                f"the fault {fault['fault']} at {fault['at']:,} was not proved to have taken effect and healed",
-            )
+            yield f"the fault {fault['fault']} at {fault['at']:,} was not proved to have taken effect and healed"
     for what, value, limit in _limited(gathered, faults):
         if value is None:
             yield (
-                Verdict.UNKNOWN,
-                f"{what}: not seen, of a query that committed nothing before it or nothing after it; the limit is {limit:g} s",
+                f"{what}: not seen, of a query that committed nothing before it or nothing after it;"
+                f" the limit is {limit:g} s"
             )
+
+
+def _not_seen(
+    gathered: Evidence, targets: Sequence[Target], figures: Mapping[str, Any], comparisons: Mapping[str, Comparison]
+) -> Iterator[str]:
+    """Queries without a row to compare, and judged targets without a figure."""
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
     if empty == ["dead_letter"] and not gathered.sent["malformed"].any():
         empty = []
     if empty:
-        yield Verdict.UNKNOWN, f"nothing to compare in {', '.join(empty)}"
+        yield f"nothing to compare in {', '.join(empty)}"
     unseen = ("throughput", "state_size") if gathered.run.scenario.black_box else ()
     unmeasured = [
         one.name for one in targets if one.judged and one.verdict is Verdict.UNKNOWN and one.name not in unseen
     ]
     if unmeasured:
-        yield Verdict.UNKNOWN, f"not measured: {', '.join(unmeasured)}"
+        yield f"not measured: {', '.join(unmeasured)}"
     if "latency" in unmeasured and (never := [name for name, one in figures["emission_delay_ms"].items() if not one]):
         yield (
-            Verdict.UNKNOWN,
             f"no row of {', '.join(never)} could close in the measured part: make load.duration_s longer, or raise"
-            " workload.time_scale",
+            " workload.time_scale"
         )

@@ -39,11 +39,6 @@ BETWEEN_BATCHES_S = 20.0
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
-def _listen(stop: list[int]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda given, frame: _note(stop, given, frame))
-
-
 class JobError(Exception):
     """The job cannot start or go on; the message is one line for a person."""
 
@@ -82,8 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _note(stop: list[int], number: int, frame: FrameType | None) -> None:
-    stop.append(number)
+def _listen(stop: list[int]) -> None:
+    """Note in `stop` what asks the job to end."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
 
 
 def session(settings: Settings) -> SparkSession:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import shrink, verdict
-from harness.errors import ScenarioError
+from harness.errors import ScenarioError, StackError
 from harness.model import Anomaly, Result
 from harness.scenario import Fault, Load, Scenario
 from harness.workload import Workload
@@ -62,3 +62,21 @@ def test_what_does_not_fail_cannot_be_shrunk(given):
     """No anomaly at first, or none again."""
     with pytest.raises(ScenarioError):
         shrink.shrink(START, given, lambda one: failed(()), lambda line: None)
+
+
+@pytest.mark.parametrize("breaks_from", [1, 2])
+def test_what_breaks_off_is_told_of_the_run_itself_and_needed_of_a_smaller_one(breaks_from):
+    """A broker that does not start says nothing of what was left out."""
+    attempts = []
+
+    def attempt(one: Scenario) -> Result:
+        attempts.append(one)
+        if len(attempts) >= breaks_from:
+            raise StackError("no broker")
+        return failed()
+
+    if breaks_from == 1:
+        with pytest.raises(StackError, match="no broker"):
+            shrink.shrink(START, failed(), attempt, print)
+    else:
+        assert START == shrink.shrink(START, failed(), attempt, print)
