@@ -21,7 +21,7 @@ from harness import jars, workload
 from harness.kafka import topics
 from harness.load.engine import producer_settings
 from harness.workload import TOPICS, Workload
-from pipeline.schema import CLICKSTREAM, QUERIES
+from pipeline.schema import CLICKSTREAM, QUERIES, RESULT_BYTES_MAX
 
 pytestmark = pytest.mark.e2e
 
@@ -59,8 +59,8 @@ def produce(bootstrap: str, first: int, prefix: str = "") -> None:
     assert 0 == producer.flush(30)
 
 
-def stopped_after(args: list[str], batches: dict[str, int]) -> tuple[int, list[str], str]:
-    """Run until each query has come to that batch, then SIGTERM: exit code, standard output's lines, standard error."""
+def stopped_after(args: list[str], batches: dict[str, int], by: int = signal.SIGTERM) -> tuple[int, list[str], str]:
+    """Run until each query has come to that batch, then a signal: exit code, standard output's lines, standard error."""
     said, left = [], dict(batches)
     with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -72,7 +72,7 @@ def stopped_after(args: list[str], batches: dict[str, int]) -> tuple[int, list[s
                     if batch >= left.get(query, batch + 1):
                         del left[query]
                 if not left:
-                    process.send_signal(signal.SIGTERM)
+                    process.send_signal(by)
                     break
             said += process.stdout
             return process.wait(60), said, process.stderr.read()
@@ -100,6 +100,24 @@ def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_
     assert "\tat " not in errors
     assert {"batchId", "durationMs", "sources", "stateOperators"} <= set(said[1]["progress"])
     assert pq.read_table(str(tmp_path / "output" / "page_views")).num_rows > 0
+
+
+def test_the_largest_record_that_brokers_take_is_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):
+    """With its headers it is larger than what producers send by default, and would end the query again and again."""
+    topics.create(cluster.bootstrap, {f"large-{name}": {} for name in TOPICS}, 1, 1)
+    topics.create(cluster.bootstrap, {"large-dead-letter": {"max.message.bytes": str(RESULT_BYTES_MAX)}}, 1, 1)
+    largest = b"x" * 1_048_500
+    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, "message.max.bytes": 2_000_000})
+    producer.produce(f"large-{CLICKSTREAM}", largest)
+    assert 0 == producer.flush(30)
+
+    args = arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "large-", "--queries", "dead_letter")
+    code, said, errors = stopped_after(args, {"dead_letter": 0}, signal.SIGINT)
+    assert 0 == code, errors
+    assert "stopped" == json.loads(said[-1])["event"]
+    assert "Traceback" not in errors
+    [letter] = topics.read(cluster.bootstrap, ["large-dead-letter"])
+    assert largest == letter.value
 
 
 def test_a_sink_is_chosen_per_query(cluster, tmp_path):
