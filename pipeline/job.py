@@ -111,6 +111,8 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": str(settings.hashed_groups),
         # Five queries generate more classes than Spark's default of 100 holds: they would be compiled every batch.
         "spark.sql.codegen.cache.maxEntries": str(settings.codegen_cache),
+        # The last of a field's values counts, as it does for `from_json`; or a record would be none for having two.
+        "spark.sql.variant.allowDuplicateKeys": "true",
     }
     if settings.master.startswith(("local", "spark://127.0.0.1:")):
         configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}

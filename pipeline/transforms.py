@@ -3,7 +3,7 @@
 Records are DataFrames with the columns of Spark's Kafka source (key, value, topic, partition, offset).
 Every query reads a record by the same strict rules: `from_json` alone would turn a number into a string
 and a string into a number, so a record must first be shown to have the right types. A regular expression
-shows it for the usual flat record at little cost; any other takes the slow way through a variant.
+shows it for the usual flat record at little cost; any other is read, the slow way, through a variant.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ JSON_OPTIONS = {
     "allowUnquotedFieldNames": "false",
     "allowNonNumericNumbers": "false",
 }
-SPARK_TYPE = {"string": "string", "timestamp": "string", "integer": "int", "decimal(12,2)": "decimal(38,18)"}
+SPARK_TYPE = {"string": "string", "timestamp": "string", "integer": "int", "decimal(12,2)": "decimal(12,2)"}
 VARIANT_TYPE = {
     "string": "STRING",
     "timestamp": "STRING",
@@ -227,18 +227,30 @@ def _join(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
 
 
 def _typed(records: DataFrame, topic: str) -> DataFrame:
-    """The records of a topic with `d`, the fields as far as they can be read."""
+    """The records of a topic, whether they are `plain`, and `d`, the fields as far as they can be read.
+
+    `from_json` sees plain records alone: 1e100000000 would keep it busy for hours, writing out the zeros.
+    """
     fields = ", ".join(f"`{field.name}` {SPARK_TYPE[field.type]}" for field in INPUT[topic])
     text = F.col("value").cast("string")
+    parsed = F.when(F.col("plain"), F.from_json(text, fields, JSON_OPTIONS)).otherwise(_from_variant(topic, text))
+    looked_at = records.select("key", "value", "topic", "partition", "offset", _is_plain(topic).alias("plain"))
     # The generator keeps Catalyst from copying the parse into the filter above it: one parse a record.
-    return records.select(
-        "key",
-        "value",
-        "topic",
-        "partition",
-        "offset",
-        F.explode(F.array(F.from_json(text, fields, JSON_OPTIONS))).alias("d"),
-    )
+    return looked_at.select("*", F.explode(F.array(parsed)).alias("d"))
+
+
+def _from_variant(topic: str, text: Column) -> Column:
+    """All fields by name, each null where it is absent or cannot be what it should."""
+
+    def fields(variant: Column) -> Column:
+        return F.struct(
+            *(
+                F.try_variant_get(variant, f"$.{field.name}", SPARK_TYPE[field.type]).alias(field.name)
+                for field in INPUT[topic]
+            )
+        )
+
+    return F.transform(F.array(F.try_parse_json(text)), fields)[0]
 
 
 def _text() -> Column:
@@ -247,7 +259,7 @@ def _text() -> Column:
 
 def _is_valid(topic: str) -> Column:
     """Never null. Small on purpose: the plan of every batch carries it, and Spark compiles it anew."""
-    right_types = F.when(_is_plain(topic), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
+    right_types = F.when(F.col("plain"), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
     present = [F.col(f"d.{field.name}").isNotNull() for field in INPUT[topic] if field.required]
     in_range = [
         F.coalesce(check, F.lit(False)) for field in INPUT[topic] for check in _checks(field, F.col(f"d.{field.name}"))
@@ -283,7 +295,8 @@ def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
 
 def _has_right_types(topic: str, text: Column, d: Column) -> Column:
     types = ";".join(f"(?:{VARIANT_TYPE[field.type]}{'' if field.required else '|-'})" for field in INPUT[topic])
-    return _is_object(text) & _kinds(topic, text).rlike(f"^{types}$") & ~_is_too_fine(topic, text)
+    exact = [_is_exact(field, text, d[field.name]) for field in INPUT[topic] if field.type == "decimal(12,2)"]
+    return reduce(and_, [_is_object(text), _kinds(topic, text).rlike(f"^{types}$"), *exact])
 
 
 def _is_object(text: Column) -> Column:
@@ -303,11 +316,25 @@ def _kinds(topic: str, text: Column) -> Column:
     return F.regexp_replace(F.concat_ws(";", *(F.coalesce(kind, F.lit("-")) for kind in kinds)), r"\bVOID\b", "-")
 
 
-def _is_too_fine(topic: str, text: Column) -> Column:
-    """A number with more digits than `from_json` keeps, or less than a thousandth, which would be rounded to a right one."""
-    names = "|".join(field.name for field in INPUT[topic] if field.type == "decimal(12,2)")
-    digits, tiny = r"\d++\.\d{18}\d*[1-9]", r"(?=[\d.]*[1-9])\d{1,7}(?:\.\d+)?[eE]-0*[1-9]\d"
-    return text.rlike(rf'"(?:{names})"\s*+:\s*+-?(?:{digits}|{tiny})') if names else F.lit(False)
+def _is_exact(field: Field, text: Column, value: Column) -> Column:
+    """Whether a number in JSON is what was read of it.
+
+    A variant keeps one with an exponent, or of more than 38 digits, as a double: that tells apart all that a
+    decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, the text tells.
+    """
+    name = "".join(f"(?:{letter}|{_escaped(letter)})" for letter in field.name)
+    many, nearly_0 = r"[0.]*[1-9][\d.]{12,}[1-9]", r"(?=[\d.]*[1-9])\d{1,80}(?:\.\d+)?[eE]-0*[1-9]\d\d"
+    told = text.rlike(rf'"{name}"{SPACE}:{SPACE}-?(?:{many}|{nearly_0})')
+    number = F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant")
+    short = F.schema_of_variant(number).rlike(r"^(?:BIGINT|DECIMAL\((?:\d|1[0-2]),)")
+    same = value.cast("double") == F.try_variant_get(number, "$", "double")
+    return F.coalesce(same & (short | ~told), F.lit(False))
+
+
+def _escaped(letter: str) -> str:
+    """A regular expression for what JSON may write instead of a letter."""
+    digits = "".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in f"{ord(letter):04x}")
+    return rf"\\u{digits}"
 
 
 def _checks(field: Field, value: Column) -> list[Column]:
@@ -315,7 +342,7 @@ def _checks(field: Field, value: Column) -> list[Column]:
     if field.type == "timestamp":
         return [value.rlike(TIMESTAMP) & _read(field, value).isNotNull()]
     if field.type == "decimal(12,2)":
-        return [value == value.try_cast("decimal(12,2)"), value >= field.minimum]
+        return [value >= field.minimum]
     if field.type == "integer":
         return [value >= field.minimum]
     return [value.isin(*field.allowed)] if field.allowed else []
@@ -325,24 +352,24 @@ def _reason(topic: str, text: Column, d: Column) -> Column:
     """The first reason, in the order of the fields, why a record that is not valid was rejected."""
 
     def first(kinds: Column) -> Column:
-        faults = [fault for at, field in enumerate(INPUT[topic]) for fault in _faults(field, kinds[at], d[field.name])]
-        too_fine = F.when(_is_too_fine(topic, text), F.lit("type amount"))
-        return F.coalesce(*faults, too_fine, F.lit("not json"))
+        faults = [
+            fault for at, field in enumerate(INPUT[topic]) for fault in _faults(field, kinds[at], text, d[field.name])
+        ]
+        return F.coalesce(*faults, F.lit("not json"))
 
     # Bound once: written out, every fault would carry the kinds of all fields, and so the plan of every batch.
     among = F.transform(F.array(F.split(_kinds(topic, text), ";")), first)[0]
     return F.when(~_is_object(text), F.lit("not json")).otherwise(among)
 
 
-def _faults(field: Field, kind: Column, value: Column) -> list[Column]:
+def _faults(field: Field, kind: Column, text: Column, value: Column) -> list[Column]:
     wrong_type, wrong_value = F.lit(f"type {field.name}"), F.lit(f"value {field.name}")
     faults = [F.when(kind == "-", F.lit(f"missing {field.name}"))] if field.required else []
     faults.append(F.when(~kind.rlike(f"^(?:{VARIANT_TYPE[field.type]}|-)$"), wrong_type))
     if field.type == "timestamp":
         return [*faults, F.when(~F.coalesce(_checks(field, value)[0], F.lit(False)), wrong_type)]
     if field.type == "decimal(12,2)":
-        exact = F.coalesce(_checks(field, value)[0], F.lit(False))
-        return [*faults, F.when(~exact, wrong_type), F.when(value < field.minimum, wrong_value)]
+        return [*faults, F.when(~_is_exact(field, text, value), wrong_type), F.when(value < field.minimum, wrong_value)]
     if field.type == "integer":
         return [*faults, F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
     return [*faults, *(F.when(~check, wrong_value) for check in _checks(field, value))]
@@ -351,4 +378,4 @@ def _faults(field: Field, kind: Column, value: Column) -> list[Column]:
 def _read(field: Field, value: Column) -> Column:
     if field.type == "timestamp":
         return F.date_trunc("MILLISECOND", value.try_cast("timestamp"))
-    return value.try_cast("decimal(12,2)") if field.type == "decimal(12,2)" else value
+    return value

@@ -23,8 +23,8 @@ TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", 
 TIMESTAMP = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-](?:(?:0\d|1[0-7]):[0-5]\d|18:00))?", re.ASCII
 )
-DEPTH_MAX = 1000
-"""Values inside each other; parsers refuse more, each at a number of its own: this is Spark's."""
+DEPTH_MAX = DIGITS_MAX = 1000
+"""Values inside each other, digits of a number; parsers refuse more, each at a number of its own: these are Spark's."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -89,10 +89,20 @@ def _object(value: bytes) -> dict[str, Any] | None:
         text = value.decode("utf-8")
         if _depth(text) > DEPTH_MAX:
             return None
-        fields = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError, InvalidOperation):
+        fields = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def _number(text: str) -> int | Decimal:
+    """Exact; where its exponent is beyond what a decimal can have it is 0, or NaN, which is of no right type."""
+    if sum(map(str.isdigit, text)) > DIGITS_MAX:
+        raise ValueError(f"a number of more than {DIGITS_MAX} digits")
+    try:
+        return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN" if re.match(r"-?[0.]*[1-9]", text) else 0)
 
 
 def _depth(text: str) -> int:
@@ -148,7 +158,7 @@ def _amount(value: Any, problems: set[str]) -> Decimal | None:
         problems.add("type amount")
     else:
         amount = Decimal(value)
-        if (amount and amount.adjusted() >= 10) or amount != amount.quantize(Decimal("0.01")):
+        if not amount.is_finite() or (amount and amount.adjusted() >= 10) or amount != amount.quantize(Decimal("0.01")):
             problems.add("type amount")
         elif amount < 0:
             problems.add("value amount")

@@ -48,6 +48,18 @@ ODD_AMOUNTS = [
     "0e-30",
     "0e30",
     "12.5e-19",
+    "12345678e-30",
+    "1e400000000",
+    "-1e-400000000",
+    "0e400000000",
+    "1e99999999999999999999",
+    "0e99999999999999999999",
+    "1.00000000000000001e0",
+    "1234567890.1234e0",
+    "1." + "0" * 999,
+    "1." + "0" * 1000,
+    "9" * 1000,
+    "9" * 1001,
 ]
 ODD_QUANTITIES = [
     "1",
@@ -102,6 +114,13 @@ def altered(base: dict) -> list[bytes]:
         raw + b"\x0b",
         raw.replace(b'"', b"'"),
     ]
+    twice = raw[:-1] + b', "user_id": "again"}'
+    values += [
+        twice,
+        twice.replace(b"again", b"ag\\u0061in"),
+        raw[:-1] + b', "user_id": 5}',
+        b'{"user_id": 5, ' + raw[1:],
+    ]
     values += [raw[:-1] + b",}", raw.replace(b"user_", b"us\xffer_"), raw.replace(b'"category"', b'"\\u0063ategory"')]
     return [*values, b"null", b"5", b'"a"', b"[]", b"{}", b"", b"\xff\xfe", b"\x00"]
 
@@ -116,6 +135,8 @@ def hard_transactions() -> list[bytes]:
     amount, quantity = f'"amount": {json.dumps(BUY["amount"])}', f'"quantity": {BUY["quantity"]}'
     raw = json.dumps(BUY)
     values = [raw.replace(amount, f'"amount": {text}').encode() for text in ODD_AMOUNTS]
+    values += [value.replace(b'"amount"', rb'"\u0061m\u006Funt"') for value in values]
+    values += [json.dumps(BUY | {"extra": {"amount": odd}}).encode() for odd in (1e-30, 12345678901234.5)]
     return altered(BUY) + values + [raw.replace(quantity, f'"quantity": {text}').encode() for text in ODD_QUANTITIES]
 
 
