@@ -51,7 +51,7 @@ class Comparison:
     if_late_counted: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     if_late_dropped: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     again: Mapping[Key, float] = field(default_factory=dict)
-    contradiction: Callable[[tuple[Any, ...]], str | None] = lambda values: None
+    contradiction: Callable[[Key, tuple[Any, ...]], str | None] = lambda key, values: None
 
 
 def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tuple[Seen, ...]]:
@@ -116,7 +116,7 @@ def is_right(comparison: Comparison, key: Key, row: Seen) -> bool:
         right is not None
         and _agrees(right, row.values)
         and row.wrong_key is None
-        and comparison.contradiction(row.values) is None
+        and comparison.contradiction(key, row.values) is None
     )
 
 
@@ -218,7 +218,7 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         kind = "late_counted"
     elif columns and _is(comparison.if_late_dropped, key, row):
         kind = "late_dropped"
-    if not columns and (contradicting := comparison.contradiction(row.values)):
+    if not columns and (contradicting := comparison.contradiction(key, row.values)):
         columns.append(contradicting)
     if row.wrong_key is not None:
         columns.append(f"its Kafka key, {row.wrong_key!r}")

@@ -194,9 +194,11 @@ def random_(
     for one in failed if smaller else ():
         try:
             people.print(f"smaller: harness run {_shrink(one, reports)}", highlight=False, soft_wrap=True)
-        except (ScenarioError, KeyboardInterrupt) as error:
+        except HarnessError as error:
             # The page is written, and its verdict stands.
-            people.print(str(error) or "interrupted", highlight=False, soft_wrap=True)
+            people.print(str(error), highlight=False, soft_wrap=True)
+        except KeyboardInterrupt:
+            break
     raise typer.Exit(result.exit_code)
 
 
@@ -275,10 +277,7 @@ def _tell(done: Trial, as_json: bool) -> Verdict:
 
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
-        signal.signal(signal.SIGHUP, _interrupt)
+    _upon_signals(_interrupt)
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -304,5 +303,13 @@ def _usage(error: Exception) -> int:
     return 2
 
 
+def _upon_signals(do: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, do)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Once: another signal, of an impatient hand or a terminal that is closed, would break off the ending itself."""
+    _upon_signals(lambda number, frame: None)
     raise KeyboardInterrupt

@@ -10,8 +10,10 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.errors import StackError
@@ -51,11 +53,18 @@ class Disk:
             raise StackError(f"the disk at {self.folder} cannot be mended: {said}")
 
 
+@cache
 def why_not() -> str | None:
-    """Why no disk can be mounted here; None where one can."""
+    """Why no disk can be mounted here, which is tried; None where one can."""
     if sys.platform != "linux":
         return "disks of a run's own need Linux"
-    return None if os.geteuid() == 0 else "disks of a run's own are mounted by root alone"
+    if os.geteuid() != 0:
+        return "disks of a run's own are mounted by root alone"
+    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        said = _mount_new(Path(folder))
+        if said is None:
+            _unmount(Path(folder))
+    return said and f"mount said: {said}"
 
 
 @contextlib.contextmanager
@@ -70,7 +79,7 @@ def mounted(folder: Path) -> Iterator[Disk]:
     if why := why_not():
         raise StackError(f"no disk at {folder}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
-    if said := _mount("-t", "tmpfs", "-o", f"size={SIZE_BYTES},mode=755", KIND, str(folder)):
+    if said := _mount_new(folder):
         raise StackError(f"no disk at {folder}: {said}")
     try:
         yield Disk(folder)
@@ -98,6 +107,10 @@ def _mount(*args: str) -> str | None:
     """What mount complains of; None where it has done as asked."""
     done = subprocess.run(["mount", *args], capture_output=True, text=True, check=False)
     return (done.stderr.strip().splitlines() or [f"mount ended with {done.returncode}"])[0] if done.returncode else None
+
+
+def _mount_new(folder: Path) -> str | None:
+    return _mount("-t", "tmpfs", "-o", f"size={SIZE_BYTES},mode=755", KIND, str(folder))
 
 
 def _unmount(folder: Path) -> None:

@@ -263,13 +263,28 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
         rows = (sent["topic"] == topic) & (index >= 0) & (index < count) & (sent["malformed"] == 0)
         latest = np.full(count, -1, dtype=np.int64)
         np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
-        for number in set(np.flatnonzero(latest >= 0).tolist()) - skipped(evidence, query):
+        for number in np.flatnonzero(latest >= 0).tolist():
             newest[number][topic] = int(latest[number])
-    return lawful(newest, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)[:count]
+    recorded = [one.watermark_ms for one in evidence.batches[query]]
+
+    def law(skips: set[int]) -> list[int]:
+        read = [{} if number in skips else of_batch for number, of_batch in enumerate(newest)]
+        return lawful(read, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)[:count]
+
+    skips: set[int] = set()
+    for number in sorted(skipped(evidence, query)):
+        # Whether one was skipped or run again, only what follows tells.
+        skips = max(({*skips, number}, skips), key=lambda one: _agree(law(one), recorded))
+    return law(skips)
+
+
+def _agree(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many are equal before the first that is not."""
+    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other), len(ours))
 
 
 def skipped(evidence: Evidence, query: str) -> set[int]:
-    """The replayed batches that Spark's Parquet sink had already, and that were committed without being run again.
+    """The replayed batches that Spark's Parquet sink may have had already, committed without being run again.
 
     Their state and their rows are those of the first attempt, but their events move no watermark, and they report
     nothing dropped. Only a batch that was begun before a start and committed after it can be one.

@@ -156,14 +156,19 @@ def _first_ack_s(sent: Mapping[str, Array], topic: str, at_least_ms: Array) -> A
     return np.append(earliest, np.inf)[np.minimum(index, len(earliest))]
 
 
-def committed_slope_eps(batch: Array, batches: Sequence[Batch], measured: Span) -> float | None:
-    """Least-squares slope of the query's committed input records over the measured part."""
+def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span) -> float | None:
+    """Least-squares slope of a query's committed input records over the measured part, as a share of that of those due to it.
+
+    None with fewer than three commits in that part.
+    """
     times = np.array([one.committed_s for one in batches])
     read = np.cumsum(np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches)))
     inside = measured.holds(times)
     if inside.sum() < 3:
         return None
-    return float(np.polyfit(times[inside] - measured.start_s, read[inside], 1)[0])
+    due = np.searchsorted(np.sort(due_s), times[inside], side="left")
+    committed, offered = (np.polyfit(times[inside] - measured.start_s, one, 1)[0] for one in (read[inside], due))
+    return float(committed / max(offered, 1e-9))
 
 
 def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:
@@ -197,9 +202,15 @@ def outage(batches: Sequence[Batch], at_s: float, healed_s: float) -> Span | Non
 
 
 def recovered_s(
-    sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], outage: Span, at_s: float, healed_s: float
+    sent: Mapping[str, Array],
+    batch: Array,
+    batches: Sequence[Batch],
+    calm: Span,
+    outage: Span,
+    at_s: float,
+    healed_s: float,
 ) -> float | None:
-    """The epoch second at which a query's lag was back within the p99 that it had before a fault; None is never.
+    """The epoch second at which a query's lag was back within the p99 that it had while it was calm; None is never.
 
     Looked for after the outage, and after the highest lag between the stroke and the first commit after the healing.
     """
@@ -207,7 +218,7 @@ def recovered_s(
     healed = times[np.searchsorted(times, min(healed_s, times[-2]), side="right")]
     before, under, after = (
         np.arange(begin, end, LAG_EVERY_S)
-        for begin, end in ((times[0], at_s), (at_s, healed), (outage.end_s, times[-1] + LAG_EVERY_S))
+        for begin, end in ((calm.start_s, calm.end_s), (at_s, healed), (outage.end_s, times[-1] + LAG_EVERY_S))
     )
     steady = np.percentile(lag_records(sent, batch, batches, before), 99)
     peak_s = under[lag_records(sent, batch, batches, under).argmax()]

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness import processes
@@ -58,13 +59,23 @@ class Group:
             processes.kill_tree(process)
 
 
+@cache
 def why_not() -> str | None:
-    """Why memory cannot be made to run out here; None where it can."""
+    """Why memory cannot be made to run out here, which is tried; None where it can."""
     if sys.platform != "linux":
         return "control groups need Linux"
     if os.geteuid() != 0:
         return "a control group with a limit of memory is made by root alone"
-    return None if _parent() else f"{ROOT} has no control group of memory"
+    if (parent := _parent()) is None:
+        return f"{ROOT} has no control group of memory"
+    folder = parent / f"harness-memory-{Owner.me().mark}-try"
+    try:
+        _make(folder)
+    except OSError as error:
+        return f"{folder} cannot be made: {error.strerror}"
+    finally:
+        _remove(folder)
+    return None
 
 
 @contextlib.contextmanager
@@ -79,27 +90,37 @@ def group() -> Iterator[Group]:
     parent = _parent()
     if (why := why_not()) or parent is None:
         raise StackError(f"memory cannot be made to run out: {why}")
-    me = Owner.me()
-    folder = parent / f"harness-memory-{me.pid}-{me.born}-group"
+    folder = _mine(parent)
     try:
-        folder.mkdir()
-        limit = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
-        (folder / limit).write_text(str(LIMIT_BYTES))
+        _make(folder)
     except OSError as error:
         raise StackError(f"memory cannot be made to run out: {folder}: {error.strerror}") from error
     try:
         yield Group(folder)
     finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        _remove(folder)
 
 
 def sweep() -> None:
-    """Remove the groups of dead owners; their processes have been ended."""
+    """Remove the groups of dead owners, and our own; their processes have been ended."""
     parent = _parent()
-    for folder in processes.abandoned(parent) if parent else ():
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    for folder in (*processes.abandoned(parent), _mine(parent)) if parent else ():
+        _remove(folder)
+
+
+def _mine(parent: Path) -> Path:
+    return parent / f"harness-memory-{Owner.me().mark}-group"
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir()
+    limit = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
+    (folder / limit).write_text(str(LIMIT_BYTES))
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or with a process in it that is still ending
+        folder.rmdir()
 
 
 def _parent() -> Path | None:

@@ -1,6 +1,6 @@
 """Child processes that cannot outlive their owner unnoticed.
 
-A process is started with a mark in its environment, ``HARNESS_OWNER=<pid>:<born>``, which its own
+A process is started with a mark in its environment, ``HARNESS_OWNER=<pid>-<born>-<among>``, which its own
 children inherit. Whoever looks later can tell from the mark alone whose it was, and whether that
 owner is still alive: `sweep` ends exactly the processes whose owner is gone, and removes the scratch
 folders that it left, with the disks mounted below them. Nothing here matches on names of programs.
@@ -27,42 +27,46 @@ from harness import disks
 
 LINUX = sys.platform == "linux"
 MARK = "HARNESS_OWNER"
-SCRATCH = re.compile(r"harness-[\w.-]+?-(?P<pid>\d+)-(?P<born>\d+)-\w+")
+OWNER = r"\d+-\d+-\d+"
+SCRATCH = re.compile(rf"harness-[\w.-]+?-(?P<owner>{OWNER})-\w+")
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that answers for others: its id, and the moment of its birth, since ids are used again.
+    """The process that answers for others: its id, the moment of its birth, since ids are used again, and among whom.
 
     `born` counts hundredths of a second, on Linux since the machine's start: the wall clock may be set
-    while a run goes on, and a live owner must never be taken for a dead one.
+    while a run goes on, and a live owner must never be taken for a dead one. `among` is the number of its
+    namespace of processes, 0 where there is none: in another, a container's, the same id is somebody else.
     """
 
     pid: int
     born: int
+    among: int
 
     @classmethod
     def me(cls) -> Owner:
         """This process."""
         pid = os.getpid()
-        return cls(pid, _born(pid) or 0)
+        return cls(pid, _born(pid) or 0, _among())
 
     @classmethod
     def parse(cls, mark: str) -> Owner | None:
         """The owner that a mark names, or None where the mark is not one of ours."""
-        found = re.fullmatch(r"(\d+):(\d+)", mark)
-        return cls(int(found[1]), int(found[2])) if found else None
+        return cls(*map(int, mark.split("-"))) if re.fullmatch(OWNER, mark) else None
 
     @property
     def mark(self) -> str:
-        """The value of ``HARNESS_OWNER``."""
-        return f"{self.pid}:{self.born}"
+        """The value of ``HARNESS_OWNER``, and a part of the names of what is its own."""
+        return f"{self.pid}-{self.born}-{self.among}"
 
-    def is_alive(self) -> bool:
-        """Whether a process with this id and this birth is there, and more than a zombie."""
+    def is_dead(self) -> bool:
+        """Whether no process with this id and this birth is there, or a zombie; of one among others it cannot be said."""
+        if self.among != _among():
+            return False
         born = _born(self.pid)
-        return born is not None and abs(born - self.born) <= 1
+        return born is None or abs(born - self.born) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def spawn(
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """End a spawned process and all that came from it with SIGKILL, and wait until they are gone."""
-    _end(process, _descendants(process.pid))
+    _end(process, _family(process))
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
@@ -112,7 +116,7 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
 
     Only the process itself is asked; what is left of its tree when it has gone is killed.
     """
-    family = _descendants(process.pid)
+    family = _family(process)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.terminate()
@@ -121,7 +125,7 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
         asked = True
     except subprocess.TimeoutExpired:
         asked = False
-    _end(process, [*family, *_descendants(process.pid)])
+    _end(process, [*family, *_family(process)])
     return asked
 
 
@@ -135,10 +139,7 @@ def sweep() -> Swept:
     """End the marked processes whose owner is dead, and remove the scratch folders of dead owners."""
     found = orphans()
     names = tuple(f"{process.pid} {_name(process)}" for process in found)
-    for process in found:
-        with contextlib.suppress(*GONE):
-            process.kill()
-    _until_dead(found)
+    _kill(found)
     folders = tuple(abandoned(Path(tempfile.gettempdir())))
     for folder in folders:
         disks.unmount_below(folder)
@@ -148,14 +149,28 @@ def sweep() -> Swept:
 
 def orphans() -> list[psutil.Process]:
     """The marked processes whose owner is dead."""
-    return [process for process in psutil.process_iter() if _is_orphan(process)]
+    return [process for process in psutil.process_iter() if (owner := _owner(process)) and owner.is_dead()]
+
+
+@contextlib.contextmanager
+def none_left() -> Iterator[None]:
+    """End, at the end, whatever bears our own mark and is new: what a teardown that was broken off has left."""
+    before = set(_mine())
+    try:
+        yield
+    finally:
+        _kill([one for one in _mine() if one not in before])
+
+
+def _mine() -> list[psutil.Process]:
+    me = Owner.me()
+    return [process for process in psutil.process_iter() if _owner(process) == me]
 
 
 @contextlib.contextmanager
 def scratch(prefix: str) -> Iterator[Path]:
     """A temporary folder that bears its owner's id, so that a sweep can remove what a dead owner left."""
-    me = Owner.me()
-    folder = Path(tempfile.mkdtemp(prefix=f"harness-{prefix}-{me.pid}-{me.born}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"harness-{prefix}-{Owner.me().mark}-"))
     try:
         yield folder
     finally:
@@ -205,24 +220,31 @@ def _born(pid: int) -> int | None:
         return None
 
 
-def _is_orphan(process: psutil.Process) -> bool:
-    """Whether a process bears the mark of an owner that is dead; what cannot be read is left alone."""
+def _among() -> int:
     try:
-        owner = Owner.parse(process.environ().get(MARK, ""))
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def _owner(process: psutil.Process) -> Owner | None:
+    """Whose mark another process bears; what cannot be read is left alone."""
+    try:
+        return Owner.parse(process.environ().get(MARK, "")) if process.pid != os.getpid() else None
     except (*GONE, OSError):
-        return False
-    return owner is not None and process.pid != os.getpid() and not owner.is_alive()
+        return None
 
 
 def abandoned(parent: Path) -> Iterator[Path]:
     """The scratch folders in `parent` that are ours and whose owner is dead."""
     for folder in sorted(parent.glob("harness-*")):
         found = SCRATCH.fullmatch(folder.name)
-        if found and _is_mine(folder) and not Owner(int(found["pid"]), int(found["born"])).is_alive():
+        owner = Owner.parse(found["owner"]) if found else None
+        if owner and owner.is_dead() and _belongs_to_me(folder):
             yield folder
 
 
-def _is_mine(folder: Path) -> bool:
+def _belongs_to_me(folder: Path) -> bool:
     try:
         return folder.lstat().st_uid == os.getuid()
     except OSError:
@@ -251,16 +273,35 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """What came from a spawned process. Of one that was waited for: what is left in its session; its id may be another's."""
+    if process.returncode is None:
+        return _descendants(process.pid)
+    return [one for one in _mine() if _session(one) == process.pid]
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
 def _end(process: subprocess.Popen[bytes], family: Iterable[psutil.Process]) -> None:
     """Kill a process's group and the given descendants, and wait for all of them."""
-    rest = list(family)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for descendant in rest:
-        with contextlib.suppress(*GONE):
-            descendant.kill()
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    _kill(list(family))
     process.wait()
-    _until_dead(rest)
+
+
+def _kill(family: Sequence[psutil.Process]) -> None:
+    """End processes, and wait until they are dead."""
+    for one in family:
+        with contextlib.suppress(*GONE):
+            one.kill()
+    _until_dead(family)
 
 
 def _until_dead(family: Iterable[psutil.Process], patience_s: float = 10.0) -> None:

@@ -62,6 +62,8 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     """Start brokers and make topics; the pipeline and the load engine are ready to be started. The stack ends all of it."""
     history.write("swept", what=str(processes.sweep()))
     memory.sweep()
+    stack.callback(memory.sweep)
+    stack.enter_context(processes.none_left())
     logs = directory / "logs"
     logs.mkdir()
     connector = jars.spark_jars()
@@ -89,7 +91,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     temporary = scratch / "tmp"
     temporary.mkdir()
     system = System(command(scenario, places), logs / "pipeline.log", temporary, history)
-    stack.callback(system.kill)
+    stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)
     pattern = (

@@ -35,6 +35,8 @@ REST_S = 5.0
 """Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
 TELL_S = 1.0
 BREAK_OFF_S = 10.0
+AT_ONCE_S = 1.0
+"""Patience with what is under way when somebody ends the run: what it waits for is ended under it."""
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
@@ -122,12 +124,14 @@ def _followed(rig: Rig) -> Iterator[None]:
     threads = [ticking(0.2, rig.checkpoint.sweep, stop), ticking(1.0, rig.cpu.sample, stop)]
     for thread in threads:
         thread.start()
+    patience_s = AT_ONCE_S
     try:
         yield
+        patience_s = 5.0
     finally:
         stop.set()
         for thread in threads:
-            thread.join(5)
+            thread.join(patience_s)
 
 
 def _offer(rig: Rig, phases: Phases) -> None:
@@ -150,11 +154,13 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _start_pipeline(rig, phases)
     counts = _counts(rig)
     schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    patience_s = AT_ONCE_S
     try:
         _replay(rig, phases, schedule, counts, start)
+        patience_s = BREAK_OFF_S
     finally:
         rig.over.set()
-        schedule.join(BREAK_OFF_S)
+        schedule.join(patience_s)
 
 
 def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start: float) -> None:
@@ -170,7 +176,7 @@ def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start:
     if load.stretch_s:
         phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
         _stretch(rig, phases, schedule, counts, start + sum(seconds for _, seconds in load.segments))
-    _eventually(rig, phases, schedule.is_over, counts.acknowledged, "the faults to heal", HEAL_S)
+    _heal(rig, phases, schedule, counts, schedule.is_over)
 
 
 def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s: float) -> None:
@@ -179,6 +185,13 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
 
     def over() -> bool:
         return schedule.is_settled(rest) or time.time() > end_s
+
+    _heal(rig, phases, schedule, counts, over)
+    rig.load.enough()
+
+
+def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Callable[[], bool]) -> None:
+    """Wait until it is over with the faults; none strikes after that."""
 
     def progress() -> int:
         # A fault that is under way has a patience of its own.
@@ -190,7 +203,6 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
         # Not an end: what is wrong is still told by name, and a fault that never struck too.
         phases.history.write("stalled", why=str(error))
     schedule.close()
-    rig.load.enough()
 
 
 def _counts(rig: Rig) -> Counts:

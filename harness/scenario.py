@@ -350,6 +350,8 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
     for at, output in enumerate(scenario.pipeline.output):
         if not output.query:
             raise ScenarioError(f"{source}: pipeline.output[{at}].query is missing: whose result is found there")
+    if scenario.black_box and scenario.pipeline.deduplicate:
+        raise ScenarioError(f"{source}: pipeline.deduplicate: it needs a pipeline.checkpoint to be judged by")
     for at, fault in enumerate(scenario.fault):
         if problem := _problem(scenario, fault, f"fault[{at}]"):
             raise ScenarioError(f"{source}: {problem}")
@@ -369,6 +371,10 @@ def _problem(scenario: Scenario, fault: Fault, name: str) -> str | None:
     allowed = STRIKES.get(fault.kind, BROKERS)
     if not fault.at:
         return f"{name}.at is missing: how many events are acknowledged before it strikes"
+    if fault.at > scenario.load.events:
+        return (
+            f"{name}.at = {fault.at:,}: the load has {scenario.load.events:,} events; strike sooner, or make it longer"
+        )
     if fault.on not in allowed:
         return f"{name}.on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
     if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:

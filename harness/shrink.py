@@ -78,10 +78,11 @@ def steps(scenario: Scenario) -> Iterator[Step]:
             default: Any = item.default
             plainer = replace(scenario.workload, **{item.name: default})
             yield Step(f"without {item.name}", replace(scenario, workload=plainer, proves=()))
-    if scenario.fault and max(fault.at for fault in scenario.fault) > AT_MIN:
+    last = max((fault.at for fault in scenario.fault), default=0)
+    if last > AT_MIN:
         sooner = tuple(replace(one, at=max(1, one.at // 2), after=one.after // 2) for one in scenario.fault)
         yield Step(f"faults from event {sooner[0].at:,} on", replace(scenario, fault=sooner, proves=()))
-    yield from _shorter(scenario)
+    yield from (step for step in _shorter(scenario) if step.scenario.load.events >= last)
 
 
 def _shorter(scenario: Scenario) -> Iterator[Step]:

@@ -47,9 +47,7 @@ def from_parquet(directory: Path, query: Query, names: Names, prefix: str = "") 
     """
     files = _named_files(directory)
     if not (directory / "_spark_metadata").is_dir():
-        files = [
-            (str(path.relative_to(directory)), path.stat().st_mtime) for path in sorted(directory.rglob("*.parquet"))
-        ]
+        files = [(str(path.relative_to(directory)), path.stat().st_mtime) for path in _data_files(directory)]
     rows = [row for path, named_s in files for row in _file_rows(directory, path, named_s, query, names)]
     if query.name == "dead_letter":  # its topic is a value here
         rows = [replace(row, key=(str(row.key[0]).removeprefix(prefix), *row.key[1:])) for row in rows]
@@ -70,8 +68,14 @@ def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
     """Records and files in all sinks: it stands still when the pipeline has nothing left to say."""
     names = [prefix + query.topic for query in scenario.queries.values() if query.sink == "kafka"]
     ends = topics.end_offsets(bootstrap, names) if names else {}
-    files = sum(1 for _ in output.rglob("*.parquet")) if output.is_dir() else 0
+    files = len(_data_files(output))
     return files + sum(end for partitions in ends.values() for end in partitions.values())
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The Parquet files below a folder, but for what writers put aside: readers pass over names with a dot or a dash first."""
+    found = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*.parquet")))
+    return [path for path, parts in found if not any(part[0] in "._" and "=" not in part for part in parts)]
 
 
 def _result(query: Query, message: topics.Message, prefix: str, place: Output) -> Row:

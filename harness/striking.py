@@ -142,17 +142,21 @@ def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
 
 def _restart(rig: Rig, fault: Fault) -> Struck:
     pipeline, patience_s = rig.system, _patience(rig)
+    # Of another pipeline it is not known in what words it refuses.
+    about = () if rig.scenario.pipeline.command or fault.command else ("checkpoint", "state")
     if fault.kind == "change":
         if fault.command:
             pipeline.become([system.filled(part, rig.places) for part in fault.command])
-        return faults.restart(fault, pipeline, patience_s, *rig.clocks)
+        return faults.restart(fault, pipeline, about, patience_s, *rig.clocks)
     checkpoint = rig.checkpoint.source(fault.query).parent
     kept = rig.scratch / f"kept-{fault.at}"
     with rig.checkpoint.aside():
         if fault.kind == "older":
             batches = partial(_entries, _results_log(rig, fault.query))
-            return faults.restart_on_an_older(fault, pipeline, checkpoint, batches, kept, patience_s, *rig.clocks)
-        return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, patience_s, *rig.clocks)
+            return faults.restart_on_an_older(
+                fault, pipeline, checkpoint, batches, kept, about, patience_s, *rig.clocks
+            )
+        return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, about, patience_s, *rig.clocks)
 
 
 def _expired(rig: Rig, fault: Fault) -> Struck:

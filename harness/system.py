@@ -66,6 +66,7 @@ class System:
         self._reader: threading.Thread | None = None
         self._starts = 0
         self._down = False
+        self._closed = False
         self._ended_cpu_s = 0.0
         self._cpu_s = 0.0
         self.started = threading.Event()
@@ -88,7 +89,7 @@ class System:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             # It leads a session of its own, and so a process group.
             os.killpg(self._process.pid, number)
 
@@ -120,6 +121,8 @@ class System:
 
         `flags` follow its own for this start alone.
         """
+        if self._closed:
+            raise StackError("the run is over: the pipeline is not started again")
         if self._process is not None and self._process.poll() is None:
             raise StackError(f"the pipeline runs already, as process {self._process.pid}: two would share a checkpoint")
         if self._starts:
@@ -174,6 +177,11 @@ class System:
             processes.kill_tree(self._process)
             if self._reader is not None:
                 self._reader.join(5)
+
+    def close(self) -> None:
+        """Kill it for good: a fault that is still under way cannot start it again."""
+        self._closed = True
+        self.kill()
 
     def tell_stacks(self) -> None:
         """Have its Java processes write to the log what each of their threads is at."""

@@ -20,10 +20,16 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.oracle.reference import Expected
-from harness.scenario import Limits
+from harness.scenario import BROKERS, Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
+CALM_S = 10.0
+"""What is looked at before a fault for the lag that is usual, though nothing from before the recovery of the last one."""
+CALM_MIN_S = 2.0
+"""Where there is less, what was usual before an earlier fault stands for it: a batch or two."""
+ALMOST_NOTHING = 0.01
+"""Share of the load below which a query's throughput says nothing, as of an idle source."""
 NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
@@ -66,7 +72,7 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
-    if died["brokers_down"] and not run.scenario.fault:
+    if died["brokers_down"] and not any(one.on in BROKERS for one in run.scenario.fault):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
     return replace(unknown(why), verdict=Verdict.FAIL)
 
@@ -74,24 +80,33 @@ def _broken_off(run: Run) -> Result:
 def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
     struck = gathered.run.of_kind("fault")
     ends_s = [*(one["at_s"] for one in struck), float("inf")][1:]
+    since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
+    calm: Span | None = None
     for fault, next_s in zip(struck, ends_s, strict=True):
+        at_s = fault["at_s"]
+        before = Span(max(since_s, at_s - CALM_S), at_s)
+        if calm is None or before.end_s - before.start_s >= CALM_MIN_S:
+            calm = before
+        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"))
+        since_s = max(fault["healed_s"] or at_s, at_s + (cost["recovered_s"] or 0.0))
         yield (
             fault
-            | _recovery(gathered, comparisons, fault["at_s"], fault["healed_s"] or float("inf"))
+            | cost
             | {
-                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, fault["at_s"], next_s)),
-                "duplicates": _duplicates(comparisons, fault["at_s"], next_s),
+                "kind": fault["fault"].split()[0],
+                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, at_s, next_s)),
+                "duplicates": _duplicates(comparisons, at_s, next_s),
             }
         )
 
 
 def _recovery(
-    gathered: Evidence, comparisons: Mapping[str, Comparison], at_s: float, healed_s: float
+    gathered: Evidence, comparisons: Mapping[str, Comparison], calm: Span, at_s: float, healed_s: float
 ) -> dict[str, float | None]:
     """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
 
     `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
-    right row stood that had not stood before, `recovered_s` until the lag was back within its steady p99.
+    right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before.
     """
     outages = {
         query: found
@@ -101,7 +116,7 @@ def _recovery(
     if not outages or len(outages) < len(gathered.batches):
         return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
     back = [
-        measures.recovered_s(gathered.sent, gathered.batch_of[query], found, outages[query], at_s, healed_s)
+        measures.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
         for query, found in gathered.batches.items()
     ]
     outputs = [
@@ -250,24 +265,25 @@ def _largest(values: Array) -> int | None:
 def _rates(gathered: Evidence) -> dict[str, Any]:
     sent, measured = gathered.sent, gathered.measured
     own = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
-    length = measured.end_s - measured.start_s
+    offered_eps = float(own.sum()) / (measured.end_s - measured.start_s)
     at_s = np.arange(measured.start_s, measured.end_s, 0.25)
-    slopes: list[float | None] = []
+    shares: list[float | None] = []
     lags: list[int] = []
     lag_slopes: list[float] = []
     for query in gathered.batches:
-        mine = gathered.batch_of[query] >= 0
-        share = mine.sum() / max(1, (sent["offset"] >= 0).sum())
-        committed = measures.committed_slope_eps(gathered.batch_of[query], gathered.batches[query], measured)
-        slopes.append(None if committed is None else committed / max(share, 1e-9))
+        of_query = gathered.batch_of[query] >= 0
+        if of_query[own].mean() > ALMOST_NOTHING:
+            due_s = sent["due_us"][of_query] / 1e6
+            shares.append(measures.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], measured))
         lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)
         lags.append(int(lag.max(initial=0)))
         lag_slopes.append(
             measures.slope(*measures.lag_at_commits(sent, gathered.batch_of[query], gathered.batches[query], measured))
         )
+    seen = [one for one in shares if one is not None]
     return {
-        "throughput_eps": None if None in slopes else round(min(one for one in slopes if one is not None), 2),
-        "offered_eps": round(float(own.sum()) / length, 2),
+        "throughput_eps": round(offered_eps * min(seen), 2) if seen and len(seen) == len(shares) else None,
+        "offered_eps": round(offered_eps, 2),
         "due_sent_share": round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6),
         "lag_records_max": max(lags),
         "lag_slope_eps": round(max(lag_slopes), 2),

@@ -47,17 +47,21 @@ class Restartable(Protocol):
 def restart(
     fault: Fault,
     pipeline: Restartable,
+    about: Sequence[str],
     patience_s: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Struck:
-    """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone."""
+    """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone.
+
+    What it says of a refusal must have one of the words `about`, where there are any.
+    """
     before, at_s = pipeline.is_up(), clock()
     pipeline.stop()
     sleep(fault.for_s)  # the fault's own length
     pipeline.start(fault.flags)
     if fault.refused:
-        return _refusal(fault, pipeline, before, at_s, lambda: None, patience_s, clock, sleep)
+        return _refusal(fault, pipeline, before, at_s, lambda: None, about, patience_s, clock, sleep)
     healed = eventually(pipeline.is_up, patience_s, clock, sleep)
     proof = {"up_before": before, "up_after": {"as it was": not healed}, "flags": list(fault.flags)}
     return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
@@ -69,6 +73,7 @@ def restart_spoiled(
     checkpoint: Path,
     query: str,
     kept: Path,
+    about: Sequence[str],
     patience_s: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
@@ -81,12 +86,14 @@ def restart_spoiled(
     pipeline.kill()
     shutil.copytree(checkpoint / query, kept)
     spoiled = SPOIL[fault.kind](checkpoint / query)
+    changed = _files(checkpoint / query) != _files(kept)
     pipeline.start()
 
     def mend() -> None:
         _replace(checkpoint / query, kept)
 
-    return _refusal(fault, pipeline, before, at_s, mend, patience_s, clock, sleep, str(spoiled.relative_to(checkpoint)))
+    what = str(spoiled.relative_to(checkpoint))
+    return _refusal(fault, pipeline, before and changed, at_s, mend, about, patience_s, clock, sleep, what)
 
 
 def restart_on_an_older(
@@ -95,6 +102,7 @@ def restart_on_an_older(
     checkpoint: Path,
     results: Callable[[], int],
     kept: Path,
+    about: Sequence[str],
     patience_s: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
@@ -118,7 +126,7 @@ def restart_on_an_older(
     def mend() -> None:
         _replace(checkpoint, kept / "own")
 
-    return _refusal(fault, pipeline, before and grown, at_s, mend, patience_s, clock, sleep)
+    return _refusal(fault, pipeline, before and grown, at_s, mend, about, patience_s, clock, sleep)
 
 
 def _refusal(
@@ -127,6 +135,7 @@ def _refusal(
     before: bool,
     at_s: float,
     mend: Callable[[], None],
+    about: Sequence[str],
     patience_s: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
@@ -139,7 +148,8 @@ def _refusal(
     pipeline.expect_end()
     eventually(lambda: pipeline.ended() is not None, patience_s, clock, sleep)
     code, said = pipeline.ended(), pipeline.last_line()
-    refused = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
+    of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
+    refused = of_itself and (not about or any(word in said for word in about))
     if code is None:
         pipeline.expect_end(False)
     else:
@@ -173,6 +183,11 @@ def _state_lost(folder: Path) -> Path:
 
 
 SPOIL: dict[str, Callable[[Path], Path]] = {"truncated": _truncated, "missing": _missing, "state_lost": _state_lost}
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """The size of each file below a folder."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def _numbered(log: Path) -> list[Path]:

@@ -38,7 +38,7 @@ KILLED = 137
 """Exit code of a container that SIGKILL ended."""
 INSIDE, BETWEEN, CONTROLLER = 9092, 9094, 9093
 LABEL = "streaming-harness.owner"
-AMONG = LABEL + ".among"
+HOST = LABEL + ".host"
 
 
 class ContainerBroker:
@@ -311,18 +311,11 @@ def _is_there(client: docker.DockerClient, name: str) -> bool:
 def _is_left(labels: Mapping[str, str]) -> bool:
     """Whether its owner is dead; of one that lives among other processes than ours that cannot be said."""
     owner = Owner.parse(labels.get(LABEL, ""))
-    return owner is not None and labels.get(AMONG) == _among() and not owner.is_alive()
+    return owner is not None and labels.get(HOST) == socket.gethostname() and owner.is_dead()
 
 
 def _labels() -> dict[str, str]:
-    return {LABEL: Owner.me().mark, AMONG: _among()}
-
-
-def _among() -> str:
-    """The processes of which an owner is one: harnesses in containers of their own can share a Docker daemon."""
-    with contextlib.suppress(OSError):
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
+    return {LABEL: Owner.me().mark, HOST: socket.gethostname()}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Someone else's Kafka: used, never started or stopped.
 
-Topics of ours bear a prefix with this machine's name and this process's id, ``harness-<host>-<pid>-<born>-``.
+Topics of ours bear a prefix with this machine's name and this process's mark, ``harness-<host>-<owner>-``.
 They are removed at the end; what a dead process of this machine left is removed at the next start, and
 nothing else is ever touched.
 """
@@ -17,7 +17,7 @@ from typing import NoReturn
 from harness.errors import StackError
 from harness.kafka import topics
 from harness.kafka.cluster import Broker, Cluster
-from harness.processes import Owner
+from harness.processes import OWNER, Owner
 
 REACH_S = 5.0
 
@@ -109,14 +109,14 @@ def open_cluster(bootstrap: str) -> Iterator[Cluster]:
 
 def topic_prefix(owner: Owner) -> str:
     """What the names of a process's topics begin with."""
-    return f"harness-{_host()}-{owner.pid}-{owner.born}-"
+    return f"harness-{_host()}-{owner.mark}-"
 
 
 def abandoned(names: set[str]) -> list[str]:
     """The topics of this machine whose owner is dead."""
-    ours = re.compile(rf"harness-{re.escape(_host())}-(\d+)-(\d+)-.+")
-    found = {name: match for name in names if (match := ours.fullmatch(name))}
-    return sorted(name for name, match in found.items() if not Owner(int(match[1]), int(match[2])).is_alive())
+    ours = re.compile(rf"harness-{re.escape(_host())}-({OWNER})-.+")
+    owners = {name: Owner.parse(match[1]) for name in names if (match := ours.fullmatch(name))}
+    return sorted(name for name, owner in owners.items() if owner and owner.is_dead())
 
 
 def _host() -> str:

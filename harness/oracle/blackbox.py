@@ -7,8 +7,10 @@ value has a least and a most, and where no event is open they are equal, and the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -46,8 +48,8 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
     return answers | {"sessions": _sessions(below["sessions"], known), "dead_letter": letters}
 
 
-def contradiction(query: str, values: tuple[Any, ...]) -> str | None:
-    """The measure that does not follow from the others of its row; lateness excuses none."""
+def contradiction(query: str, key: Key, values: tuple[Any, ...]) -> str | None:
+    """The measure that does not follow from the rest of its row; lateness excuses none."""
     match query, values:
         case "conversions", (int(clicks), int(purchases), rate):
             if purchases > clicks:
@@ -57,7 +59,19 @@ def contradiction(query: str, values: tuple[Any, ...]) -> str | None:
             return None if count and mean == str(average(Decimal(total), count)) else "avg_transaction"
         case "page_views", (int(views), int(users)):
             return None if 0 < users <= views else "unique_users"
+        case "sessions", (str(end), _, duration, _):
+            if end < str(key[1]) or not _is_time(end):
+                return "session_end"
+            length = datetime.fromisoformat(end) - datetime.fromisoformat(str(key[1]))
+            return None if duration == length / timedelta(seconds=1) else "duration_seconds"
     return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _final(events: list[Judged]) -> dict[str, int]:
@@ -92,13 +106,16 @@ def _values(query: str, least: tuple[Any, ...], most: tuple[Any, ...]) -> tuple[
 
 
 def _sessions(below: Expected, events: list[Judged]) -> Expected:
-    """Sessions without an open event are determined; of the others any period that begins with an event may be seen."""
+    """Sessions without an open event are determined; of the others any period that begins with an event may be seen.
+
+    Of how many events, is bounded by those of its id; its end and length must agree.
+    """
     open_ids = {event.session for _, event, sure in events if isinstance(event, Click) and not sure}
     rows = {key: values for key, values in below.rows.items() if key[0] not in open_ids}
-    anything: tuple[Any, ...] = (Between(), Between(), Between(), "completed")
+    clicks = [event for _, event, _ in events if isinstance(event, Click) and event.session in open_ids]
+    most = Counter(event.session for event in clicks)
     optional: dict[Key, tuple[Any, ...]] = {
-        (event.session, iso(event.at_ms)): anything
-        for _, event, _ in events
-        if isinstance(event, Click) and event.session in open_ids
+        (event.session, iso(event.at_ms)): (Between(), Between(1, most[event.session]), Between(), "completed")
+        for event in clicks
     }
     return replace(below, rows=rows, optional=optional, batch={})

@@ -163,7 +163,7 @@ def test_containers_of_a_killed_harness_are_removed(tmp_path):
 
         def left() -> int:
             labels = (one.labels[LABEL] for one in client.containers.list(filters={"label": LABEL}))
-            return sum(label.startswith(f"{owner.pid}:") for label in labels)
+            return sum(label.startswith(f"{owner.pid}-") for label in labels)
 
         # Once its owner is dead, whatever test starts next beside this one may remove it.
         assert 1 == left()

@@ -92,6 +92,9 @@ def test_between_holds_both_ends(value, inside):
     assert inside is Between(1, 3).holds(value)
 
 
+KEY = ("s", "2026-01-01T00:00:00.000Z")
+
+
 @pytest.mark.parametrize(
     ("query", "values", "column"),
     [
@@ -102,8 +105,14 @@ def test_between_holds_both_ends(value, inside):
         pytest.param("revenue", (3, "10.00", "3.3400"), "avg_transaction", id="another mean"),
         pytest.param("page_views", (3, 2), None, id="fewer users than views"),
         pytest.param("page_views", (3, 4), "unique_users", id="more users than views"),
+        pytest.param("sessions", ("2026-01-01T00:01:00.000Z", 3, 60.0, "completed"), None, id="right length"),
+        pytest.param("sessions", ("2026-01-01T00:01:00.000Z", 3, 61.0, "completed"), "duration_seconds", id="longer"),
+        pytest.param(
+            "sessions", ("2025-01-01T00:01:00.000Z", 3, 60.0, "completed"), "session_end", id="before it began"
+        ),
+        pytest.param("sessions", ("tomorrow", 3, 60.0, "completed"), "session_end", id="at no time"),
     ],
 )
 def test_a_row_must_agree_with_itself(query, values, column):
     """Whichever of the late events it counts."""
-    assert column == contradiction(query, values)
+    assert column == contradiction(query, KEY, values)

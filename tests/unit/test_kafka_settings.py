@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,14 +86,15 @@ def test_a_broker_that_did_not_start_tells_why(tmp_path, log, last):
 
 
 def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
-    """Not those of the living, of other machines, or of other people."""
+    """Not those of the living, of other machines or containers, or of other people."""
     monkeypatch.setattr(socket, "gethostname", lambda: "box-1")
-    dead, living = Owner(2**22 - 7, 1), Owner.me()
+    dead, living = replace(Owner.me(), pid=2**22 - 7, born=1), Owner.me()
     ours = external.topic_prefix(dead) + "clicks"
     others = {
         external.topic_prefix(living) + "clicks",
-        f"harness-box-{dead.pid}-1-clicks",
-        f"harness-box_1-x-{dead.pid}-1-clicks",
+        f"harness-box-{dead.mark}-clicks",
+        f"harness-box_1-x-{dead.mark}-clicks",
+        external.topic_prefix(replace(dead, among=dead.among + 1)) + "clicks",
         "clicks",
         "harness-notes",
     }

@@ -84,7 +84,18 @@ def test_throughput_is_the_slope_of_committed_offsets():
     every = batches(*((2 * n, float(n)) for n in range(1, 11)))
     batch = measures.batch_of("page_views", events, every)
 
-    assert 2.0 == pytest.approx(measures.committed_slope_eps(batch, every, WHOLE))
+    assert 1.0 == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, every, WHOLE))
+
+
+def test_a_source_that_falls_silent_is_kept_up_with():
+    """Twenty events in ten seconds, and none in the next ten; half of each batch left unread is half."""
+    events = sent(20, every_s=0.5)
+    every = batches(*((min(20, 2 * n), float(n)) for n in range(1, 21)))
+    half = batches(*((min(10, n), float(n)) for n in range(1, 21)))
+
+    for found, share in ((every, 1.0), (half, 0.5)):
+        batch = measures.batch_of("page_views", events, found)
+        assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, WHOLE), rel=0.05)
 
 
 def test_lag_is_what_is_acknowledged_and_not_committed():
@@ -139,7 +150,7 @@ def test_an_outage_is_the_longest_gap_between_a_stroke_and_its_healing(commits, 
 
     assert lasted == (outage.start_s - T0, outage.end_s - T0)
     batch = measures.batch_of("page_views", events, found)
-    back = measures.recovered_s(events, batch, found, outage, T0 + struck_s, T0 + healed_s)
+    back = measures.recovered_s(events, batch, found, Span(T0, T0 + struck_s), outage, T0 + struck_s, T0 + healed_s)
     assert recovered == pytest.approx(back - T0, abs=0.5)
 
 
@@ -150,4 +161,5 @@ def test_a_lag_that_never_comes_back_is_no_recovery():
     outage = measures.outage(found, T0 + 19.5, T0 + 25)
     batch = measures.batch_of("page_views", events, found)
 
-    assert None is measures.recovered_s(events, batch, found, outage, T0 + 19.5, T0 + 25)
+    calm = Span(T0, T0 + 19.5)
+    assert None is measures.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -16,7 +17,8 @@ from harness import processes
 from harness.processes import MARK, Owner
 
 WAIT = "import signal, sys; sys.stdout.write('.'); sys.stdout.flush(); signal.pause()"
-DEAD = Owner(2**22 - 7, 1)
+DEAD = replace(Owner.me(), pid=2**22 - 7, born=1)
+ELSEWHERE = replace(DEAD, among=DEAD.among + 1)
 
 
 def waiting(mark=None, program=WAIT):
@@ -52,11 +54,11 @@ def temporary(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("mark", "owner"),
     [
-        pytest.param("12:345", Owner(12, 345), id="ours"),
+        pytest.param("12-345-6", Owner(12, 345, 6), id="ours"),
         pytest.param("", None, id="empty"),
-        pytest.param("12:", None, id="no birth"),
-        pytest.param("12:3.5", None, id="not whole"),
-        pytest.param("x12:345", None, id="something else"),
+        pytest.param("12-345", None, id="among whom is not said"),
+        pytest.param("12-3.5-6", None, id="not whole"),
+        pytest.param("x12-345-6", None, id="something else"),
     ],
 )
 def test_a_mark_names_its_owner(mark, owner):
@@ -69,34 +71,34 @@ def test_a_mark_reads_back():
     me = Owner.me()
 
     assert me == Owner.parse(me.mark)
-    assert me.is_alive()
+    assert not me.is_dead()
 
 
 def test_an_id_that_is_used_again_is_another_owner():
     """Same id, another birth: the owner is dead."""
-    assert not Owner(os.getpid(), Owner.me().born + 100).is_alive()
+    assert replace(Owner.me(), born=Owner.me().born + 100).is_dead()
 
 
 def test_a_zombie_owns_nothing(child):
     """An owner that has ended is dead, even before anyone has asked for its exit code."""
     process = child()
-    owner = Owner(process.pid, processes._born(process.pid))
-    assert owner.is_alive()
+    owner = replace(Owner.me(), pid=process.pid, born=processes._born(process.pid))
+    assert not owner.is_dead()
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-    assert not owner.is_alive()
+    assert owner.is_dead()
 
 
 def test_a_sweep_ends_the_orphan_and_nothing_else(child):
-    """Of three that look alike, only the one whose owner is dead."""
-    orphan, owned, stranger = child(DEAD.mark), child(Owner.me().mark), child()
+    """Of four that look alike, only the one whose owner is dead; among other processes than ours that cannot be said."""
+    orphan, owned, stranger, elsewhere = child(DEAD.mark), child(Owner.me().mark), child(), child(ELSEWHERE.mark)
 
     swept = processes.sweep()
 
     assert -signal.SIGKILL == orphan.poll()
-    assert (None, None) == (owned.poll(), stranger.poll())
-    assert {orphan.pid} == ended(swept) & {orphan.pid, owned.pid, stranger.pid}
+    assert (None, None, None) == (owned.poll(), stranger.poll(), elsewhere.poll())
+    assert {orphan.pid} == ended(swept) & {orphan.pid, owned.pid, stranger.pid, elsewhere.pid}
 
 
 def test_a_mark_is_inherited(child):
@@ -111,15 +113,15 @@ def test_a_mark_is_inherited(child):
 
 def test_a_sweep_removes_what_dead_owners_left(tmp_path):
     """Scratch folders of the dead go; those of the living and of others stay."""
-    left = tmp_path / f"harness-run-{DEAD.pid}-{DEAD.born}-abc"
-    other = tmp_path / "harness-notes"
-    for folder in (left, other):
+    left = tmp_path / f"harness-run-{DEAD.mark}-abc"
+    others = [tmp_path / "harness-notes", tmp_path / f"harness-run-{ELSEWHERE.mark}-abc"]
+    for folder in (left, *others):
         folder.mkdir()
 
     with processes.scratch("run") as mine:
         assert (left,) == processes.sweep().folders
         assert mine.is_dir()
-    assert other.is_dir()
+    assert all(other.is_dir() for other in others)
     assert not mine.exists()
 
 
@@ -161,6 +163,44 @@ def test_the_whole_tree_goes():
     assert 1 == len(family)
     with contextlib.suppress(psutil.NoSuchProcess):
         assert psutil.STATUS_ZOMBIE == family[0].status()
+
+
+def test_an_id_that_was_given_away_is_nobody_of_ours(child):
+    """A process that has ended and was waited for may share its number with a stranger, who leads a group of his own."""
+    program = f"import os; os.setsid(); {WAIT}"
+    stranger, ours = child(program=program), spawned(WAIT)
+    processes.kill_tree(ours)
+    ours.pid = stranger.pid
+
+    processes.kill_tree(ours)
+    processes.stop(ours)
+
+    assert None is stranger.poll()
+
+
+def test_what_an_ended_process_left_in_its_session_is_ended():
+    """As a worker that outlives its driver."""
+    inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}])"
+    process = processes.spawn([sys.executable, "-S", "-c", f"import subprocess, sys; {inner}"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"." == process.stdout.read(1)
+    process.wait()
+    [left] = processes._family(process)
+
+    processes.kill_tree(process)
+    process.stdout.close()
+
+    assert processes._is_dead(left)
+
+
+def test_what_is_new_is_ended_at_the_end():
+    """And what was there before is let alone."""
+    before = spawned(WAIT)
+    with processes.none_left():
+        new = spawned(WAIT)
+
+    assert (None, -signal.SIGKILL) == (before.poll(), new.wait(10))
+    processes.kill_tree(before)
 
 
 def test_a_tree_that_has_gone_costs_nothing():

@@ -33,6 +33,11 @@ def test_a_dumped_scenario_reads_back_equal():
         pytest.param("pipeline.profile=quick", "must be one of default, specification", id="not a choice"),
         pytest.param("load.eps=nan", "must lie between", id="not a finite number"),
         pytest.param("nonsense", "expected FIELD=VALUE", id="not an assignment"),
+        pytest.param(
+            "fault=[{at = 900_000}]",
+            "fault[0].at = 900,000: the load has 625,000 events; strike sooner, or make it longer",
+            id="a fault behind the end",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(override, said):

@@ -52,6 +52,19 @@ def test_a_fault_that_is_needed_strikes_as_early_as_can_be_and_what_is_not_takes
     assert (1000, 50, 0) == (fault.at, fault.after, shrink.shrink(stretched, failed(), late_only, print).load.stretch_s)
 
 
+def test_nothing_shorter_than_what_its_faults_need_is_tried():
+    """It would be no scenario."""
+    tried: list[Scenario] = []
+
+    def attempt(one: Scenario) -> Result:
+        tried.append(one)
+        return failed() if one.fault else failed(())
+
+    shrink.shrink(Scenario(name="x", load=Load(eps=100), fault=(Fault(at=900),)), failed(), attempt, print)
+
+    assert all(one.load.events >= fault.at for one in tried for fault in one.fault)
+
+
 def late_only(one: Scenario) -> Result:
     """No fault is needed."""
     return failed() if one.workload.late else failed(())

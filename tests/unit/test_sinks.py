@@ -158,6 +158,17 @@ def test_a_column_may_stand_in_the_path(tmp_path):
     assert (START, END, "home and garden") == row.key
 
 
+def test_what_writers_put_aside_is_no_result(tmp_path):
+    """A job that is killed leaves its staging for good, and readers pass over it."""
+    for folder in ("batch=7", ".spark-staging-3f1c/batch=7", "_temporary/0/_temporary/attempt_1", "_day=1"):
+        (tmp_path / folder).mkdir(parents=True)
+        pq.write_table(pa.table({"n": [1]}), tmp_path / folder / "a.parquet")
+
+    assert ["_day=1/a.parquet", "batch=7/a.parquet"] == [
+        str(path.relative_to(tmp_path)) for path in sinks._data_files(tmp_path)
+    ]
+
+
 def test_what_a_compact_log_has_taken_up_is_dated_by_its_file(tmp_path):
     """Spark deletes the logs that named the older files ten minutes later; the last of them is its own."""
     log = tmp_path / "_spark_metadata"

@@ -73,7 +73,7 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
     """A refusal is undone by a start without the change."""
     pipeline = Pipeline(refuses)
     fault = Fault(kind="change", at=1, flags=tuple(flags), refused=refused)
-    done = faults.restart(fault, pipeline, 5, *time_that_passes())
+    done = faults.restart(fault, pipeline, (), 5, *time_that_passes())
 
     assert proved is done.proved
     if refused and refuses:
@@ -100,17 +100,32 @@ def test_not_every_end_is_a_refusal(code, proved):
 
     pipeline = Ends(refuses=True)
     done = faults.restart(
-        Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, 5, *time_that_passes()
+        Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, (), 5, *time_that_passes()
     )
 
     assert proved is done.proved
     assert pipeline.up
 
 
+@pytest.mark.parametrize(
+    ("said", "proved"),
+    [("pipeline: checkpoint /c: damaged", True), ("pipeline: no broker answers at 127.0.0.1:1", False)],
+)
+def test_an_end_for_another_reason_is_no_refusal(said, proved):
+    """A broker that does not answer in time ends it with the same code."""
+
+    class Says(Pipeline):
+        def last_line(self) -> str:
+            return said
+
+    fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
+    assert proved is faults.restart(fault, Says(), ("checkpoint", "state"), 5, *time_that_passes()).proved
+
+
 def test_one_that_accepts_what_it_must_refuse_is_watched_again():
     """When it ends later, nobody expects that."""
     pipeline = Pipeline(refuses=False)
-    faults.restart(Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, 5, *time_that_passes())
+    faults.restart(Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, (), 5, *time_that_passes())
 
     assert pipeline.expected is False
 
@@ -147,11 +162,27 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
             super().start(flags)
 
     fault = Fault(kind=kind, at=1, query="page_views")
-    done = faults.restart_spoiled(fault, Looks(), checkpoint, "q", tmp_path / "kept", 5, *time_that_passes())
+    done = faults.restart_spoiled(fault, Looks(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
 
     assert done.proved
     assert {changed} == {name for name in before if seen[0].get(name) != before[name]}
     assert [before] == seen[1:]
+
+
+def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
+    """There is no state to lose, and the pipeline ends for a reason of its own."""
+
+    class Ends(Pipeline):
+        def start(self, flags: Sequence[str] = ()) -> None:
+            self.spoiled = self.spoiled is False and not self.did
+            super().start(flags)
+
+    (checkpoint / "q" / "state" / "0" / "0" / "1.delta").unlink()
+    fault = Fault(kind="state_lost", at=1, query="page_views")
+    done = faults.restart_spoiled(fault, Ends(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
+
+    assert 1 == done.proof["code"]
+    assert not done.proved
 
 
 def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, checkpoint):
@@ -168,7 +199,7 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
             super().start(flags)
 
     fault = Fault(kind="state_lost", at=1, query="page_views")
-    faults.restart_spoiled(fault, GoesOn(), checkpoint, "q", tmp_path / "kept", 5, *time_that_passes())
+    faults.restart_spoiled(fault, GoesOn(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
 
     assert other.exists()
 
@@ -187,7 +218,7 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
 
     fault = Fault(kind="older", at=1)
     done = faults.restart_on_an_older(
-        fault, Works(), checkpoint, lambda: batches[0], tmp_path / "kept", 5, *time_that_passes()
+        fault, Works(), checkpoint, lambda: batches[0], tmp_path / "kept", (), 5, *time_that_passes()
     )
 
     assert done.proved

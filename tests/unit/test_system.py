@@ -98,6 +98,15 @@ def test_two_never_share_a_checkpoint(tmp_path):
             system.kill()
 
 
+def test_what_is_over_is_not_started_again(tmp_path):
+    """Whatever a fault that is under way still wants."""
+    with history.recording(tmp_path) as recorder:
+        system = System(["true"], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.close()
+        with pytest.raises(StackError, match="the run is over"):
+            system.start()
+
+
 def test_the_last_line_is_what_it_says_and_no_frame_of_a_stack(tmp_path):
     """Java writes those below."""
     says = "print('pipeline: checkpoint damaged\\njava.lang.Error\\n\\tat java.base/java.lang.Thread.run(Thread.java:840)\\n')"

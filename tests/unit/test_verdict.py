@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from harness import history, manifest, scenario, trial, verdict
+from harness import evidence, findings, history, manifest, scenario, trial, verdict
 from harness.model import Row, Target, Verdict
+from harness.oracle.batches import Batch
 from harness.simulate import simulate
 
 
@@ -58,6 +60,7 @@ def test_an_unknown_result_has_the_stable_keys():
         pytest.param(143, [], "", Verdict.UNKNOWN, id="by a signal that Java or a shell tells"),
         pytest.param(1, [1], "", Verdict.UNKNOWN, id="without its broker"),
         pytest.param(1, [1], '[[fault]]\nkind = "kill"\non = "broker 1"\nat = 10\n', Verdict.FAIL, id="of a fault"),
+        pytest.param(1, [1], '[[fault]]\nkind = "stop"\nat = 10\n', Verdict.UNKNOWN, id="of a fault of its own"),
     ],
 )
 def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, given):
@@ -187,6 +190,35 @@ def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, w
     assert wanted is result.verdict, result.why
     assert ("recovered after kill pipeline: not seen" in result.why) is (wanted is Verdict.UNKNOWN)
     assert None is verdict.as_json(result)["recovery_s"]
+
+
+def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_another(tmp_path):
+    """Two equal outages of 20 s, a minute apart: the second takes as long as the first, or its lag would be usual."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "load.duration_s=120"]))
+    gathered = evidence.gather(history.read(tmp_path / "run"))
+    start_s = gathered.batches["page_views"][0].committed_s
+
+    def held_up(batch: Batch) -> Batch:
+        """What would be committed in an outage comes after it, and what follows catches up."""
+        for begin_s in (start_s + 30, start_s + 90):
+            if begin_s < batch.committed_s < begin_s + 30:
+                return replace(batch, committed_s=begin_s + 20 + (batch.committed_s - begin_s) / 3)
+        return batch
+
+    happened = [
+        {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at_s": at_s, "healed_s": at_s + 20, "proved": True}
+        for at_s in (start_s + 30, start_s + 90)
+    ]
+    slow = replace(
+        gathered,
+        run=replace(gathered.run, events=(*gathered.run.events, *happened)),
+        batches={query: [held_up(one) for one in found] for query, found in gathered.batches.items()},
+    )
+    first, second = verdict._with_recovery(slow, findings.compare(slow, evidence.expected(slow)))
+
+    assert ("kill", "kill") == (first["kind"], second["kind"])
+    assert first["recovered_s"] > 25
+    assert second["recovered_s"] == pytest.approx(first["recovered_s"], abs=2)
 
 
 def altered(folder, *sets, drop=lambda event: False, add=()):
