@@ -148,7 +148,7 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
     writer = (
         writer.queryName(name)
         .outputMode("append")
-        .trigger(processingTime=settings.trigger)
+        .trigger(processingTime=f"{settings.interval_ms(name)} milliseconds")
         .option("checkpointLocation", f"{settings.checkpoint}/{name}")
     )
     match settings.sinks[name]:

@@ -12,11 +12,14 @@ from typing import Any
 from pipeline.schema import QUERIES
 
 SINKS = ("kafka", "parquet", "console")
+TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
+"""The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
-        "trigger": "1400 milliseconds",
+        "trigger_ms": 1400,
+        "apart": 0.05,
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
         "java_options": "-XX:+UseParallelGC",
@@ -25,7 +28,8 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "specification": {
         "partitions": 50,
-        "trigger": "10 seconds",
+        "trigger_ms": 10_000,
+        "apart": 0.0,
         "conversions": "join",
         "checkpoint_manager": "",
         "java_options": "",
@@ -48,7 +52,9 @@ class Settings:
     queries: tuple[str, ...] = tuple(QUERIES)
     sinks: dict[str, str]
     master: str
-    trigger: str
+    trigger_ms: int
+    apart: float
+    """Share of the trigger by which each query waits longer than the one before it."""
     partitions: int
     state_store: str
     starting_offsets: str
@@ -62,6 +68,14 @@ class Settings:
     hashed_groups: int
     driver_memory: str
     conf: Sequence[tuple[str, str]] = ()
+
+    def interval_ms(self, query: str) -> int:
+        """From batch to batch of a query; of each another, the costliest having the shortest.
+
+        Spark begins batches at multiples of the interval: with the same one all queries would plan at the same
+        moment, in each other's way, and then all be idle.
+        """
+        return round(self.trigger_ms * (1 + self.apart * TURNS.index(query)))
 
     def of_state(self) -> dict[str, Any]:
         """What a checkpoint depends on: with any of these changed it would be silently misread or disobeyed."""
@@ -140,9 +154,12 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     add = how.add_argument
     profile = "tuned for two cores, or as the specification has it"
     add("--profile", choices=sorted(PROFILES), default="default", help=profile)
-    trigger = f"such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger')}"
+    trigger = (
+        f"from batch to batch of a query, such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger_ms')};"
+        f" by this share of it each query waits longer than the one before {_of_profiles('apart')}"
+    )
     partitions = f"shuffle partitions, and so of the state {_of_profiles('partitions')}"
-    add("--trigger", type=_interval, metavar="T", help=trigger)
+    add("--trigger", type=_interval, dest="trigger_ms", metavar="T", help=trigger)
     add("--partitions", type=_positive, metavar="N", help=partitions)
     add("--master", default="local[2]", metavar="URL", help="Spark's master")
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
@@ -178,10 +195,11 @@ def _sink(text: str) -> tuple[str, str]:
     return query, sink
 
 
-def _interval(text: str) -> str:
-    if not re.fullmatch(r"\d+ ?(ms|milliseconds?|s|seconds?|minutes?)", text):
+def _interval(text: str) -> int:
+    found = re.fullmatch(r"(\d+) ?(?:(ms|milliseconds?)|(s|seconds?)|minutes?)", text, re.ASCII)
+    if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no interval such as '1500 ms' or '10 seconds'")
-    return re.sub(r"(?<=\d) ?s$", " seconds", re.sub(r"(?<=\d) ?ms$", " milliseconds", text))
+    return int(found[1]) * (1 if found[2] else 1000 if found[3] else 60_000)
 
 
 def _positive(text: str) -> int:

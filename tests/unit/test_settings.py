@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import settings
+from pipeline.schema import QUERIES
 
 NEEDED = ["--bootstrap", "b:1", "--checkpoint", "c", "--output", "o"]
 
@@ -13,7 +14,24 @@ def test_a_flag_outranks_its_profile():
     """What is not given comes from the profile."""
     given = settings.parse([*NEEDED, "--profile", "specification", "--partitions", "3"])
 
-    assert (3, "10 seconds", "join") == (given.partitions, given.trigger, given.conversions)
+    assert (3, 10_000, "join") == (given.partitions, given.trigger_ms, given.conversions)
+
+
+def test_no_two_queries_begin_their_batches_together():
+    """By default; the specification has one interval for all."""
+    ours, specified = settings.parse(NEEDED), settings.parse([*NEEDED, "--profile", "specification"])
+
+    assert [1400, 1470, 1540, 1610, 1680] == [ours.interval_ms(query) for query in settings.TURNS]
+    assert {10_000} == {specified.interval_ms(query) for query in settings.TURNS}
+    assert set(QUERIES) == set(settings.TURNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("0 ms", 0), ("1500ms", 1500), ("10 seconds", 10_000), ("2 minutes", 120_000)]
+)
+def test_an_interval_has_a_unit(text, ms):
+    """As Spark writes it, or shorter."""
+    assert ms == settings.parse([*NEEDED, "--trigger", text]).trigger_ms
 
 
 def test_queries_keep_their_order_and_sinks_can_be_chosen():
