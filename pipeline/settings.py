@@ -18,7 +18,7 @@ FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileS
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
-        "trigger_ms": 1400,
+        "trigger_ms": 1600,
         "apart": 0.05,
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
