@@ -5,14 +5,14 @@ A checker takes a `Comparison` and returns anomalies; it knows nothing of Kafka,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from harness.model import Anomaly, Between
+from harness.model import Anomaly, Between, Moment
 
 Key = tuple[Any, ...]
 CLOCK_S = 0.005
@@ -39,7 +39,7 @@ class Comparison:
     the commit of the batch before the one that emits it. `optional` rows may be there. `if_late_counted` and `if_late_dropped` are the
     rows of a pipeline that counts every late event, or drops what is behind its batch's own watermark. `again` is how
     often the batch that emits a row was, or may have been, run again; `contradiction` names the measure in which a row
-    is not even in agreement with itself.
+    is not even in agreement with itself; `moments` are those of `Expected`.
     """
 
     query: str
@@ -52,6 +52,7 @@ class Comparison:
     if_late_dropped: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
     again: Mapping[Key, float] = field(default_factory=dict)
     contradiction: Callable[[Key, tuple[Any, ...]], str | None] = lambda key, values: None
+    moments: Mapping[str, Sequence[Moment]] = field(default_factory=dict)
 
 
 def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tuple[Seen, ...]]:
@@ -80,6 +81,27 @@ def lost(comparison: Comparison) -> list[Anomaly]:
         for key, values in comparison.expected.items()
         if key not in comparison.observed
     ]
+
+
+def uncovered(comparison: Comparison) -> list[Anomaly]:
+    """Events that must be in a row, whichever that is, and are in none; the first of each session id."""
+    periods: dict[Any, list[tuple[str, str]]] = {}
+    for key, rows in comparison.observed.items():
+        if comparison.moments and len(key) > 1:
+            periods.setdefault(key[0], []).extend((str(key[1]), str(row.values[0])) for row in rows)
+    first = {
+        session: min((at for at, must in moments if must and not _is_within(at, periods.get(session, ()))), default="")
+        for session, moments in comparison.moments.items()
+    }
+    return [
+        Anomaly("lost_row", comparison.query, (session, at), "a row with this event", "no row", "it is in no session")
+        for session, at in first.items()
+        if at
+    ]
+
+
+def _is_within(at: str, periods: Iterable[tuple[str, str]]) -> bool:
+    return any(start <= at <= end for start, end in periods)
 
 
 def invented(comparison: Comparison) -> list[Anomaly]:
@@ -170,8 +192,8 @@ def _differ(rows: tuple[Seen, ...]) -> bool:
 Checker = Callable[[Comparison], list[Anomaly]]
 
 FORBIDDEN: dict[str, tuple[Checker, ...]] = {
-    "at-least-once": (lost, invented, wrong, premature, duplicated_without_replay),
-    "exactly-once": (lost, invented, wrong, premature, duplicated),
+    "at-least-once": (lost, uncovered, invented, wrong, premature, duplicated_without_replay),
+    "exactly-once": (lost, uncovered, invented, wrong, premature, duplicated),
 }
 """What each guarantee forbids."""
 

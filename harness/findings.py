@@ -36,7 +36,8 @@ def compare(gathered: Evidence, answers: Mapping[str, Expected]) -> dict[str, Co
             _earliest(gathered, name, answers[name]),
             answers[name].optional,
             again=_again(gathered, name, answers[name]),
-            contradiction=partial(blackbox.contradiction, name),
+            contradiction=partial(blackbox.contradiction, name, answers[name].moments),
+            moments=answers[name].moments,
         )
         for name, query in gathered.run.scenario.queries.items()
     }

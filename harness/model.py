@@ -58,6 +58,10 @@ class Between:
         return "anything" if self.low is None else f"{self.low} to {self.high}"
 
 
+Moment = tuple[str, bool]
+"""When an event was, in ISO 8601, and whether it must be in a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Anomaly:
     """One way in which the output breaks the guarantee, with what was expected and what was seen.

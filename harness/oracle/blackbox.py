@@ -7,14 +7,13 @@ value has a least and a most, and where no event is open they are equal, and the
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from harness.model import Between, Record
+from harness.model import Between, Moment, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso
 from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows, average
@@ -45,11 +44,12 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
     below, above = least.expected(), most.expected()
     answers = {query: _between(query, below[query], above[query]) for query in ("page_views", "revenue", "conversions")}
     letters = replace(above["dead_letter"], batch={})
-    return answers | {"sessions": _sessions(below["sessions"], known), "dead_letter": letters}
+    sessions = _sessions(below["sessions"], above["sessions"], known)
+    return answers | {"sessions": sessions, "dead_letter": letters}
 
 
-def contradiction(query: str, key: Key, values: tuple[Any, ...]) -> str | None:
-    """The measure that does not follow from the rest of its row; lateness excuses none."""
+def contradiction(query: str, moments: Mapping[str, Sequence[Moment]], key: Key, values: tuple[Any, ...]) -> str | None:
+    """The measure that does not follow from the rest of its row, or from the `moments` in it; lateness excuses none."""
     match query, values:
         case "conversions", (int(clicks), int(purchases), rate):
             if purchases > clicks:
@@ -59,12 +59,24 @@ def contradiction(query: str, key: Key, values: tuple[Any, ...]) -> str | None:
             return None if count and mean == str(average(Decimal(total), count)) else "avg_transaction"
         case "page_views", (int(views), int(users)):
             return None if 0 < users <= views else "unique_users"
-        case "sessions", (str(end), _, duration, _):
-            if end < str(key[1]) or not _is_time(end):
-                return "session_end"
-            length = datetime.fromisoformat(end) - datetime.fromisoformat(str(key[1]))
-            return None if duration == length / timedelta(seconds=1) else "duration_seconds"
+        case "sessions", (str(end), count, duration, _):
+            return _contradiction_of_session(moments.get(str(key[0])), str(key[1]), end, count, duration)
     return None
+
+
+def _contradiction_of_session(
+    moments: Sequence[Moment] | None, start: str, end: str, count: Any, duration: Any
+) -> str | None:
+    if end < start or not _is_time(end):
+        return "session_end"
+    if duration != (datetime.fromisoformat(end) - datetime.fromisoformat(start)) / timedelta(seconds=1):
+        return "duration_seconds"
+    if moments is None:
+        return None
+    inside = [(at, sure) for at, sure in moments if start <= at <= end]
+    if end not in dict(inside):
+        return "session_end"
+    return None if sum(sure for _, sure in inside) <= count <= len(inside) else "event_count"
 
 
 def _is_time(text: str) -> bool:
@@ -105,17 +117,24 @@ def _values(query: str, least: tuple[Any, ...], most: tuple[Any, ...]) -> tuple[
     return tuple(ranges)
 
 
-def _sessions(below: Expected, events: list[Judged]) -> Expected:
+def _sessions(below: Expected, above: Expected, events: list[Judged]) -> Expected:
     """Sessions without an open event are determined; of the others any period that begins with an event may be seen.
 
-    Of how many events, is bounded by those of its id; its end and length must agree.
+    It holds the events of its id from its start to its end, those that are sure and maybe others. One that is sure must
+    be in a row, where the longest session that it can be in is closed.
     """
     open_ids = {event.session for _, event, sure in events if isinstance(event, Click) and not sure}
     rows = {key: values for key, values in below.rows.items() if key[0] not in open_ids}
     clicks = [event for _, event, _ in events if isinstance(event, Click) and event.session in open_ids]
-    most = Counter(event.session for event in clicks)
-    optional: dict[Key, tuple[Any, ...]] = {
-        (event.session, iso(event.at_ms)): (Between(), Between(1, most[event.session]), Between(), "completed")
-        for event in clicks
-    }
-    return replace(below, rows=rows, optional=optional, batch={})
+    anything: tuple[Any, ...] = (Between(), Between(), Between(), "completed")
+    optional = {(event.session, iso(event.at_ms)): anything for event in clicks}
+    closed: dict[str, list[tuple[str, str]]] = {}
+    for (session, start), (end, *_) in above.rows.items():
+        closed.setdefault(session, []).append((start, end))
+    moments: dict[str, list[Moment]] = {}
+    for _, event, sure in events:
+        if isinstance(event, Click) and event.session in open_ids:
+            at = iso(event.at_ms)
+            must = sure and any(start <= at <= end for start, end in closed.get(event.session, ()))
+            moments.setdefault(event.session, []).append((at, must))
+    return replace(below, rows=rows, optional=optional, moments=moments, batch={})

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from harness.model import Record
+from harness.model import Moment, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso, parse
 
@@ -51,11 +51,13 @@ class Expected:
     `rows`: identity → measures of every row that must have come out; `batch`: identity → the batch that
     emits it. `optional`: rows that may have come out as well (black box alone). `dropped`: batch → rows that
     its operators must report as dropped by the watermark. `counted`, `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
-    joined an open session, `open` of groups or sessions still held in state at the end, of `open_events` events.
+    joined an open session. `moments`, of the black box alone: of each session id with an event that may count, the times
+    of all its events, each with whether it must be in a row. `open` is the number of groups or sessions still held in state at the end, of `open_events` events.
     """
 
     rows: Rows = field(default_factory=dict)
     optional: Rows = field(default_factory=dict)
+    moments: dict[str, list[Moment]] = field(default_factory=dict)
     batch: dict[Key, int] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
     counted: int = 0

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
-RARELY = 'pipeline.flags=["--trigger","3 seconds"]'
+RARELY = 'pipeline.flags=["--trigger","2500 ms"]'
 SHORT = [
     *("--eps", "1200", "--warm-up", "20", "--duration", "20"),
     *("--set", RARELY, "--set", "workload.time_scale=120"),

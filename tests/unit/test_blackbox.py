@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkers import _allows
+from harness.checkers import Comparison, Seen, _allows, check, uncovered
 from harness.model import Between, Record
 from harness.oracle.blackbox import contradiction, possible
 from harness.oracle.records import iso, parse
@@ -74,6 +75,41 @@ def test_whatever_subset_of_the_open_events_counts_is_allowed(events, data):
                 allowed,
                 values,
             )
+            assert None is contradiction(query, answers[query].moments, key, tuple(plain))
+    assert [] == uncovered(compared(answers["sessions"], of_one_batch([*counted, *FLUSH])["sessions"].rows))
+
+
+def compared(answer, rows) -> Comparison:
+    """What came out, beside what must."""
+    observed = {key: (Seen(values, "here", 0.0),) for key, values in rows.items()}
+    return Comparison(
+        "sessions",
+        ("session_end", "event_count", "duration_seconds", "status"),
+        answer.rows,
+        observed,
+        moments=answer.moments,
+        contradiction=partial(contradiction, "sessions", answer.moments),
+        optional=answer.optional,
+    )
+
+
+def test_a_session_with_an_event_that_may_count_is_not_free():
+    """Three events are sure, a fourth may count; the row may have it or not, and must be there, and hold no more."""
+    made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 20, 25)])
+    sure = [True, True, True, False, True, True]
+    answer = possible(zip([*made, *FLUSH], map(parse, [*made, *FLUSH]), sure, strict=True))["sessions"]
+    end, later = iso(T0 + 20 * MINUTE), iso(T0 + 25 * MINUTE)
+    key, flushed = ("a", iso(T0)), ("f", iso(T0 + 600 * MINUTE))
+
+    def found(rows) -> list[str]:
+        return [one.kind for one in check("at-least-once", compared(answer, rows)) if one.key[0] == "a"]
+
+    assert [] == found({key: (end, 3, 1200.0, "completed")}) == found({key: (later, 4, 1500.0, "completed")})
+    assert ["lost_row"] == found({})
+    assert ["lost_row"] == found({("a", end): (end, 1, 0.0, "completed")})
+    for values in ((end, 2, 1200.0), (end, 4, 1200.0), (later, 5, 1500.0), (iso(T0 + 21 * MINUTE), 3, 1260.0)):
+        assert ["wrong_value"] == found({key: (*values, "completed")})
+    assert flushed not in answer.rows
 
 
 @pytest.mark.parametrize(
@@ -115,4 +151,4 @@ KEY = ("s", "2026-01-01T00:00:00.000Z")
 )
 def test_a_row_must_agree_with_itself(query, values, column):
     """Whichever of the late events it counts."""
-    assert column == contradiction(query, KEY, values)
+    assert column == contradiction(query, {}, KEY, values)
