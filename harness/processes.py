@@ -120,13 +120,25 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.terminate()
-    try:
-        process.wait(grace_s)
-        asked = True
-    except subprocess.TimeoutExpired:
-        asked = False
+    asked = _awaits_its_end(process, grace_s)
     _end(process, [*family, *_family(process)])
     return asked
+
+
+def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
+    """Whether it ends in time. It is not waited for yet: until then its id, and its group's, are nobody else's."""
+    deadline = time.monotonic() + grace_s
+    while process.returncode is None and not _has_ended(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):  # macOS, until Python 3.13
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def last_said(log: str) -> str:
@@ -154,7 +166,10 @@ def orphans() -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def none_left() -> Iterator[None]:
-    """End, at the end, whatever bears our own mark and is new: what a teardown that was broken off has left."""
+    """End, at the end, whatever bears our own mark and is new: what a teardown that was broken off has left.
+
+    A process has one run at a time.
+    """
     before = set(_mine())
     try:
         yield

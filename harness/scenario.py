@@ -337,7 +337,13 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
         raise ScenarioError(f"{path}: not TOML: {error}") from error
     for override in overrides:
         _override(table, override)
-    return parse(table | {"name": table.get("name", path.stem)}, source=str(path))
+    scenario = parse(table | {"name": table.get("name", path.stem)}, source=str(path))
+    for at, fault in enumerate(scenario.fault):
+        if fault.at > (events := scenario.load.events):
+            raise ScenarioError(
+                f"{path}: fault[{at}].at = {fault.at:,}: the load has {events:,} events; strike sooner, or make it longer"
+            )
+    return scenario
 
 
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
@@ -371,10 +377,6 @@ def _problem(scenario: Scenario, fault: Fault, name: str) -> str | None:
     allowed = STRIKES.get(fault.kind, BROKERS)
     if not fault.at:
         return f"{name}.at is missing: how many events are acknowledged before it strikes"
-    if fault.at > scenario.load.events:
-        return (
-            f"{name}.at = {fault.at:,}: the load has {scenario.load.events:,} events; strike sooner, or make it longer"
-        )
     if fault.on not in allowed:
         return f"{name}.on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
     if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:

@@ -7,6 +7,7 @@ Kafka topics are read from beginning to end; a Parquet directory only as far as 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -73,9 +74,10 @@ def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, but for what writers put aside: readers pass over names with a dot or a dash first."""
+    """The Parquet files below a folder but for what writers put aside, by Spark's own rule for names."""
     found = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*.parquet")))
-    return [path for path, parts in found if not any(part[0] in "._" and "=" not in part for part in parts)]
+    aside = re.compile(r"\.|_[^=]*$")
+    return [path for path, parts in found if not any(aside.match(part) for part in parts)]
 
 
 def _result(query: Query, message: topics.Message, prefix: str, place: Output) -> Row:

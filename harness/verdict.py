@@ -72,7 +72,7 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
-    if died["brokers_down"] and not any(one.on in BROKERS for one in run.scenario.fault):
+    if died["brokers_down"] and not any(one.on in BROKERS or one.kind == "roll" for one in run.scenario.fault):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
     return replace(unknown(why), verdict=Verdict.FAIL)
 
@@ -85,10 +85,10 @@ def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) ->
     for fault, next_s in zip(struck, ends_s, strict=True):
         at_s = fault["at_s"]
         before = Span(max(since_s, at_s - CALM_S), at_s)
-        if calm is None or before.end_s - before.start_s >= CALM_MIN_S:
+        if before.end_s - before.start_s >= (CALM_MIN_S if calm else measures.LAG_EVERY_S):
             calm = before
         cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"))
-        since_s = max(fault["healed_s"] or at_s, at_s + (cost["recovered_s"] or 0.0))
+        since_s = max(since_s, fault["healed_s"] or at_s, at_s + (cost["recovered_s"] or 0.0))
         yield (
             fault
             | cost
@@ -101,7 +101,7 @@ def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) ->
 
 
 def _recovery(
-    gathered: Evidence, comparisons: Mapping[str, Comparison], calm: Span, at_s: float, healed_s: float
+    gathered: Evidence, comparisons: Mapping[str, Comparison], calm: Span | None, at_s: float, healed_s: float
 ) -> dict[str, float | None]:
     """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
 
@@ -117,6 +117,8 @@ def _recovery(
         return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
     back = [
         measures.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
+        if calm
+        else None
         for query, found in gathered.batches.items()
     ]
     outputs = [

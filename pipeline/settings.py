@@ -155,7 +155,7 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     profile = "tuned for two cores, or as the specification has it"
     add("--profile", choices=sorted(PROFILES), default="default", help=profile)
     trigger = (
-        f"from batch to batch of a query, such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger_ms')};"
+        f"from batch to batch of a query, such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger_ms', ' ms')};"
         f" by this share of it each query waits longer than the one before {_of_profiles('apart')}"
     )
     partitions = f"shuffle partitions, and so of the state {_of_profiles('partitions')}"
@@ -169,8 +169,8 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
 
 
-def _of_profiles(name: str) -> str:
-    return f"({'; '.join(f'{profile}: {values[name]}' for profile, values in PROFILES.items())})"
+def _of_profiles(name: str, unit: str = "") -> str:
+    return f"({'; '.join(f'{profile}: {values[name]}{unit}' for profile, values in PROFILES.items())})"
 
 
 def _conf(text: str) -> tuple[str, str]:

@@ -323,8 +323,8 @@ def _is_exact(field: Field, text: Column, value: Column) -> Column:
     decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, the text tells.
     """
     name = "".join(f"(?:{letter}|{_escaped(letter)})" for letter in field.name)
-    many, nearly_0 = r"[0.]*[1-9][\d.]{12,}[1-9]", r"(?=[\d.]*[1-9])\d{1,80}(?:\.\d+)?[eE]-0*[1-9]\d\d"
-    told = text.rlike(rf'"{name}"{SPACE}:{SPACE}-?(?:{many}|{nearly_0})')
+    not_0 = rf'"{name}"{SPACE}:{SPACE}-?[0.]*[1-9]'
+    told = text.rlike(rf"{not_0}[\d.]{{12,}}[1-9]") | ((value == 0) & text.rlike(not_0))
     number = F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant")
     short = F.schema_of_variant(number).rlike(r"^(?:BIGINT|DECIMAL\((?:\d|1[0-2]),)")
     same = value.cast("double") == F.try_variant_get(number, "$", "double")

@@ -193,6 +193,20 @@ def test_what_an_ended_process_left_in_its_session_is_ended():
     assert processes._is_dead(left)
 
 
+def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
+    """A daemon of a pipeline that clears its environment, when the pipeline ends as it was asked to."""
+    inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}], env={{}})"
+    program = f"import signal, subprocess, sys; {inner}; signal.pause()"
+    process = processes.spawn([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"." == process.stdout.read(1)
+    [left] = psutil.Process(process.pid).children()
+
+    assert processes.stop(process)
+    process.stdout.close()
+    assert processes._is_dead(left)
+
+
 def test_what_is_new_is_ended_at_the_end():
     """And what was there before is let alone."""
     before = spawned(WAIT)

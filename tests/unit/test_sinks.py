@@ -160,7 +160,13 @@ def test_a_column_may_stand_in_the_path(tmp_path):
 
 def test_what_writers_put_aside_is_no_result(tmp_path):
     """A job that is killed leaves its staging for good, and readers pass over it."""
-    for folder in ("batch=7", ".spark-staging-3f1c/batch=7", "_temporary/0/_temporary/attempt_1", "_day=1"):
+    for folder in (
+        "batch=7",
+        ".spark-staging-3f1c/batch=7",
+        "_temporary/0/_temporary/attempt_1",
+        "_day=1",
+        ".tmp-batch=7",
+    ):
         (tmp_path / folder).mkdir(parents=True)
         pq.write_table(pa.table({"n": [1]}), tmp_path / folder / "a.parquet")
 

@@ -61,6 +61,7 @@ def test_an_unknown_result_has_the_stable_keys():
         pytest.param(1, [1], "", Verdict.UNKNOWN, id="without its broker"),
         pytest.param(1, [1], '[[fault]]\nkind = "kill"\non = "broker 1"\nat = 10\n', Verdict.FAIL, id="of a fault"),
         pytest.param(1, [1], '[[fault]]\nkind = "stop"\nat = 10\n', Verdict.UNKNOWN, id="of a fault of its own"),
+        pytest.param(1, [1], '[[fault]]\nkind = "roll"\nat = 10\n', Verdict.FAIL, id="of a rolling restart"),
     ],
 )
 def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, given):
@@ -219,6 +220,21 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
     assert ("kill", "kill") == (first["kind"], second["kind"])
     assert first["recovered_s"] > 25
     assert second["recovered_s"] == pytest.approx(first["recovered_s"], abs=2)
+
+
+def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path):
+    """Nor has one right after it."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200"]))
+    gathered = evidence.gather(history.read(tmp_path / "run"))
+    first_s = max(found[0].committed_s for found in gathered.batches.values())
+    happened = [
+        {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at_s": at_s, "healed_s": healed_s, "proved": True}
+        for at_s, healed_s in ((first_s - 6, first_s - 0.5), (first_s + 0.1, first_s + 2))
+    ]
+    struck = replace(gathered, run=replace(gathered.run, events=(*gathered.run.events, *happened)))
+
+    costs = list(verdict._with_recovery(struck, findings.compare(struck, evidence.expected(struck))))
+    assert [None, None] == [one["recovered_s"] for one in costs]
 
 
 def altered(folder, *sets, drop=lambda event: False, add=()):
