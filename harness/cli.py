@@ -289,6 +289,8 @@ def main() -> NoReturn:
         code = Verdict.UNKNOWN.exit_code
     except Exception as error:
         code = _usage(error)
+    # What comes now comes too late to change the exit code, as it would while Python itself ends.
+    _upon_signals(signal.SIG_IGN)
     # Typer makes 130 of Ctrl-C; here an interrupted run is one of which nothing is known.
     sys.exit(Verdict.UNKNOWN.exit_code if code == 130 else code or 0)
 
@@ -303,7 +305,7 @@ def _usage(error: Exception) -> int:
     return 2
 
 
-def _upon_signals(do: Callable[[int, FrameType | None], None]) -> None:
+def _upon_signals(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as it is under nohup
             signal.signal(number, do)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import confluent_kafka
@@ -20,6 +21,7 @@ import pytest
 from harness import kafka, processes
 from harness.errors import StackError
 from harness.kafka import Cluster, topics
+from harness.processes import Owner
 
 pytestmark = pytest.mark.e2e
 
@@ -186,7 +188,11 @@ def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
         pytest.skip(why)
     client = docker.from_env()
     dead = client.containers.run(
-        module.found_image(), ["600"], entrypoint="sleep", detach=True, labels={**module._labels(), module.LABEL: "1:1"}
+        module.found_image(),
+        ["600"],
+        entrypoint="sleep",
+        detach=True,
+        labels={**module._labels(), module.LABEL: replace(Owner.me(), pid=2**22 - 7, born=1).mark},
     )
     together = threading.Barrier(4)
 
