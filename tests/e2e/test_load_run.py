@@ -35,7 +35,7 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
     assert 0 == sum(result["anomalies"].values())
     counts = result["counts"]
     assert counts["acknowledged"] == counts["read"] == counts["counted"] + counts["dead_letter"]
-    assert 54_002 == counts["acknowledged"]
+    assert 102_002 == counts["acknowledged"]
     assert counts["rows_expected"] == counts["rows_seen"] > 0
 
     latest = tmp_path / "reports" / "load" / "latest"
