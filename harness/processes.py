@@ -138,7 +138,10 @@ def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     if not hasattr(os, "waitid"):  # macOS, until Python 3.13
         return process.poll() is not None
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:  # another thread has waited for it in between
+        return True
 
 
 def last_said(log: str) -> str:

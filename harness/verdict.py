@@ -274,7 +274,7 @@ def _rates(gathered: Evidence) -> dict[str, Any]:
     lag_slopes: list[float] = []
     for query in gathered.batches:
         of_query = gathered.batch_of[query] >= 0
-        if of_query[own].mean() > ALMOST_NOTHING:
+        if of_query[own].sum() > ALMOST_NOTHING * own.sum():
             due_s = sent["due_us"][of_query] / 1e6
             shares.append(measures.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], measured))
         lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)

@@ -76,7 +76,8 @@ def _contradiction_of_session(
     inside = [(at, sure) for at, sure in moments if start <= at <= end]
     if end not in dict(inside):
         return "session_end"
-    return None if sum(sure for _, sure in inside) <= count <= len(inside) else "event_count"
+    is_possible = isinstance(count, int) and sum(sure for _, sure in inside) <= count <= len(inside)
+    return None if is_possible else "event_count"
 
 
 def _is_time(text: str) -> bool:

@@ -52,7 +52,8 @@ class Expected:
     emits it. `optional`: rows that may have come out as well (black box alone). `dropped`: batch → rows that
     its operators must report as dropped by the watermark. `counted`, `late_events` and `repeated` (dropped by deduplication) are numbers of records, `merged` of events that
     joined an open session. `moments`, of the black box alone: of each session id with an event that may count, the times
-    of all its events, each with whether it must be in a row. `open` is the number of groups or sessions still held in state at the end, of `open_events` events.
+    of all its events, each with whether it must be in a row. `open` is the number of groups or sessions still held in
+    state at the end, of `open_events` events.
     """
 
     rows: Rows = field(default_factory=dict)

@@ -107,7 +107,14 @@ def test_a_session_with_an_event_that_may_count_is_not_free():
     assert [] == found({key: (end, 3, 1200.0, "completed")}) == found({key: (later, 4, 1500.0, "completed")})
     assert ["lost_row"] == found({})
     assert ["lost_row"] == found({("a", end): (end, 1, 0.0, "completed")})
-    for values in ((end, 2, 1200.0), (end, 4, 1200.0), (later, 5, 1500.0), (iso(T0 + 21 * MINUTE), 3, 1260.0)):
+    for values in (
+        (end, "3", 1200.0),
+        (end, None, 1200.0),
+        (end, 2, 1200.0),
+        (end, 4, 1200.0),
+        (later, 5, 1500.0),
+        (iso(T0 + 21 * MINUTE), 3, 1260.0),
+    ):
         assert ["wrong_value"] == found({key: (*values, "completed")})
     assert flushed not in answer.rows
 

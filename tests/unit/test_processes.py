@@ -193,6 +193,16 @@ def test_what_an_ended_process_left_in_its_session_is_ended():
     assert processes._is_dead(left)
 
 
+def test_one_that_another_thread_waited_for_has_ended():
+    """As the sampler does, which asks every broker whether it runs."""
+    process = spawned(WAIT)
+    process.kill()
+    os.waitpid(process.pid, 0)
+
+    assert processes._has_ended(process)
+    processes.stop(process)
+
+
 def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
     """A daemon of a pipeline that clears its environment, when the pipeline ends as it was asked to."""
     inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}], env={{}})"
