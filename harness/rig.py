@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from harness import jars, kafka, memory, processes
 from harness.disks import Disk, mounted
 from harness.faults.network import Relay, Wire, open_relay
-from harness.faults.target import Cancelled
+from harness.faults.target import Cancelled, Patience
 from harness.history import Recorder
 from harness.kafka import Cluster, topics
 from harness.offering import Load
@@ -49,9 +49,9 @@ class Rig:
     """Set when the load is over: a fault that has not healed by then breaks off."""
 
     @property
-    def clocks(self) -> tuple[Callable[[], float], Callable[[float], None]]:
-        """What tells a fault the time, and lets it wait; that raises Cancelled once the load is over."""
-        return time.time, self._sleep
+    def patience(self) -> Patience:
+        """How long a fault waits; it breaks off once the load is over."""
+        return Patience(self.scenario.pipeline.ready_s, time.time, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(seconds):

@@ -13,7 +13,7 @@ from harness.disks import Disk
 from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.crash import Query
-from harness.faults.target import TAKES_S, eventually
+from harness.faults.target import TAKES_S
 from harness.kafka import Broker, topics
 from harness.rig import Rig
 from harness.scenario import (
@@ -37,8 +37,8 @@ def _process(rig: Rig, fault: Fault) -> Struck:
     if fault.on in FAULT_TARGETS_OF_SPARK:
         return _process_of_spark(rig, fault)
     if fault.on != "pipeline":
-        return faults.strike(fault, _brokers(rig, fault.on), _patience(rig), *rig.clocks)
-    done = faults.strike(fault, {fault.on: rig.system}, _patience(rig), *rig.clocks)
+        return faults.strike(fault, _brokers(rig, fault.on), rig.patience)
+    done = faults.strike(fault, {fault.on: rig.system}, rig.patience)
     rig.system.check()
     return done
 
@@ -48,13 +48,13 @@ def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
     if rig.spark is None:
         raise StackError(f"fault on {fault.on}: there is no standalone cluster")
     before = rig.spark.seen()
-    done = faults.strike(fault, rig.spark.target(fault.on), _patience(rig), *rig.clocks)
+    done = faults.strike(fault, rig.spark.target(fault.on), rig.patience)
     rig.system.check()
     return replace(done, proof={**done.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
 
 
 def _crash(rig: Rig, fault: Fault) -> Struck:
-    return faults.crash(fault, rig.system, _watched(rig, fault.query), _patience(rig), *rig.clocks)
+    return faults.crash(fault, rig.system, _watched(rig, fault.query), rig.patience)
 
 
 def _fail_over(rig: Rig, fault: Fault) -> Struck:
@@ -68,11 +68,11 @@ def _fail_over(rig: Rig, fault: Fault) -> Struck:
         answers = bool(topics.broker_ids(bootstrap))
         return answers and topics.leader(bootstrap, topic) in {follower.id for follower in followers}
 
-    return faults.fail_over(fault, leader, followers, taken_over, _patience(rig), *rig.clocks)
+    return faults.fail_over(fault, leader, followers, taken_over, rig.patience)
 
 
 def _roll(rig: Rig, fault: Fault) -> Struck:
-    return faults.roll(fault, _brokers(rig, "all brokers"), _patience(rig), *rig.clocks)
+    return faults.roll(fault, _brokers(rig, "all brokers"), rig.patience)
 
 
 def _widen(rig: Rig, fault: Fault) -> Struck:
@@ -84,11 +84,11 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
         return all(end > 0 for of_topic in ends.values() for end in of_topic.values())
 
     add = partial(topics.widen, rig.cluster.bootstrap, names)
-    return faults.widen(fault, count, add, used, _patience(rig), *rig.clocks)
+    return faults.widen(fault, count, add, used, rig.patience)
 
 
 def _network(rig: Rig, fault: Fault) -> Struck:
-    return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), _patience(rig), *rig.clocks)
+    return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), rig.patience)
 
 
 def _memory(rig: Rig, fault: Fault) -> Struck:
@@ -98,12 +98,12 @@ def _memory(rig: Rig, fault: Fault) -> Struck:
             rig.system.expect_end()
             group.take_in(processes.tree_pids(rig.system.pid or 0))
             with group.neighbour():
-                return eventually(lambda: group.kills() > 0, TAKES_S, *rig.clocks)
+                return rig.patience.until(lambda: group.kills() > 0, TAKES_S)
 
         def tell() -> dict[str, object]:
             return {"ended by the kernel": group.kills(), "said": rig.system.last_line()}
 
-        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, _patience(rig), *rig.clocks)
+        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, rig.patience)
 
 
 def _disk(rig: Rig, fault: Fault) -> Struck:
@@ -119,10 +119,10 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
         broker.kill()
         done = disks.until(disk.read_only, TAKES_S, time.time)
         broker.start(wait_s=0)
-        return done and eventually(lambda: broker.pid is None, TAKES_S, *rig.clocks)
+        return done and rig.patience.until(lambda: broker.pid is None, TAKES_S)
 
     tell = partial(_told, disk, lambda: processes.last_said(broker.log()))
-    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, _patience(rig), *rig.clocks)
+    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, rig.patience)
 
 
 def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
@@ -133,7 +133,7 @@ def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
         return disks.until(disk.fill if fault.kind == "full" else disk.read_only, TAKES_S, time.time)
 
     tell = partial(_told, disk, rig.system.last_line)
-    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, _patience(rig), *rig.clocks)
+    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, rig.patience)
 
 
 def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
@@ -141,22 +141,20 @@ def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
 
 
 def _restart(rig: Rig, fault: Fault) -> Struck:
-    pipeline, patience_s = rig.system, _patience(rig)
     # Of another pipeline it is not known in what words it refuses.
     about = () if rig.scenario.pipeline.command or fault.command else ("checkpoint", "state")
+    restarts = faults.Restarts(rig.system, about, rig.patience)
     if fault.kind == "change":
         if fault.command:
-            pipeline.become([system.filled(part, rig.places) for part in fault.command])
-        return faults.restart(fault, pipeline, about, patience_s, *rig.clocks)
+            rig.system.become([system.filled(part, rig.places) for part in fault.command])
+        return restarts.changed(fault)
     checkpoint = rig.checkpoint.source(fault.query).parent
     kept = rig.scratch / f"kept-{fault.at}"
     with rig.checkpoint.aside():
         if fault.kind == "older":
-            batches = partial(_entries, _results_log(rig, fault.query))
-            return faults.restart_on_an_older(
-                fault, pipeline, checkpoint, batches, kept, about, patience_s, *rig.clocks
-            )
-        return faults.restart_spoiled(fault, pipeline, checkpoint, fault.query, kept, about, patience_s, *rig.clocks)
+            results = partial(_entries, _results_log(rig, fault.query))
+            return restarts.on_an_older(fault, checkpoint, results, kept)
+        return restarts.spoiled(fault, checkpoint, kept)
 
 
 def _expired(rig: Rig, fault: Fault) -> Struck:
@@ -171,7 +169,7 @@ def _expired(rig: Rig, fault: Fault) -> Struck:
             rig.scenario.black_box or all(rig.checkpoint.reached(name, goal) for name in readers)
         )
 
-    done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, _patience(rig), *rig.clocks)
+    done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, rig.patience)
     rig.system.check()
     return done
 
@@ -217,10 +215,6 @@ WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "retention": _expired,
 }
 """Kind of fault → the way of striking it."""
-
-
-def _patience(rig: Rig) -> float:
-    return rig.scenario.pipeline.ready_s
 
 
 def _brokers(rig: Rig, on: str) -> dict[str, Broker]:

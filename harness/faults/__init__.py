@@ -14,23 +14,22 @@ from harness.errors import StackError
 from harness.faults.crash import Query
 from harness.faults.crash import strike as strike_at
 from harness.faults.network import Wire
-from harness.faults.restarts import Restartable, restart, restart_on_an_older, restart_spoiled
+from harness.faults.restarts import Restartable, Restarts
 from harness.faults.retention import expire
 from harness.faults.surroundings import take_away
-from harness.faults.target import TAKES_S, Struck, Target, eventually
+from harness.faults.target import TAKES_S, Patience, Struck, Target
 from harness.scenario import Fault
 
 __all__ = [
+    "Patience",
     "Restartable",
+    "Restarts",
     "Struck",
     "Target",
     "chosen",
     "crash",
     "expire",
     "fail_over",
-    "restart",
-    "restart_on_an_older",
-    "restart_spoiled",
     "roll",
     "spoil",
     "strike",
@@ -41,64 +40,46 @@ __all__ = [
 MISSES_MAX = 5
 
 
-def strike(
-    fault: Fault,
-    targets: Mapping[str, Target],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
+def strike(fault: Fault, targets: Mapping[str, Target], patience: Patience) -> Struck:
     """Hurt all targets, wait out the fault's length, heal them; StackError where a target cannot be started again."""
     before = all(target.is_up() for target in targets.values())
-    at_s = clock()
+    at_s = patience.clock()
     done = {name: STRIKE[fault.kind](target) for name, target in targets.items()}
-    eventually(lambda: not any(target.is_up() for target in targets.values()), TAKES_S, clock, sleep)
+    patience.until(lambda: not any(target.is_up() for target in targets.values()), TAKES_S)
     after = {name: target.is_up() or done[name] is False for name, target in targets.items()}
-    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    patience.wait_out(fault, at_s)
     with ThreadPoolExecutor() as together:  # brokers that are all down come up only together
         list(together.map(HEAL[fault.kind], targets.values()))
-    healed = eventually(lambda: all(target.is_up() for target in targets.values()), patience_s, clock, sleep)
+    healed_s = patience.healed_s(lambda: all(target.is_up() for target in targets.values()))
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, healed_s)
 
 
 def fail_over(
-    fault: Fault,
-    leader: Target,
-    followers: Sequence[Target],
-    taken_over: Callable[[], bool],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    fault: Fault, leader: Target, followers: Sequence[Target], taken_over: Callable[[], bool], patience: Patience
 ) -> Struck:
     """Freeze the followers, kill the leader that went on alone, and start it again once another leads."""
     everyone = (leader, *followers)
-    before, at_s = all(one.is_up() for one in everyone), clock()
+    before, at_s = all(one.is_up() for one in everyone), patience.clock()
     for follower in followers:
         follower.pause()
-    alone = eventually(lambda: not any(follower.is_up() for follower in followers), TAKES_S, clock, sleep)
-    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    alone = patience.until(lambda: not any(follower.is_up() for follower in followers), TAKES_S)
+    patience.wait_out(fault, at_s)
     leader.kill()
     killed = not leader.is_up()
     for follower in followers:
         follower.resume()
-    led = eventually(taken_over, patience_s, clock, sleep)
+    led = patience.until(taken_over)
     leader.start()
-    healed = eventually(lambda: all(one.is_up() for one in everyone), patience_s, clock, sleep)
+    healed_s = patience.healed_s(lambda: all(one.is_up() for one in everyone))
     after = {"leader": not killed, "followers, while it was alone": not alone, "leader as before": not led}
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, healed_s)
 
 
-def roll(
-    fault: Fault,
-    brokers: Mapping[str, Target],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
+def roll(fault: Fault, brokers: Mapping[str, Target], patience: Patience) -> Struck:
     """Stop and start the brokers one after the other, each only when the one before works again."""
-    done = [strike(replace(fault, kind="stop"), {name: one}, patience_s, clock, sleep) for name, one in brokers.items()]
+    done = [strike(replace(fault, kind="stop"), {name: one}, patience) for name, one in brokers.items()]
     after = {name: up for one in done for name, up in one.proof["up_after"].items()}
     proof = {"up_before": all(one.proof["up_before"] for one in done), "up_after": after}
     healed = done[-1].healed_s if all(one.healed_s is not None for one in done) else None
@@ -106,31 +87,18 @@ def roll(
 
 
 def widen(
-    fault: Fault,
-    count: Callable[[], int],
-    add: Callable[[], None],
-    used: Callable[[], bool],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    fault: Fault, count: Callable[[], int], add: Callable[[], None], used: Callable[[], bool], patience: Patience
 ) -> Struck:
     """Add a partition to each input topic: it took where the metadata has more, it is over when `used`, with records in all."""
-    before, at_s = count(), clock()
+    before, at_s = count(), patience.clock()
     add()
     after = count()
-    healed = eventually(used, patience_s, clock, sleep)
+    healed_s = patience.healed_s(used)
     proof = {"up_before": True, "up_after": {"partitions": after <= before}, "before": before, "after": after}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, healed_s)
 
 
-def crash(
-    fault: Fault,
-    pipeline: Target,
-    query: Query,
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
+def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> Struck:
     """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch.
 
     Where the point does not come it is let alone, and nothing is proved.
@@ -138,35 +106,29 @@ def crash(
     misses = 0
     while True:
         before = pipeline.is_up()
-        hit = strike_at(fault.point, query, pipeline.kill, patience_s, clock, sleep)
+        hit = strike_at(fault.point, query, pipeline.kill, patience)
         after = pipeline.is_up()
         if hit.struck:
-            sleep(fault.for_s)  # the fault's own length
+            patience.sleep(fault.for_s)  # the fault's own length
             pipeline.start()
-        healed = eventually(pipeline.is_up, patience_s, clock, sleep)
-        if hit.hit or not hit.struck or misses == MISSES_MAX or not healed:
+        healed_s = patience.healed_s(pipeline.is_up)
+        if hit.hit or not hit.struck or misses == MISSES_MAX or healed_s is None:
             break
         misses += 1
     proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
-    return Struck(fault, hit.at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, hit.at_s, proof, healed_s)
 
 
-def spoil(
-    fault: Fault,
-    wires: Mapping[str, Wire],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
+def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Struck:
     """A fault of the network: laid on, felt, lifted, and seen to be lifted."""
-    at_s = clock()
-    felt = {name: wire.spoil(fault.kind, TAKES_S, clock, sleep) for name, wire in wires.items()}
-    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
-    mended = {name: wire.mend(patience_s, clock, sleep) for name, wire in wires.items()}
+    at_s = patience.clock()
+    felt = {name: wire.spoil(fault.kind, patience) for name, wire in wires.items()}
+    patience.wait_out(fault, at_s)
+    mended = {name: wire.mend(patience) for name, wire in wires.items()}
     taken = {name: not one["taken"] for name, one in felt.items()}
     proof = {"up_before": True, "up_after": taken, "counted": felt, "mended": mended, "struck_s": round(at_s, 3)}
     healed = all(one["taken"] for one in mended.values())
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, round(patience.clock(), 3) if healed else None)
 
 
 STRIKE: Mapping[str, Callable[[Target], bool | None]] = {

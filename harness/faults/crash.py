@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.faults.target import Patience
 from harness.scenario import CRASH_POINTS
 
 LOOK_EVERY_S = 0.0005
@@ -77,32 +78,25 @@ class Hit:
     at_s: float
 
 
-def strike(
-    point: str,
-    query: Query,
-    kill: Callable[[], None],
-    deadline_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Hit:
+def strike(point: str, query: Query, kill: Callable[[], None], patience: Patience) -> Hit:
     """Wait for the point in a batch that is still to begin, kill, and look where it was; not struck where the time is over."""
     before: Place | None = None
     batch = query.begun() + 1
-    end = clock() + deadline_s
-    while clock() <= end:
+    end = patience.clock() + patience.for_s
+    while patience.clock() <= end:
         if before is None:
             before, batch = _between(query, batch)
         elif _reached(point, query, batch, before.rows):
-            at_s = clock()
+            at_s = patience.clock()
             kill()
             after = query.place()
             return Hit(point, batch, before, after, True, _was_at(point, batch, before, after), at_s)
         elif query.committed() >= batch:
             # It wrote nothing, or was too quick: the next one.
             before, batch = None, batch + 1
-        sleep(LOOK_EVERY_S)
+        patience.sleep(LOOK_EVERY_S)
     now = query.place()
-    return Hit(point, batch, before or now, now, False, False, clock())
+    return Hit(point, batch, before or now, now, False, False, patience.clock())
 
 
 def _between(query: Query, batch: int) -> tuple[Place | None, int]:

@@ -9,14 +9,15 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness import processes
 from harness.errors import StackError
 from harness.faults.relay import NONE, Effect
+from harness.faults.target import TAKES_S, Patience
 
 EFFECTS: Mapping[str, Effect] = {
     "latency": Effect(latency_ms=200, jitter_ms=100),
@@ -94,31 +95,23 @@ class Wire:
     relay: Relay
     listener: int
 
-    def spoil(
-        self, kind: str, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
-    ) -> dict[str, Any]:
+    def spoil(self, kind: str, patience: Patience) -> dict[str, Any]:
         """Lay the effect, and wait until it has been felt; the answer says what was counted, and `taken`."""
         before = self.relay.state(self.listener)
         self.relay.have(self.listener, EFFECTS[kind])
-        return self._grown(COUNTED[kind], before, deadline_s, clock, sleep)
+        return self._grown(COUNTED[kind], before, replace(patience, for_s=TAKES_S))
 
-    def mend(self, deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> dict[str, Any]:
+    def mend(self, patience: Patience) -> dict[str, Any]:
         """Lift the effect, and wait until bytes pass in both directions; the answer says so as `taken`."""
         before = self.relay.have(self.listener, NONE)
-        return self._grown(("up_bytes", "down_bytes"), before, deadline_s, clock, sleep)
+        return self._grown(("up_bytes", "down_bytes"), before, patience)
 
-    def _grown(
-        self,
-        counters: tuple[str, ...],
-        before: Mapping[str, Any],
-        deadline_s: float,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> dict[str, Any]:
-        end = clock() + deadline_s
-        while True:
+    def _grown(self, counters: tuple[str, ...], before: Mapping[str, Any], patience: Patience) -> dict[str, Any]:
+        grown: dict[str, Any] = {}
+
+        def all_have() -> bool:
             now = self.relay.state(self.listener)
-            grown = {name: now[name] - before[name] for name in counters}
-            if all(value > 0 for value in grown.values()) or clock() > end:
-                return {"taken": all(value > 0 for value in grown.values()), **grown}
-            sleep(0.05)
+            grown.update({name: now[name] - before[name] for name in counters})
+            return all(value > 0 for value in grown.values())
+
+        return {"taken": patience.until(all_have), **grown}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.faults.target import Struck, eventually
+from harness.faults.target import Patience, Struck
 from harness.scenario import Fault
 
 BAD_USAGE = 2
@@ -44,120 +45,88 @@ class Restartable(Protocol):
         """The last line that it said."""
 
 
-def restart(
-    fault: Fault,
-    pipeline: Restartable,
-    about: Sequence[str],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
-    """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone.
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How a pipeline is started again otherwise, and its refusals are seen.
 
     What it says of a refusal must have one of the words `about`, where there are any.
     """
-    before, at_s = pipeline.is_up(), clock()
-    pipeline.stop()
-    sleep(fault.for_s)  # the fault's own length
-    pipeline.start(fault.flags)
-    if fault.refused:
-        return _refusal(fault, pipeline, before, at_s, lambda: None, about, patience_s, clock, sleep)
-    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
-    proof = {"up_before": before, "up_after": {"as it was": not healed}, "flags": list(fault.flags)}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
 
+    pipeline: Restartable
+    about: Sequence[str]
+    patience: Patience
 
-def restart_spoiled(
-    fault: Fault,
-    pipeline: Restartable,
-    checkpoint: Path,
-    query: str,
-    kept: Path,
-    about: Sequence[str],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
-    """Kill it, damage the checkpoint of a query, see that it refuses, put back what was there, and start it.
+    def changed(self, fault: Fault) -> Struck:
+        """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone."""
+        pipeline, patience = self.pipeline, self.patience
+        before, at_s = pipeline.is_up(), patience.clock()
+        pipeline.stop()
+        patience.sleep(fault.for_s)  # the fault's own length
+        pipeline.start(fault.flags)
+        if fault.refused:
+            return self._refusal(fault, before, at_s, lambda: None)
+        healed_s = patience.healed_s(pipeline.is_up)
+        proof = {"up_before": before, "up_after": {"as it was": healed_s is None}, "flags": list(fault.flags)}
+        return Struck(fault, at_s, proof, healed_s)
 
-    What is put back is that query's alone: the others may have gone on until the damage was found.
-    """
-    before, at_s = pipeline.is_up(), clock()
-    pipeline.kill()
-    shutil.copytree(checkpoint / query, kept)
-    spoiled = SPOIL[fault.kind](checkpoint / query)
-    changed = _files(checkpoint / query) != _files(kept)
-    pipeline.start()
+    def spoiled(self, fault: Fault, checkpoint: Path, kept: Path) -> Struck:
+        """Kill it, damage the checkpoint of the fault's query, see that it refuses, put back what was there, and start it.
 
-    def mend() -> None:
-        _replace(checkpoint / query, kept)
+        What is put back is that query's alone: the others may have gone on until the damage was found.
+        """
+        before, at_s, folder = self.pipeline.is_up(), self.patience.clock(), checkpoint / fault.query
+        self.pipeline.kill()
+        shutil.copytree(folder, kept)
+        spoiled = SPOIL[fault.kind](folder)
+        changed = _files(folder) != _files(kept)
+        self.pipeline.start()
 
-    what = str(spoiled.relative_to(checkpoint))
-    return _refusal(fault, pipeline, before and changed, at_s, mend, about, patience_s, clock, sleep, what)
+        def mend() -> None:
+            _replace(folder, kept)
 
+        return self._refusal(fault, before and changed, at_s, mend, str(spoiled.relative_to(checkpoint)))
 
-def restart_on_an_older(
-    fault: Fault,
-    pipeline: Restartable,
-    checkpoint: Path,
-    results: Callable[[], int],
-    kept: Path,
-    about: Sequence[str],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Struck:
-    """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
+    def on_an_older(self, fault: Fault, checkpoint: Path, results: Callable[[], int], kept: Path) -> Struck:
+        """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
 
-    `results` is the number of batches in the log of a Parquet sink: once it has grown, the copy is older.
-    """
-    before, at_s = pipeline.is_up(), clock()
-    pipeline.stop()
-    older = kept / "older"
-    shutil.copytree(checkpoint, older)
-    then = results()
-    pipeline.start()
-    grown = eventually(lambda: results() > then, patience_s, clock, sleep)
-    pipeline.stop()
-    shutil.copytree(checkpoint, kept / "own")
-    _replace(checkpoint, older)
-    pipeline.start()
+        `results` is the number of batches in the log of a Parquet sink: once it has grown, the copy is older.
+        """
+        before, at_s = self.pipeline.is_up(), self.patience.clock()
+        self.pipeline.stop()
+        older = kept / "older"
+        shutil.copytree(checkpoint, older)
+        then = results()
+        self.pipeline.start()
+        grown = self.patience.until(lambda: results() > then)
+        self.pipeline.stop()
+        shutil.copytree(checkpoint, kept / "own")
+        _replace(checkpoint, older)
+        self.pipeline.start()
 
-    def mend() -> None:
-        _replace(checkpoint, kept / "own")
+        def mend() -> None:
+            _replace(checkpoint, kept / "own")
 
-    return _refusal(fault, pipeline, before and grown, at_s, mend, about, patience_s, clock, sleep)
+        return self._refusal(fault, before and grown, at_s, mend)
 
+    def _refusal(self, fault: Fault, before: bool, at_s: float, mend: Callable[[], None], what: str = "") -> Struck:
+        """Wait until a pipeline that was started has ended of its own accord, mend what it minded, and start it again.
 
-def _refusal(
-    fault: Fault,
-    pipeline: Restartable,
-    before: bool,
-    at_s: float,
-    mend: Callable[[], None],
-    about: Sequence[str],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-    what: str = "",
-) -> Struck:
-    """Wait until a pipeline that was started has ended of its own accord, mend what it minded, and start it again.
-
-    One that accepts what it must refuse is left to go on, and the oracle says what came of it.
-    """
-    pipeline.expect_end()
-    eventually(lambda: pipeline.ended() is not None, patience_s, clock, sleep)
-    code, said = pipeline.ended(), pipeline.last_line()
-    of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
-    refused = of_itself and (not about or any(word in said for word in about))
-    if code is None:
-        pipeline.expect_end(False)
-    else:
-        mend()
-        pipeline.start()
-    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
-    proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": said}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+        One that accepts what it must refuse is left to go on, and the oracle says what came of it.
+        """
+        pipeline = self.pipeline
+        pipeline.expect_end()
+        self.patience.until(lambda: pipeline.ended() is not None)
+        code, said = pipeline.ended(), pipeline.last_line()
+        of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
+        refused = of_itself and (not self.about or any(word in said for word in self.about))
+        if code is None:
+            pipeline.expect_end(False)
+        else:
+            mend()
+            pipeline.start()
+        healed_s = self.patience.healed_s(pipeline.is_up)
+        proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": said}
+        return Struck(fault, at_s, proof, healed_s)
 
 
 def _truncated(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from harness.faults.restarts import Restartable
-from harness.faults.target import Struck, eventually
+from harness.faults.target import Patience, Struck
 from harness.scenario import Fault
 
 UNREAD_MIN = 300
@@ -27,13 +27,7 @@ class Log(Protocol):
 
 
 def expire(
-    fault: Fault,
-    pipeline: Restartable,
-    log: Log,
-    has_passed: Callable[[int], bool],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    fault: Fault, pipeline: Restartable, log: Log, has_passed: Callable[[int], bool], patience: Patience
 ) -> Struck:
     """Delete records that a stopped pipeline has not read, start it to see whether it refuses, then with the flags.
 
@@ -43,20 +37,20 @@ def expire(
     before = pipeline.is_up()
     pipeline.stop()
     # Its last batches end while it stops; what the fault costs counts from here.
-    at_s, stopped_at = clock(), log.end()
-    eventually(lambda: log.end() >= stopped_at + UNREAD_MIN, patience_s, clock, sleep)
+    at_s, stopped_at = patience.clock(), log.end()
+    patience.until(lambda: log.end() >= stopped_at + UNREAD_MIN)
     asked = log.end()
     log.delete(asked)
     begin = log.begin()
     pipeline.start()
     pipeline.expect_end()
-    eventually(lambda: pipeline.ended() is not None or has_passed(begin), patience_s, clock, sleep)
+    patience.until(lambda: pipeline.ended() is not None or has_passed(begin))
     refused = {"code": code, "said": pipeline.last_line()} if (code := pipeline.ended()) is not None else None
     if refused:
         pipeline.start(fault.flags)
     else:
         pipeline.expect_end(False)
-    healed = eventually(pipeline.is_up, patience_s, clock, sleep)
+    healed_s = patience.healed_s(pipeline.is_up)
     proof = {
         "up_before": before,
         "up_after": {"records": begin < stopped_at + UNREAD_MIN},
@@ -66,4 +60,4 @@ def expire(
         "begin": begin,
         "refused": refused,
     }
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, healed_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.faults.target import TAKES_S, Struck, Target, eventually
+from harness.faults.target import TAKES_S, Patience, Struck, Target
 from harness.scenario import Fault
 
 
@@ -15,9 +15,7 @@ def take_away(
     take: Callable[[], bool],
     give_back: Callable[[], None],
     tell: Callable[[], Mapping[str, Any]],
-    patience_s: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    patience: Patience,
 ) -> Struck:
     """Take, see that it is gone and that each victim ends of it, give back, and start the victims again.
 
@@ -25,17 +23,17 @@ def take_away(
     had happened was not struck.
     """
     before = all(victim.is_up() for victim in victims.values())
-    at_s = clock()
+    at_s = patience.clock()
     gone = take()
-    eventually(lambda: not any(victim.is_up() for victim in victims.values()), TAKES_S, clock, sleep)
+    patience.until(lambda: not any(victim.is_up() for victim in victims.values()), TAKES_S)
     after = {name: victim.is_up() for name, victim in victims.items()} | {"gone": not gone}
     told = tell()
-    sleep(max(0.0, fault.for_s - (clock() - at_s)))  # the fault's own length
+    patience.wait_out(fault, at_s)
     give_back()
     for victim in victims.values():
         # What has not ended yet has lost its ground all the same: it is started anew, not gone on with.
         victim.kill()
         victim.start()
-    healed = eventually(lambda: all(victim.is_up() for victim in victims.values()), patience_s, clock, sleep)
+    healed_s = patience.healed_s(lambda: all(victim.is_up() for victim in victims.values()))
     proof = {"up_before": before, "up_after": after, "told": told, "struck_s": round(at_s, 3)}
-    return Struck(fault, at_s, proof, round(clock(), 3) if healed else None)
+    return Struck(fault, at_s, proof, healed_s)

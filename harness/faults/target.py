@@ -53,13 +53,30 @@ class Struck:
         return bool(self.proof["up_before"]) and all(not up for up in self.proof["up_after"].values())
 
 
-def eventually(
-    condition: Callable[[], bool], deadline_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> bool:
-    """Look again until a condition holds or the time is over; says which of the two."""
-    end = clock() + deadline_s
-    while not condition():
-        if clock() > end:
-            return False
-        sleep(LOOK_EVERY_S)
-    return True
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a fault waits for what it brings about, `for_s` seconds at most, and by which clock.
+
+    `sleep` raises Cancelled once the run is over.
+    """
+
+    for_s: float
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+
+    def until(self, condition: Callable[[], bool], at_most_s: float | None = None) -> bool:
+        """Look again until a condition holds or the time is over; says which of the two."""
+        end = self.clock() + (self.for_s if at_most_s is None else at_most_s)
+        while not condition():
+            if self.clock() > end:
+                return False
+            self.sleep(LOOK_EVERY_S)
+        return True
+
+    def healed_s(self, condition: Callable[[], bool]) -> float | None:
+        """When a condition was seen to hold, or None where it never did."""
+        return round(self.clock(), 3) if self.until(condition) else None
+
+    def wait_out(self, fault: Fault, at_s: float) -> None:
+        """Let a fault that struck at `at_s` last for its own length."""
+        self.sleep(max(0.0, fault.for_s - (self.clock() - at_s)))

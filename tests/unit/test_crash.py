@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.faults.crash import POINTS, Hit, Query, strike
+from harness.faults.target import Patience
 
 
 class Batches:
@@ -44,7 +45,7 @@ class Batches:
 
     def struck(self, point: str) -> Hit:
         """Strike at a point."""
-        return strike(point, self.query, self.kill, 5, lambda: self.now, self.sleep)
+        return strike(point, self.query, self.kill, Patience(5, lambda: self.now, self.sleep))
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -40,7 +40,7 @@ def struck(process: Process, kind: str = "kill") -> faults.Struck:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    return faults.strike(Fault(kind=kind, at=1, for_s=2), {"p": process}, 5, lambda: now[0], sleep)
+    return faults.strike(Fault(kind=kind, at=1, for_s=2), {"p": process}, faults.Patience(5, lambda: now[0], sleep))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_pipeline_is_let_alone_where_its_crash_point_does_not_come(tmp_path, c
 
     query = Query(tmp_path, lambda: 0)
     fault = Fault(kind="crash", point="after offsets", at=1)
-    done = faults.crash(fault, process, query, 5, lambda: now[0], sleep)
+    done = faults.crash(fault, process, query, faults.Patience(5, lambda: now[0], sleep))
 
     assert (comes, starts) == (done.proved, process.did.count("start"))
     assert process.up
@@ -97,7 +97,8 @@ def test_what_comes_up_only_together_is_started_together():
 
     now = [0.0]
     brokers = {f"broker {number}": Voter() for number in (1, 2, 3)}
-    result = faults.strike(Fault(kind="kill", on="all brokers", at=1), brokers, 5, lambda: now[0], lambda _: None)
+    patience = faults.Patience(5, lambda: now[0], lambda _: None)
+    result = faults.strike(Fault(kind="kill", on="all brokers", at=1), brokers, patience)
 
     assert 0.0 == result.healed_s
 
@@ -121,8 +122,8 @@ class Replicas:
             now[0] += seconds
 
         fault = Fault(kind="fail_over", on="leader", at=1, for_s=2)
-        clocks = (lambda: now[0], sleep)
-        return faults.fail_over(fault, self.leader, self.followers, self.taken_over, 5, *clocks)
+        patience = faults.Patience(5, lambda: now[0], sleep)
+        return faults.fail_over(fault, self.leader, self.followers, self.taken_over, patience)
 
 
 def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
@@ -179,9 +180,7 @@ def test_brokers_are_restarted_one_after_the_other(immune, proved):
     result = faults.roll(
         Fault(kind="roll", at=1),
         brokers,
-        5,
-        lambda: now[0],
-        lambda seconds: now.__setitem__(0, now[0] + seconds + 0.01),
+        faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds + 0.01)),
     )
 
     assert [("1", "stop"), ("1", "start"), ("2", "stop"), ("2", "start")] == order
@@ -192,14 +191,12 @@ def test_brokers_are_restarted_one_after_the_other(immune, proved):
 def test_partitions_that_are_not_there_after_are_not_proved(added, proved):
     """Counted in the metadata, before and after."""
     there = [2]
-    clocks = (lambda: 1.0, lambda _: None)
     result = faults.widen(
         Fault(kind="partitions", at=1),
         lambda: there[0],
         lambda: there.__setitem__(0, there[0] + added),
         lambda: True,
-        5,
-        *clocks,
+        faults.Patience(5, lambda: 1.0, lambda _: None),
     )
 
     assert (proved, 1.0) == (result.proved, result.healed_s)
@@ -268,7 +265,9 @@ def expired(pipeline: Pipeline, log: Log) -> faults.Struck:
         now[0] += seconds
 
     fault = Fault(kind="retention", at=1, flags=("--accept",))
-    return faults.expire(fault, pipeline, log, lambda offset: pipeline.careless, 5, lambda: now[0], sleep)
+    return faults.expire(
+        fault, pipeline, log, lambda offset: pipeline.careless, faults.Patience(5, lambda: now[0], sleep)
+    )
 
 
 def test_a_pipeline_that_refuses_a_loss_is_started_again_with_the_flags():

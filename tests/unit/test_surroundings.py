@@ -54,10 +54,15 @@ class Pipeline:
         return "pipeline: no"
 
 
-def time_that_passes():
-    """A clock, and the sleep that moves it."""
+def patience() -> faults.Patience:
+    """Five seconds, which pass when somebody sleeps."""
     now = [0.0]
-    return lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds)
+    return faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+
+def restarts(pipeline: Pipeline, *about: str) -> faults.Restarts:
+    """Of a pipeline whose refusals must have one of these words, where there are any."""
+    return faults.Restarts(pipeline, about, patience())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
     """A refusal is undone by a start without the change."""
     pipeline = Pipeline(refuses)
     fault = Fault(kind="change", at=1, flags=tuple(flags), refused=refused)
-    done = faults.restart(fault, pipeline, (), 5, *time_that_passes())
+    done = restarts(pipeline).changed(fault)
 
     assert proved is done.proved
     if refused and refuses:
@@ -99,9 +104,7 @@ def test_not_every_end_is_a_refusal(code, proved):
             self.code = code if flags else None
 
     pipeline = Ends(refuses=True)
-    done = faults.restart(
-        Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, (), 5, *time_that_passes()
-    )
+    done = restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True))
 
     assert proved is done.proved
     assert pipeline.up
@@ -119,13 +122,13 @@ def test_an_end_for_another_reason_is_no_refusal(said, proved):
             return said
 
     fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
-    assert proved is faults.restart(fault, Says(), ("checkpoint", "state"), 5, *time_that_passes()).proved
+    assert proved is restarts(Says(), "checkpoint", "state").changed(fault).proved
 
 
 def test_one_that_accepts_what_it_must_refuse_is_watched_again():
     """When it ends later, nobody expects that."""
     pipeline = Pipeline(refuses=False)
-    faults.restart(Fault(kind="change", at=1, flags=("--other",), refused=True), pipeline, (), 5, *time_that_passes())
+    restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True))
 
     assert pipeline.expected is False
 
@@ -161,8 +164,8 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
             self.spoiled = seen[-1] != before
             super().start(flags)
 
-    fault = Fault(kind=kind, at=1, query="page_views")
-    done = faults.restart_spoiled(fault, Looks(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
+    fault = Fault(kind=kind, at=1, query="q")
+    done = restarts(Looks()).spoiled(fault, checkpoint, tmp_path / "kept")
 
     assert done.proved
     assert {changed} == {name for name in before if seen[0].get(name) != before[name]}
@@ -178,8 +181,8 @@ def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
             super().start(flags)
 
     (checkpoint / "q" / "state" / "0" / "0" / "1.delta").unlink()
-    fault = Fault(kind="state_lost", at=1, query="page_views")
-    done = faults.restart_spoiled(fault, Ends(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
+    fault = Fault(kind="state_lost", at=1, query="q")
+    done = restarts(Ends()).spoiled(fault, checkpoint, tmp_path / "kept")
 
     assert 1 == done.proof["code"]
     assert not done.proved
@@ -198,8 +201,8 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
                 other.write_text("v1")
             super().start(flags)
 
-    fault = Fault(kind="state_lost", at=1, query="page_views")
-    faults.restart_spoiled(fault, GoesOn(), checkpoint, "q", tmp_path / "kept", (), 5, *time_that_passes())
+    fault = Fault(kind="state_lost", at=1, query="q")
+    restarts(GoesOn()).spoiled(fault, checkpoint, tmp_path / "kept")
 
     assert other.exists()
 
@@ -217,9 +220,7 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
             super().start(flags)
 
     fault = Fault(kind="older", at=1)
-    done = faults.restart_on_an_older(
-        fault, Works(), checkpoint, lambda: batches[0], tmp_path / "kept", (), 5, *time_that_passes()
-    )
+    done = restarts(Works()).on_an_older(fault, checkpoint, lambda: batches[0], tmp_path / "kept")
 
     assert done.proved
     assert seen[0] == seen[1]
@@ -247,8 +248,7 @@ def test_what_is_taken_away_must_be_gone_and_missed(immune, gone, proved):
         take,
         lambda: did.append("give back"),
         lambda: {"full": True},
-        5,
-        *time_that_passes(),
+        patience(),
     )
 
     assert proved is done.proved
