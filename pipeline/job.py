@@ -107,6 +107,8 @@ def _configuration(settings: Settings) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.streaming.numRecentProgressUpdates": "50",
+        # Noting where in Python each column was made takes a third of the calls to Java that start the queries.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         # From Spark's default of 128 groups a task on it sorts for collect_set and collect_list; a batch has more.
         "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": str(settings.hashed_groups),
         # Five queries generate more classes than Spark's default of 100 holds: they would be compiled every batch.
