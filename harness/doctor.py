@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from harness import jars, processes
+from harness import jars, leftovers
 from harness.errors import StackError
 
 GIB = 2**30
@@ -99,7 +99,7 @@ def ports() -> Check:
 
 def orphans() -> Check:
     """Processes that a dead run left; the next run ends them."""
-    left = processes.orphans()
+    left = leftovers.orphans()
     return Check("left by dead runs", str(len(left)), "0", not left, "the next run ends them")
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness import processes
+from harness import leftovers, processes
 from harness.errors import StackError
-from harness.processes import Owner
+from harness.owners import Owner
 
 LIMIT_BYTES = 32 << 20
 ROOT = Path("/sys/fs/cgroup")
@@ -104,7 +104,7 @@ def group() -> Iterator[Group]:
 def sweep() -> None:
     """Remove the groups of dead owners, and our own; their processes have been ended."""
     parent = _parent()
-    for folder in (*processes.abandoned(parent), _mine(parent)) if parent else ():
+    for folder in (*leftovers.abandoned(parent), _mine(parent)) if parent else ():
         _remove(folder)
 
 

@@ -1,80 +1,19 @@
-"""Child processes that cannot outlive their owner unnoticed.
-
-A process is started with a mark in its environment, ``HARNESS_OWNER=<pid>-<born>-<among>``, which its own
-children inherit. Whoever looks later can tell from the mark alone whose it was, and whether that
-owner is still alive: `sweep` ends exactly the processes whose owner is gone, and removes the scratch
-folders that it left, with the disks mounted below them. Nothing here matches on names of programs.
-"""
+"""Child processes: started with our mark, ended with all that came from them, and what each tree of them uses."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from harness import disks
-
-LINUX = sys.platform == "linux"
-MARK = "HARNESS_OWNER"
-OWNER = r"\d+-\d+-\d+"
-SCRATCH = re.compile(rf"harness-[\w.-]+?-(?P<owner>{OWNER})-\w+")
-GONE = (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, ProcessLookupError, PermissionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The process that answers for others: its id, the moment of its birth, since ids are used again, and among whom.
-
-    `born` counts hundredths of a second, on Linux since the machine's start: the wall clock may be set
-    while a run goes on, and a live owner must never be taken for a dead one. `among` is the number of its
-    namespace of processes, 0 where there is none: in another, a container's, the same id is somebody else.
-    """
-
-    pid: int
-    born: int
-    among: int
-
-    @classmethod
-    def me(cls) -> Owner:
-        """This process."""
-        pid = os.getpid()
-        return cls(pid, _born(pid) or 0, _among())
-
-    @classmethod
-    def parse(cls, mark: str) -> Owner | None:
-        """The owner that a mark names, or None where the mark is not one of ours."""
-        return cls(*map(int, mark.split("-"))) if re.fullmatch(OWNER, mark) else None
-
-    @property
-    def mark(self) -> str:
-        """The value of ``HARNESS_OWNER``, and a part of the names of what is its own."""
-        return f"{self.pid}-{self.born}-{self.among}"
-
-    def is_dead(self) -> bool:
-        """Whether no process with this id and this birth is there, or a zombie; of one among others it cannot be said."""
-        if self.among != _among():
-            return False
-        born = _born(self.pid)
-        return born is None or abs(born - self.born) > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep ended: processes, each as ``pid name``, and folders."""
-
-    processes: tuple[str, ...]
-    folders: tuple[Path, ...]
+from harness import owners
+from harness.owners import GONE, MARK, Owner
 
 
 def spawn(
@@ -150,49 +89,12 @@ def last_said(log: str) -> str:
     return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
 
 
-def sweep() -> Swept:
-    """End the marked processes whose owner is dead, and remove the scratch folders of dead owners."""
-    found = orphans()
-    names = tuple(f"{process.pid} {_name(process)}" for process in found)
-    _kill(found)
-    folders = tuple(abandoned(Path(tempfile.gettempdir())))
-    for folder in folders:
-        disks.unmount_below(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    return Swept(names, folders)
-
-
-def orphans() -> list[psutil.Process]:
-    """The marked processes whose owner is dead."""
-    return [process for process in psutil.process_iter() if (owner := _owner(process)) and owner.is_dead()]
-
-
-@contextlib.contextmanager
-def none_left() -> Iterator[None]:
-    """End, at the end, whatever bears our own mark and is new: what a teardown that was broken off has left.
-
-    A process has one run at a time.
-    """
-    before = set(_mine())
+def name(process: psutil.Process) -> str:
+    """The name of its program, or ``?`` of one that is gone."""
     try:
-        yield
-    finally:
-        _kill([one for one in _mine() if one not in before])
-
-
-def _mine() -> list[psutil.Process]:
-    me = Owner.me()
-    return [process for process in psutil.process_iter() if _owner(process) == me]
-
-
-@contextlib.contextmanager
-def scratch(prefix: str) -> Iterator[Path]:
-    """A temporary folder that bears its owner's id, so that a sweep can remove what a dead owner left."""
-    folder = Path(tempfile.mkdtemp(prefix=f"harness-{prefix}-{Owner.me().mark}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return process.name()
+    except GONE:
+        return "?"
 
 
 def tell_stacks(pid: int) -> None:
@@ -226,56 +128,6 @@ def tree_rss_bytes(pid: int) -> int:
     return total
 
 
-def _born(pid: int) -> int | None:
-    """When a process was born, in hundredths of a second, or None where it is gone or a zombie."""
-    try:
-        if LINUX:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return None if fields[0] in "ZX" else int(fields[19]) * 100 // os.sysconf("SC_CLK_TCK")
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
-    except GONE:
-        return None
-
-
-def _among() -> int:
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
-        return 0
-
-
-def _owner(process: psutil.Process) -> Owner | None:
-    """Whose mark another process bears; what cannot be read is left alone."""
-    try:
-        return Owner.parse(process.environ().get(MARK, "")) if process.pid != os.getpid() else None
-    except (*GONE, OSError):
-        return None
-
-
-def abandoned(parent: Path) -> Iterator[Path]:
-    """The scratch folders in `parent` that are ours and whose owner is dead."""
-    for folder in sorted(parent.glob("harness-*")):
-        found = SCRATCH.fullmatch(folder.name)
-        owner = Owner.parse(found["owner"]) if found else None
-        if owner and owner.is_dead() and _belongs_to_me(folder):
-            yield folder
-
-
-def _belongs_to_me(folder: Path) -> bool:
-    try:
-        return folder.lstat().st_uid == os.getuid()
-    except OSError:
-        return False
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except GONE:
-        return "?"
-
-
 def _tree(pid: int) -> list[psutil.Process]:
     try:
         process = psutil.Process(pid)
@@ -295,7 +147,7 @@ def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """What came from a spawned process. Of one that was waited for: what is left in its session; its id may be another's."""
     if process.returncode is None:
         return _descendants(process.pid)
-    return [one for one in _mine() if _session(one) == process.pid]
+    return [one for one in owners.mine() if _session(one) == process.pid]
 
 
 def _session(process: psutil.Process) -> int | None:
@@ -310,11 +162,11 @@ def _end(process: subprocess.Popen[bytes], family: Iterable[psutil.Process]) -> 
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-    _kill(list(family))
+    kill(list(family))
     process.wait()
 
 
-def _kill(family: Sequence[psutil.Process]) -> None:
+def kill(family: Sequence[psutil.Process]) -> None:
     """End processes, and wait until they are dead."""
     for one in family:
         with contextlib.suppress(*GONE):

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import jars, kafka, memory, processes
+from harness import jars, kafka, leftovers, memory
 from harness.disks import Disk, mounted
 from harness.faults.network import Relay, Wire, open_relay
 from harness.faults.target import Cancelled, Patience
@@ -60,14 +60,14 @@ class Rig:
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
     """Start brokers and make topics; the pipeline and the load engine are ready to be started. The stack ends all of it."""
-    history.write("swept", what=str(processes.sweep()))
+    history.write("swept", what=str(leftovers.sweep()))
     memory.sweep()
     stack.callback(memory.sweep)
-    stack.enter_context(processes.none_left())
+    stack.enter_context(leftovers.none_left())
     logs = directory / "logs"
     logs.mkdir()
     connector = jars.spark_jars()
-    scratch = stack.enter_context(processes.scratch("run"))
+    scratch = stack.enter_context(leftovers.scratch("run"))
     relay = _relay(stack, scenario, logs)
     ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
     disks = _mount(stack, scenario, scratch)

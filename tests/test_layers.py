@@ -28,6 +28,8 @@ LAYERS = (
         "sinks",
         "jars",
         "processes",
+        "owners",
+        "leftovers",
         "standalone",
         "disks",
         "memory",

@@ -26,7 +26,7 @@ from testcontainers.core.network import Network
 from harness.errors import ScenarioError, StackError
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
-from harness.processes import Owner
+from harness.owners import Owner
 
 IMAGE = "apache/kafka:4.3.1"
 STAND_IN = "streaming-harness/kafka:4.3.1"

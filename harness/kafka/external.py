@@ -17,7 +17,7 @@ from typing import NoReturn
 from harness.errors import StackError
 from harness.kafka import topics
 from harness.kafka.cluster import Broker, Cluster
-from harness.processes import OWNER, Owner
+from harness.owners import OWNER, Owner
 
 REACH_S = 5.0
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import confluent_kafka
 import numpy as np
 
-from harness import kafka, processes, workload
+from harness import kafka, leftovers, workload
 from harness.kafka import topics
 from harness.load.engine import Engine, Plan, producer_settings
 from harness.workload import TOPICS, Workload
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.load.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="interleaved; the median counts")
     rounds = parser.parse_args().rounds
-    with processes.scratch("bench") as scratch, kafka.open_cluster("embedded", 1, scratch / "kafka") as cluster:
+    with leftovers.scratch("bench") as scratch, kafka.open_cluster("embedded", 1, scratch / "kafka") as cluster:
         topics.create(cluster.bootstrap, {topic: {} for topic in TOPICS}, 2, 1)
         steps: tuple[Callable[[], dict[str, float]], ...] = (
             lambda: generation(400_000),

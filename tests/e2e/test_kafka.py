@@ -18,10 +18,10 @@ import confluent_kafka
 import psutil
 import pytest
 
-from harness import kafka, processes
+from harness import kafka, leftovers
 from harness.errors import StackError
 from harness.kafka import Cluster, topics
-from harness.processes import Owner
+from harness.owners import Owner
 
 pytestmark = pytest.mark.e2e
 
@@ -140,7 +140,7 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
         owner.wait()
         owner.stdout.close()
         assert broker.is_running()
-        processes.sweep()
+        leftovers.sweep()
 
         eventually(lambda: not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE)
         assert all(one.is_up() for one in mine.brokers.values())

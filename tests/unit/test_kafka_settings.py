@@ -12,7 +12,7 @@ from harness import kafka
 from harness.errors import ScenarioError, StackError
 from harness.kafka import common, embedded, external
 from harness.kafka.embedded import EmbeddedBroker, Node
-from harness.processes import Owner
+from harness.owners import Owner
 
 
 def nodes(count):

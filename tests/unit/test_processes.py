@@ -13,8 +13,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from harness import processes
-from harness.processes import MARK, Owner
+from harness import leftovers, owners, processes
+from harness.owners import MARK, Owner
 
 WAIT = "import signal, sys; sys.stdout.write('.'); sys.stdout.flush(); signal.pause()"
 DEAD = replace(Owner.me(), pid=2**22 - 7, born=1)
@@ -82,7 +82,7 @@ def test_an_id_that_is_used_again_is_another_owner():
 def test_a_zombie_owns_nothing(child):
     """An owner that has ended is dead, even before anyone has asked for its exit code."""
     process = child()
-    owner = replace(Owner.me(), pid=process.pid, born=processes._born(process.pid))
+    owner = replace(Owner.me(), pid=process.pid, born=owners._born(process.pid))
     assert not owner.is_dead()
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -94,7 +94,7 @@ def test_a_sweep_ends_the_orphan_and_nothing_else(child):
     """Of four that look alike, only the one whose owner is dead; among other processes than ours that cannot be said."""
     orphan, owned, stranger, elsewhere = child(DEAD.mark), child(Owner.me().mark), child(), child(ELSEWHERE.mark)
 
-    swept = processes.sweep()
+    swept = leftovers.sweep()
 
     assert -signal.SIGKILL == orphan.poll()
     assert (None, None, None) == (owned.poll(), stranger.poll(), elsewhere.poll())
@@ -107,7 +107,7 @@ def test_a_mark_is_inherited(child):
     orphan = child(DEAD.mark, program)
     family = {orphan.pid, *(one.pid for one in psutil.Process(orphan.pid).children())}
 
-    assert family <= ended(processes.sweep())
+    assert family <= ended(leftovers.sweep())
     assert 2 == len(family)
 
 
@@ -118,8 +118,8 @@ def test_a_sweep_removes_what_dead_owners_left(tmp_path):
     for folder in (left, *others):
         folder.mkdir()
 
-    with processes.scratch("run") as mine:
-        assert (left,) == processes.sweep().folders
+    with leftovers.scratch("run") as mine:
+        assert (left,) == leftovers.sweep().folders
         assert mine.is_dir()
     assert all(other.is_dir() for other in others)
     assert not mine.exists()
@@ -220,7 +220,7 @@ def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
 def test_what_is_new_is_ended_at_the_end():
     """And what was there before is let alone."""
     before = spawned(WAIT)
-    with processes.none_left():
+    with leftovers.none_left():
         new = spawned(WAIT)
 
     assert (None, -signal.SIGKILL) == (before.poll(), new.wait(10))
