@@ -275,7 +275,9 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
         ),
         kafka=Kafka(nodes=nodes),
         pipeline=Pipeline(
-            flags=("--max-offsets-per-trigger", str(state.limit)) if state.limit else (), start_after_s=state.backlog_s
+            quick_start=True,
+            flags=("--max-offsets-per-trigger", str(state.limit)) if state.limit else (),
+            start_after_s=state.backlog_s,
         ),
         judged=JUDGED,
         fault=tuple(fault for _, fault in placed),

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import jars, kafka, leftovers, memory
+from harness import classes, jars, kafka, leftovers, memory
 from harness.disks import Disk, mounted
 from harness.faults.network import Relay, Wire, open_relay
 from harness.faults.target import Cancelled, Patience
@@ -90,7 +90,8 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     }
     temporary = scratch / "tmp"
     temporary.mkdir()
-    system = System(command(scenario, places), logs / "pipeline.log", temporary, history)
+    java = classes.quick_start() if scenario.pipeline.quick_start else ""
+    system = System(command(scenario, places), logs / "pipeline.log", temporary, history, java)
     stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)

@@ -47,20 +47,20 @@ def filled(part: str, values: dict[str, str]) -> str:
     return part
 
 
-def _temporary_files_in(folder: Path) -> dict[str, str]:
-    """Environment by which Python, Spark and its Java put their temporary files in a folder."""
-    java = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -Djava.io.tmpdir={folder}".strip()
-    return {"TMPDIR": str(folder), "SPARK_LOCAL_DIRS": str(folder), "SPARK_SUBMIT_OPTS": java}
+def _environment(temporary: Path, java: str) -> dict[str, str]:
+    """By which Python, Spark and its Java put their temporary files in a folder, and Java gets its flags."""
+    flags = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} {java} -Djava.io.tmpdir={temporary}".strip()
+    return {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary), "SPARK_SUBMIT_OPTS": flags}
 
 
 class System:
     """The pipeline as a process: started, followed, stopped or killed."""
 
-    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder) -> None:
-        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed."""
+    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "") -> None:
+        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags."""
         self._args = args
         self._log = log
-        self._environment = _temporary_files_in(temporary)
+        self._environment = _environment(temporary, java)
         self._history = history
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None

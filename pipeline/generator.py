@@ -101,10 +101,11 @@ def _paced(eps: float, duration_s: float, rng: random.Random) -> Iterator[tuple[
     start = time.time()
     for number in range(round(eps * duration_s)):
         time.sleep(max(0.0, start + number / eps - time.time()))
-        yield _event(rng)
+        yield event(rng)
 
 
-def _event(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
+def event(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
+    """Topic, key and fields of a random event of this moment."""
     now = datetime.now(UTC)
     user = f"user_{rng.randint(1, USERS)}"
     product, category, price = rng.choice(PRODUCTS)

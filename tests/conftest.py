@@ -1,7 +1,7 @@
 """Two tests at a time, one a core: a run waits more than it computes. What is judged on its speed runs alone.
 
-The other tests' Spark compiles with C1 alone, since none of them lives long enough for what C2 makes to pay, and
-maps its classes from an archive. No test fails for the time it took: Hypothesis does not look at the clock.
+The other tests' Spark starts quickly (`harness/classes.py`), since none of them lives long enough for what Java's
+second compiler makes to pay. No test fails for the time it took: Hypothesis does not look at the clock.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import classes
 import hypothesis
 import pytest
+
+from harness import classes
 
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
@@ -41,8 +42,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             with _locked(folder / "gate", fcntl.LOCK_EX):
                 held.enter_context(_locked(folder / "machine", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
-            quick = "" if alone else f" -XX:TieredStopAtLevel=1 {classes.flag(folder)}"
-            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN + quick
+            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} {classes.quick_start()}"
         return (yield)
 
 

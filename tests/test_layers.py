@@ -27,6 +27,7 @@ LAYERS = (
         "status",
         "sinks",
         "jars",
+        "classes",
         "processes",
         "owners",
         "leftovers",

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from classes import COLUMNS
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.classes import COLUMNS
 from pipeline.schema import CLICKSTREAM, TRANSACTIONS
 from pipeline.settings import FAST_CHECKPOINTS
 

@@ -66,6 +66,23 @@ def test_a_fault_of_the_cluster_needs_one(fault, workers, said):
             scenario.parse(table, "x.toml")
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        pytest.param('judged=["success", "cpu"]', "not where cpu is judged", id="a target"),
+        pytest.param("limits.recovery_s=15", "not where recovery_s is judged", id="a limit"),
+        pytest.param("limits.latency_s=1", None, id="a limit that is not judged"),
+    ],
+)
+def test_a_quick_start_is_for_runs_that_are_not_judged_on_speed(override, said):
+    """Such a start is slower later."""
+    if said is None:
+        assert scenario.load("late", [override]).pipeline.quick_start
+        return
+    with pytest.raises(ScenarioError, match=f"pipeline.quick_start: {said}: set it to false"):
+        scenario.load("late", [override])
+
+
 def test_an_unknown_scenario_offers_the_nearest(tmp_path):
     """A name, a missing path, and a file that is not TOML."""
     with pytest.raises(ScenarioError, match="did you mean load"):

@@ -142,7 +142,10 @@ def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_pat
 )
 def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, wanted):
     """The others are measured, and told as what they are."""
-    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "limits.latency_s=0", f"judged={judged}"]))
+    simulate(
+        tmp_path / "run",
+        scenario.load("late", ["load.eps=200", "limits.latency_s=0", "pipeline.quick_start=false", f"judged={judged}"]),
+    )
     done = trial.judge(tmp_path / "run")
 
     assert wanted is done.result.verdict, done.result.why
@@ -172,7 +175,7 @@ def test_a_pipeline_that_falls_behind_is_told_by_how_much():
 )
 def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, wanted):
     """A fault after the last commit, from which nobody can tell that the pipeline recovered."""
-    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", limit]))
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "pipeline.quick_start=false", limit]))
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     at_s = max(json.loads(line)["t"] for line in lines) + 1
     fault = {
@@ -269,7 +272,13 @@ def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
 )
 def test_a_target_that_one_query_does_not_show_is_not_measured(tmp_path, sets, drop, said):
     """What the others show does not stand for it."""
-    run = altered(tmp_path, *sets, 'judged=["latency", "state_size"]', drop=drop or (lambda event: False))
+    run = altered(
+        tmp_path,
+        *sets,
+        'judged=["latency", "state_size"]',
+        "pipeline.quick_start=false",
+        drop=drop or (lambda event: False),
+    )
 
     assert said in verdict.judge(history.read(run)).why
 
