@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,8 @@ def filled(part: str, values: dict[str, str]) -> str:
 
 def _environment(temporary: Path, java: str) -> dict[str, str]:
     """By which Python, Spark and its Java put their temporary files in a folder, and Java gets its flags."""
-    flags = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} {java} -Djava.io.tmpdir={temporary}".strip()
+    folder = shlex.quote(f"-Djava.io.tmpdir={temporary}")
+    flags = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} {java} {folder}".strip()
     return {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary), "SPARK_SUBMIT_OPTS": flags}
 
 

@@ -13,7 +13,7 @@ def test_one_of_three_brokers_killed_at_5000_a_second(run_scenario):
     """No event is lost, and the lag is back within 15 s of the kill; warm as `load` is, or it would lag before it."""
     fault = '[{kind = "kill", on = "leader", at = 350_000, for_s = 5}]'
     load = ("load.eps=5000", "load.warm_up_s=60", "load.duration_s=40", "load.stretch_s=0", "kafka.partitions=1")
-    result = run_scenario("broker_kill", *load, f"fault={fault}", "limits.recovery_s=15")
+    result = run_scenario("broker_kill", *load, f"fault={fault}", "pipeline.quick_start=false", "limits.recovery_s=15")
 
     assert Verdict.PASS is result.verdict, result.why
 
@@ -23,6 +23,8 @@ def test_the_pipeline_killed_at_5000_a_second_with_20_minutes_of_state(run_scena
     load = ("load.eps=5000", "load.warm_up_s=240", "load.duration_s=90", "load.stretch_s=0", "workload.time_scale=1")
     history = ("load.burst_at_s=1", "load.burst_factor=10", "load.burst_s=120")
     fault = '[{kind = "kill", on = "pipeline", at = 6_750_000}]'
-    result = run_scenario("kill", *load, *history, f"fault={fault}", "limits.recovery_s=30")
+    result = run_scenario(
+        "kill", *load, *history, f"fault={fault}", "pipeline.quick_start=false", "limits.recovery_s=30"
+    )
 
     assert Verdict.PASS is result.verdict, result.why

@@ -1,42 +1,108 @@
-"""A quick start needs nothing that may be missing: without the archive it is slower, and that is all."""
+"""A quick start needs nothing that may be missing: without the archive it is slower, and that is said."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 
 import pytest
 
 from harness import classes
+from harness.errors import StackError
+
+spawn = classes.processes.spawn
 
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """Where the archive of an environment in the test's folder would be."""
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(classes.processes, "spawn", lambda command: pytest.fail("nothing is to be made"))
+    """Where the archive would be, in a cache of the test's own."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     monkeypatch.setattr(classes, "_what_it_fits", lambda: "today")
+    monkeypatch.setattr(classes.jars, "spark_jars", lambda: tmp_path)
     classes._make.cache_clear()
-    return tmp_path / "classes-today.jsa"
+    return tmp_path / "classes" / "today.jsa"
 
 
-def test_an_archive_that_is_there_is_mapped(archive):
-    """And not made again."""
-    archive.touch()
+@pytest.fixture
+def maker(monkeypatch):
+    """`maker(program)` stands for what lays out the classes; its argument is the file to write."""
 
-    assert f"{classes.QUICK} -XX:SharedArchiveFile={archive}" == classes.quick_start()
+    def replace(program: str) -> None:
+        def instead(command, **others):
+            return spawn(
+                [sys.executable, "-S", "-c", f"import sys; out = sys.argv[1]; {program}", command[-1]], **others
+            )
+
+        monkeypatch.setattr(classes.processes, "spawn", instead)
+
+    return replace
 
 
-def test_nobody_waits_for_an_archive_that_another_process_makes(archive):
+def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
+    """A second start finds it."""
+    maker("open(out, 'x').write('classes')")
+    flags = classes.quick_start()
+
+    assert f"{classes.QUICK} -XX:SharedArchiveFile={archive}" == flags
+    assert "classes" == archive.read_text()
+    assert "setup: Java's classes are laid out, once" in capsys.readouterr().err
+
+    maker("sys.exit(1)")
+    assert flags == classes.quick_start()
+    assert "" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("open(out, 'x'); sys.exit('classes: is there space?')", "(classes: is there space?)"),
+        ("import time; open(out, 'x'); time.sleep(60)", "(not within 0.5 s)"),
+    ],
+    ids=["it fails", "it hangs"],
+)
+def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, monkeypatch, program, said):
+    """And is not tried again by this process."""
+    monkeypatch.setattr(classes, "PATIENCE_S", 0.5)
+    maker(program)
+
+    assert [classes.QUICK] * 2 == [classes.quick_start(), classes.quick_start()]
+    assert 1 == capsys.readouterr().err.count(said)
+    assert [archive.with_suffix(".lock")] == list(archive.parent.iterdir())
+
+
+def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
     """That start is slower."""
+    maker("open(out, 'x')")
+    archive.parent.mkdir()
     with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         assert classes.QUICK == classes.quick_start()
+    assert classes.QUICK != classes.quick_start()
 
 
-def test_an_environment_that_cannot_be_written_to_is_no_trouble(archive, monkeypatch, tmp_path):
-    """Nor is one that has gone."""
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "gone"))
+def _no_java() -> str:
+    raise StackError("Java is missing")
 
+
+def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
+    """A quick start is not what they are wanted for."""
+    archive.parent.touch()
     assert classes.QUICK == classes.quick_start()
+
+    monkeypatch.setattr(classes, "_what_it_fits", _no_java)
+    assert classes.QUICK == classes.quick_start()
+
+
+def test_an_archive_that_nobody_has_used_for_a_month_goes(archive, maker):
+    """Of an environment that may be gone."""
+    maker("open(out, 'x')")
+    archive.parent.mkdir()
+    old, used = archive.with_name("old.jsa"), archive.with_name("used.jsa")
+    for path in (old, used):
+        path.touch()
+    os.utime(old, (0, 0))
+    classes.quick_start()
+
+    assert {archive, used} == set(archive.parent.glob("*.jsa"))

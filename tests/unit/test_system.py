@@ -74,14 +74,14 @@ def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
     with history.recording(tmp_path) as recorder:
-        system = System([sys.executable, "-c", tells], tmp_path / "pipeline.log", folder, recorder)
+        system = System([sys.executable, "-c", tells], tmp_path / "pipeline.log", folder, recorder, java="-XX:Quick")
         system.start()
         ended(system)
 
     spark, java = (tmp_path / "pipeline.log").read_text().splitlines()
     assert 1 == len(list(folder.iterdir()))
     assert str(folder) == spark
-    assert java.endswith(f"-Djava.io.tmpdir={folder}")
+    assert java.endswith(f"-XX:Quick -Djava.io.tmpdir={folder}")
 
 
 def test_two_never_share_a_checkpoint(tmp_path):
