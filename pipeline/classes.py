@@ -23,9 +23,8 @@ from pipeline import generator, job
 from pipeline import settings as flags
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 from pipeline.settings import Settings
+from pipeline.transforms import COLUMNS
 
-COLUMNS = "key binary, value binary, topic string, partition int, offset long"
-"""Records in the shape of Spark's Kafka source."""
 RECORDS = 500
 
 

@@ -1,6 +1,6 @@
 """The five queries: pure functions from the records of Kafka to result rows.
 
-Records are DataFrames with the columns of Spark's Kafka source (key, value, topic, partition, offset).
+Records are DataFrames with the columns of Spark's Kafka source.
 Every query reads a record by the same strict rules: `from_json` alone would turn a number into a string
 and a string into a number, so a record must first be shown to have the right types. A regular expression
 shows it for the usual flat record at little cost; any other is read, the slow way, through a variant.
@@ -28,6 +28,7 @@ from pipeline.schema import (
     Field,
 )
 
+COLUMNS = "key binary, value binary, topic string, partition int, offset long"
 CONVERSION_HORIZON_MS = CONVERSION_HORIZON_S * 1000
 DELAY = f"{WATERMARK_DELAY_S} seconds"
 JSON_OPTIONS = {

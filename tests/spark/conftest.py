@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.classes import COLUMNS
 from pipeline.schema import CLICKSTREAM, TRANSACTIONS
 from pipeline.settings import FAST_CHECKPOINTS
+from pipeline.transforms import COLUMNS
 
 
 @pytest.fixture(scope="session")
