@@ -14,24 +14,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from harness import evidence, history, scenario
+from harness.errors import ScenarioError
 from harness.evidence import Evidence
+from harness.scenario import Scenario
 from harness.simulate import simulate
 
 EPS = 5000
-REFERENCE_EVENTS = 200_000
+REFERENCE_EVENTS = 350_000
 
 
 def simulated(directory: Path, events: int) -> Evidence:
     """The load scenario, long enough for so many events, as a right run."""
-    seconds = events / EPS - 35  # warm-up and cool-down
-    simulate(directory, scenario.load("load", [f"load.eps={EPS}", f"load.duration_s={seconds}"]))
+    simulate(directory, chosen(events))
     return evidence.gather(history.read(directory))
+
+
+def chosen(events: int) -> Scenario:
+    """Its measured part is as long as warm-up and cool-down leave; ScenarioError where they leave nothing."""
+    given = [f"load.eps={EPS}"]
+    load = scenario.load("load", given).load
+    beside = replace(load, duration_s=0).events
+    return scenario.load("load", [*given, f"load.duration_s={(events - beside) / EPS}"])
 
 
 def check(directory: Path) -> tuple[float, int]:
@@ -61,6 +71,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="interleaved; the median counts")
     parser.add_argument("--events", type=int, default=5_000_000)
     asked = parser.parse_args()
+    try:
+        chosen(asked.events)
+    except ScenarioError as error:
+        parser.error(f"--events {asked.events:,}: {error}")
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as folder:
         small = simulated(Path(folder) / "small", REFERENCE_EVENTS)
         large = simulated(Path(folder) / "large", asked.events)

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from harness import doctor as machine
 from harness import drill, jars, scenario, selfcheck, shrink, trial, verdict
-from harness.errors import HarnessError, RunError, ScenarioError
+from harness.errors import HarnessError, ScenarioError
 from harness.model import Result, Verdict
 from harness.scenario import Scenario
 from harness.status import Status
@@ -29,6 +29,7 @@ from harness.trial import Trial
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
+SEED_MAX = 2**63 - 1
 MARK = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="any field of the scenario")]
@@ -41,7 +42,7 @@ def run(
     eps: Annotated[float | None, typer.Option(help="events per second")] = None,
     duration: Annotated[float | None, typer.Option(help="seconds of the measured part")] = None,
     warm_up: Annotated[float | None, typer.Option(help="seconds of load before it")] = None,
-    seed: Annotated[int | None, typer.Option(help="same seed, same bytes")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=SEED_MAX, help="same seed, same bytes")] = None,
     kafka: Annotated[
         str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
     ] = None,
@@ -65,7 +66,7 @@ def run(
         done = trial.run(chosen, reports, Status(people), sys.argv[1:])
     except HarnessError as error:
         if as_json and not isinstance(error, ScenarioError):
-            print(json.dumps(verdict.as_json(verdict.unknown(str(error)))))
+            _print_json(verdict.unknown(str(error)))
         raise
     raise typer.Exit(_tell(done, as_json).exit_code)
 
@@ -82,8 +83,10 @@ def _checked(directory: Path, as_json: bool) -> Verdict:
     """One of several: what cannot be read is unknown, and the others are judged all the same."""
     try:
         return _tell(trial.judge(directory), as_json)
-    except RunError as error:
+    except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
+        if as_json:
+            _print_json(verdict.unknown(str(error)))
         return Verdict.UNKNOWN
 
 
@@ -113,9 +116,7 @@ def _shrink(failed: Trial, reports: Path) -> Path:
     def attempt(one: Scenario) -> Result:
         return trial.run(one, reports / "shrink", Status(people)).result
 
-    smallest = shrink.shrink(
-        failed.run.scenario, failed.result, attempt, lambda line: people.print(line, highlight=False)
-    )
+    smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
     target = failed.run.directory / "shrunk.toml"
     target.write_text(scenario.dump(smallest), encoding="utf-8")
     return target
@@ -136,7 +137,7 @@ def selfcheck_(
         raise typer.Exit(Verdict.FAIL.exit_code)
     nowhere = [kind for kind, one in tally.items() if not one.planted]
     if nowhere:
-        people.print(f"this run has no place for {', '.join(nowhere)}: not proved")
+        _say(f"this run has no place for {', '.join(nowhere)}: not proved")
     raise typer.Exit((Verdict.UNKNOWN if nowhere else Verdict.PASS).exit_code)
 
 
@@ -144,7 +145,7 @@ drills = typer.Typer(no_args_is_help=True, help="Many faults at many places, on 
 app.add_typer(drills, name="drill")
 ReportsOption = Annotated[Path, typer.Option(help="where run directories and pages are written")]
 StatesOption = Annotated[str, typer.Option(metavar="A,B", help="what the stream is like; all where none is named")]
-SeedOption = Annotated[int, typer.Option(help="of the events, and of random faults")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEED_MAX, help="of the events, and of random faults")]
 
 
 @drills.command("crash-points")
@@ -193,10 +194,10 @@ def random_(
     result = _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)
     for one in failed if smaller else ():
         try:
-            people.print(f"smaller: harness run {_shrink(one, reports)}", highlight=False, soft_wrap=True)
+            _say(f"smaller: harness run {_shrink(one, reports)}")
         except HarnessError as error:
             # The page is written, and its verdict stands.
-            people.print(str(error), highlight=False, soft_wrap=True)
+            _say(str(error))
         except KeyboardInterrupt:
             break
     raise typer.Exit(result.exit_code)
@@ -223,10 +224,11 @@ def _drill(
     target = reports / f"drill-{name}" / stamp / "drill.html"
     cells: list[drill.Cell] = []
     again = shlex.join(["harness", *sys.argv[1:]])
-    result = Verdict.UNKNOWN
+    planned = sum(len([one for one in plan.cells if one]) for plan in plans) if isinstance(plans, Sequence) else None
     for cell in drill.carry_out(plans, attempt):
         cells.append(cell)
-        result = drill.write(name, cells, seed, again, target)
+        drill.write(name, cells, seed, again, target, left=None if planned is None else planned - len(cells))
+    result = drill.write(name, cells, seed, again, target)
     people.print(Text.assemble((result.value.upper(), MARK[result]), f"  {len(cells)} cells  {target}"), soft_wrap=True)
     return result
 
@@ -250,7 +252,8 @@ def doctor() -> None:
     table = Table("", "check", "found", "needed", "what to do")
     checks = machine.checks()
     for one in checks:
-        table.add_row("[green]ok" if one.ok else "[red]no", one.name, one.found, one.needed, "" if one.ok else one.hint)
+        sign = Text("ok", "green") if one.ok else Text("no", "red")
+        table.add_row(sign, *map(Text, (one.name, one.found, one.needed, "" if one.ok else one.hint)))
     Console().print(table)
     raise typer.Exit(0 if all(one.ok for one in checks) else 1)
 
@@ -269,10 +272,19 @@ def _tell(done: Trial, as_json: bool) -> Verdict:
         Text.assemble((done.result.verdict.value.upper(), style), "  ", first), soft_wrap=True, highlight=False
     )
     for line in rest:
-        people.print(Text(line), soft_wrap=True, highlight=False)
+        _say(line)
     if as_json:
-        print(json.dumps(verdict.as_json(done.result)))
+        _print_json(done.result)
     return done.result.verdict
+
+
+def _say(line: str) -> None:
+    """A line for people, as it is: `[/tmp/x]` in it is no markup."""
+    people.print(Text(line), soft_wrap=True, highlight=False)
+
+
+def _print_json(result: Result) -> None:
+    print(json.dumps(verdict.as_json(result)))
 
 
 def main() -> NoReturn:
@@ -301,7 +313,8 @@ def _usage(error: Exception) -> int:
     if text is None:
         traceback.print_exception(error)
         return Verdict.UNKNOWN.exit_code
-    print(f"harness: {text()}", file=sys.stderr)
+    if message := text():  # where no command was named, the help is printed already
+        print(f"harness: {message}", file=sys.stderr)
     return 2
 
 

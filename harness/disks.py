@@ -61,9 +61,10 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "disks of a run's own are mounted by root alone"
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-        said = _mount_new(Path(folder))
-        if said is None:
-            _unmount(Path(folder))
+        try:
+            said = _mount_new(Path(folder))
+        finally:
+            unmount_below(Path(folder))
     return said and f"mount said: {said}"
 
 
@@ -79,16 +80,16 @@ def mounted(folder: Path) -> Iterator[Disk]:
     if why := why_not():
         raise StackError(f"no disk at {folder}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
-    if said := _mount_new(folder):
-        raise StackError(f"no disk at {folder}: {said}")
     try:
+        if said := _mount_new(folder):
+            raise StackError(f"no disk at {folder}: {said}")
         yield Disk(folder)
     finally:
-        _unmount(folder)
+        unmount_below(folder)
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmount our disks below a folder that a dead run left."""
+    """Unmount our disks on a folder and below it."""
     for mount in sorted(_mounts(), reverse=True):
         if mount.is_relative_to(folder):
             _unmount(mount)

@@ -27,6 +27,8 @@ from harness.report import render_drill
 from harness.scenario import (
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
+    FAULTS_OF_RESTARTS,
+    STATELESS,
     Fault,
     Kafka,
     Load,
@@ -48,7 +50,6 @@ AT_RANDOM = 12
 """Faults of a random run, before a crash at a point of a micro-batch."""
 PER_RUN = 11
 """Cells that share a run at most, and its verdict."""
-STATELESS = "dead_letter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class State:
     about: str
     eps: float = 600.0
     limit: int = 0
-    """Most records that a batch of the pipeline takes; 0 is all."""
+    """Most records of a topic that a batch of the pipeline takes; 0 is all."""
     late: float = 0.02
     too_late: float = 0.0
     backlog_s: float = 0.0
@@ -196,34 +197,44 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
         result = trial.result
         # A fault is written down when it has healed, in the order in which they struck: the order of the plan.
         struck = [*result.faults, *({} for _ in range(len(plan.cells) - len(result.faults)))]
-        for name, figures in zip(plan.cells, struck, strict=True):
+        for name, fault, figures in zip(plan.cells, plan.scenario.fault, struck, strict=True):
             if name is not None:
-                doubt = _doubt(STATES[plan.state], figures)
+                doubt = _doubt(STATES[plan.state], fault, figures)
                 verdict = Verdict.worst((result.verdict, Verdict.UNKNOWN if doubt else Verdict.PASS))
                 why = result.why if verdict is result.verdict else doubt
                 yield Cell(name, plan.state, verdict, why, str(trial.run.directory), figures)
 
 
-def _doubt(state: State, figures: Mapping[str, Any]) -> str:
+def _doubt(state: State, fault: Fault, figures: Mapping[str, Any]) -> str:
     """Why a cell does not show what it is for; empty where it does."""
     if not figures.get("proved") or figures.get("healed_s") is None:
         return "it was not proved to have taken effect and healed"
-    if state.limit and figures["unread"] <= state.limit:
-        return f"it struck when only {figures['unread']:,} records were unread: the pipeline had caught up"
+    if not state.limit:
+        return ""
+    of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
+    behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())
+    if behind <= state.limit:
+        who = fault.query if of_query else "the pipeline"
+        return f"it struck when {who} had {behind:,} records of a topic unread, a batch or less: it had caught up"
     return ""
 
 
-def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path) -> Verdict:
-    """Write the page of a drill and `cells.json` beside it; the worst verdict of all cells."""
-    verdict = Verdict.worst(cell.verdict for cell in cells)
+def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path, left: int | None = 0) -> Verdict:
+    """Write the page of a drill and `cells.json` beside it; the worst verdict of all cells.
+
+    With cells `left` to come, None where nobody knows how many, it is unknown at best.
+    """
+    verdict = Verdict.worst([*(cell.verdict for cell in cells), *([] if left == 0 else [Verdict.UNKNOWN])])
     right = sum(cell.verdict is Verdict.PASS for cell in cells)
-    worst_s = max((cell.figures.get("recovered_s") or 0.0 for cell in cells), default=0.0)
+    so_far = "" if left == 0 else f", so far: {'more' if left is None else left} are to come"
+    seen_s = [cell.figures["recovered_s"] for cell in cells if cell.figures.get("recovered_s") is not None]
+    slowest = f" The slowest recovery took {max(seen_s):.1f} s." if seen_s else ""
     duplicates = sum(cell.figures.get("duplicates") or 0 for cell in cells)
     text = render_drill(
         title=f"drill {drill}",
         verdict=verdict.value,
-        summary=f"{right} of {len(cells)} cells are right. The slowest recovery took {worst_s:.1f} s; {duplicates} rows"
-        f" stand twice because a batch was replayed.{'' if drill == CRASH_POINTS else _left_out()}",
+        summary=f"{right} of {len(cells)} cells are right{so_far}.{slowest} {duplicates} rows stand twice on Kafka, where a"
+        f" replayed batch may write them again.{'' if drill == CRASH_POINTS else _left_out()}",
         states=list(dict.fromkeys(cell.state for cell in cells)),
         faults=list(dict.fromkeys(cell.fault for cell in cells)),
         cells={(cell.fault, cell.state): cell for cell in cells},
@@ -241,8 +252,11 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
 
 def _left_out() -> str:
     """What the page must not be silent about."""
-    impossible = [name for name in FAULTS if name not in possible()]
-    return f" Not possible here, {disks.why_not() or memory.why_not()}: {', '.join(impossible)}." if impossible else ""
+    told = ""
+    for why, kinds in ((disks.why_not(), FAULTS_OF_DISKS), (memory.why_not(), ("memory",))):
+        names = [name for name, fault in FAULTS.items() if fault.kind in kinds]
+        told += f" Not possible here, {why}: {', '.join(names)}." if why else ""
+    return told
 
 
 def _shared(faults: Mapping[str, Fault]) -> list[dict[str, Fault]]:

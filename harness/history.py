@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypedDict
 
 import msgspec
 import numpy as np
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import scenario as scenarios
-from harness.errors import RunError
+from harness.errors import RunError, ScenarioError
 from harness.model import Row
 from harness.scenario import Scenario
 
@@ -82,6 +82,20 @@ def encode(columns: tuple[Any, ...]) -> str:
     return msgspec.json.encode(columns).decode()
 
 
+class _Manifest(TypedDict):
+    """What is made use of in manifest.json."""
+
+    topic_prefix: str
+    command: list[str]
+    started_s: float
+    cores: int
+    memory_bytes: int
+    machine: str
+    python: str
+    git: str | None
+    versions: dict[str, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run directory, read."""
@@ -119,22 +133,45 @@ class Run:
 
 def read(directory: Path) -> Run:
     """Read a run directory. Raises RunError that names the file that is missing or damaged."""
-    manifest = _json(directory / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise RunError(
-            f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it"
-        )
-    path = directory / "scenario.toml"
-    try:
-        scenario = scenarios.parse(tomllib.loads(_text(path)), str(path))
-    except tomllib.TOMLDecodeError as error:
-        raise RunError(f"{path}: not TOML: {error}") from error
+    manifest = _manifest(directory)
+    scenario = _scenario(directory / "scenario.toml")
     lines = _text(directory / "history.jsonl").splitlines()
     try:
-        events = tuple(msgspec.json.decode(line) for line in lines)
+        events = tuple(msgspec.json.decode(line, type=dict[str, Any]) for line in lines)
     except msgspec.DecodeError as error:
         raise RunError(f"{directory / 'history.jsonl'}: not JSON lines: {error}") from error
     return Run(directory, scenario, manifest, events)
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "manifest.json"
+    text = _text(path)
+    try:
+        manifest = msgspec.json.decode(text, type=dict[str, Any])
+        if manifest.get("format") != FORMAT:
+            raise RunError(
+                f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it"
+            )
+        msgspec.convert(manifest, _Manifest)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{path}: not the manifest of a run: {error}") from error
+    except msgspec.DecodeError as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
+    return manifest
+
+
+def _scenario(path: Path) -> Scenario:
+    """As it was run. One that this harness would not run is no bad usage here: it lies in a run directory."""
+    try:
+        table = tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path}: not TOML: {error}") from error
+    if "name" not in table:
+        raise RunError(f"{path}: not the scenario of a run: it has no name")
+    try:
+        return scenarios.parse(table, str(path))
+    except ScenarioError as error:
+        raise RunError(str(error)) from error
 
 
 def _parquet(path: Path, **options: Any) -> pq.ParquetFile:
@@ -159,11 +196,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}: not a run directory, or an incomplete one") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = msgspec.json.decode(_text(path))
-    except msgspec.DecodeError as error:
-        raise RunError(f"{path}: not JSON: {error}") from error
-    return content
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: damaged: not UTF-8: {error}") from error

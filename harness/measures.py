@@ -6,6 +6,7 @@ by due time. Latencies are in ms, rates in events/s; a negative latency is kept,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -178,6 +179,14 @@ def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch
     times = np.array([one.committed_s for one in batches])
     read = np.concatenate([[0], np.cumsum(np.bincount(batch[mine & (batch < len(batches))], minlength=len(batches)))])
     return np.asarray(np.searchsorted(acked, at_s, side="right") - read[np.searchsorted(times, at_s, side="right")])
+
+
+def behind(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: float) -> int:
+    """Records of one topic that were acknowledged and not yet committed by the query, of the topic with most of them."""
+    committed = np.array([*(one.committed_s for one in batches), np.inf])
+    open_ = (batch >= 0) & (sent["acked_us"] > 0) & (sent["acked_us"] / 1e6 <= at_s)
+    open_ &= committed[np.minimum(batch, len(batches))] > at_s
+    return max(Counter(sent["topic"][open_].tolist()).values(), default=0)
 
 
 def lag_at_commits(

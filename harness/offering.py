@@ -21,7 +21,6 @@ class Load:
         self._reader: threading.Thread | None = None
         self.sent = 0
         self.acknowledged = 0
-        self.delay_ms_p99 = 0.0
         self.flush_ms = 0
 
     @property
@@ -55,6 +54,8 @@ class Load:
         if code:
             lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
             raise StackError(f"the load engine ended with code {code}: {lines[-1] if lines else 'it said nothing'}")
+        if code == 0 and self._reader is not None:
+            self._reader.join()  # its last line says how far the flush went
         return code == 0
 
     def stop(self) -> None:
@@ -72,6 +73,5 @@ class Load:
         for line in self._process.stdout:
             event = json.loads(line)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
-            self.delay_ms_p99 = event.get("delay_ms_p99") or 0.0
             self.flush_ms = event.get("flush_ms", self.flush_ms)
         self._process.stdout.close()

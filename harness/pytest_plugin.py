@@ -110,11 +110,19 @@ def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
 
 @contextmanager
 def _logs_of_what_broke_off(item: pytest.Item, reports: Path) -> Iterator[None]:
-    """A run that broke off, by an error or by the time-out, tells where it is kept and what each process said last."""
+    """A run that broke off, by an error or by the time-out, tells where it is kept and what each process said last.
+
+    Of a scenario that was never run there is nothing to tell, least of all what another run left.
+    """
+    from harness.errors import ScenarioError
+
+    before = set(reports.glob("*/2*"))
     try:
         yield
+    except ScenarioError:
+        raise
     except BaseException:
-        kept = max(reports.glob("*/2*"), default=None, key=lambda path: path.stat().st_mtime)
+        kept = max(set(reports.glob("*/2*")) - before, default=None, key=lambda path: path.stat().st_mtime)
         if kept is not None:
             tails = [f"{path.name}\n{_tail(path)}" for path in sorted((kept / "logs").glob("*.log"))]
             item.add_report_section("call", "run", "\n\n".join([f"kept in {kept}", *tails]))

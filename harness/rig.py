@@ -47,6 +47,8 @@ class Rig:
     """What the pipeline runs on, where the scenario has workers."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when the load is over: a fault that has not healed by then breaks off."""
+    blind: list[str] = field(default_factory=list)
+    """Why what follows the pipeline cannot see any more."""
 
     @property
     def patience(self) -> Patience:
@@ -72,12 +74,12 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     ports = {number + 1: port for number, port in enumerate(relay.ports)} if relay else None
     disks = _mount(stack, scenario, scratch)
     where = (scenario.kafka.where, scenario.kafka.nodes, scratch / "kafka")
+    stack.callback(_keep_logs, scratch / "kafka", logs)
     cluster = stack.enter_context(kafka.open_cluster(*where, ports))
     if relay:
         for number, broker in cluster.brokers.items():
             host, _, port = broker.client_address.rpartition(":")
             relay.lead(number - 1, host, int(port))
-    stack.callback(_keep_logs, scratch / "kafka", logs)
     _create_topics(scenario, cluster)
     spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs)
     places = {
@@ -98,7 +100,8 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     pattern = (
         "" if scenario.black_box else scenario.pipeline.checkpoint.replace("{checkpoint}", str(scratch / "checkpoint"))
     )
-    checkpoint = Checkpoint(pattern, directory / "checkpoints", tuple(scenario.queries), history)
+    reads = {name: [cluster.topic_prefix + topic for topic in query.reads] for name, query in scenario.queries.items()}
+    checkpoint = Checkpoint(pattern, directory / "checkpoints", reads, history)
     cpu = Cpu(history, system, cluster, load, checkpoint, spark)
     wires = {number: Wire(relay, number - 1) for number in ports or ()} if relay else {}
     return Rig(
@@ -147,6 +150,6 @@ def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
 
 
 def _keep_logs(brokers: Path, logs: Path) -> None:
-    for path in sorted(brokers.glob("**/*.log")) if brokers.is_dir() else ():
-        if path.stat().st_size < 5_000_000 and "data" not in path.parts:
+    for path in sorted(brokers.glob("*/*.log")):
+        if path.stat().st_size < 5_000_000:
             shutil.copy(path, logs / f"kafka-{path.parent.name}-{path.name}")

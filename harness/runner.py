@@ -18,7 +18,7 @@ import psutil
 
 from harness import history, manifest, processes, sinks
 from harness import scenario as scenarios
-from harness.errors import PipelineDied, Stalled
+from harness.errors import PipelineDied, StackError, Stalled
 from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import topics
@@ -121,7 +121,11 @@ def _start_pipeline(rig: Rig, phases: Phases) -> None:
 @contextmanager
 def _followed(rig: Rig) -> Iterator[None]:
     stop = threading.Event()
-    threads = [ticking(0.2, rig.checkpoint.sweep, stop), ticking(1.0, rig.cpu.sample, stop)]
+
+    def failed(error: Exception) -> None:
+        rig.blind.append(f"what it does cannot be followed any more, {type(error).__name__}: {error}")
+
+    threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, rig.cpu.sample, stop, failed)]
     for thread in threads:
         thread.start()
     patience_s = AT_ONCE_S
@@ -224,6 +228,8 @@ def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = N
 
 def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
     rig.system.check()
+    if rig.blind:
+        raise StackError(rig.blind[0])
     rig.load.finished()
     lag = max(0, rig.load.acknowledged - rig.checkpoint.read())
     figures = {

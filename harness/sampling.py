@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -16,7 +16,7 @@ from harness.system import Checkpoint, System
 
 @dataclass(slots=True)
 class Cpu:
-    """CPU seconds and resident memory by who uses them; `latest` is the last sample."""
+    """CPU seconds and resident memory by who uses them."""
 
     history: Recorder
     system: System
@@ -24,7 +24,6 @@ class Cpu:
     load: Load
     checkpoint: Checkpoint
     spark: Standalone | None = None
-    latest: dict[str, float] = field(default_factory=dict)
 
     def sample(self) -> None:
         """Take a sample and write it down."""
@@ -47,4 +46,3 @@ class Cpu:
         )
         now["checkpoint_bytes"] = self.checkpoint.size_bytes()
         self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
-        self.latest = now

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Kafka:
     where: str = field(
         default="embedded", metadata={"doc": "embedded, containers, or HOST:PORT of brokers that run already"}
     )
-    nodes: int = _number(1, low=1, high=5, doc="embedded brokers")
+    nodes: int = _number(1, low=1, high=5, doc="brokers that the harness starts")
     partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
 
 
@@ -144,6 +144,23 @@ STRIKES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
 }
 """Kind of fault → what it can strike; a fault of the network strikes brokers."""
+MEANT_FOR: Mapping[str, tuple[str, ...]] = {
+    "point": ("crash",),
+    "flags": ("change", *FAULTS_OF_RECORDS),
+    "command": ("change",),
+    "refused": ("change",),
+}
+"""Field of a fault → the kinds that have it."""
+STATELESS = "dead_letter"
+OF_THE_ORACLE: Mapping[str, str] = {
+    "--conversions": "set pipeline.conversions",
+    "--deduplicate": "set pipeline.deduplicate",
+    "--profile": "set pipeline.profile",
+    "--queries": "set pipeline.queries",
+    "--master": "set pipeline.cores or pipeline.workers",
+    **dict.fromkeys(("--bootstrap", "--checkpoint", "--output", "--jars", "--topic-prefix"), "the harness gives it"),
+}
+"""Flags of our pipeline that change what must come out, or where → what is set instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +186,8 @@ class Fault:
         default="after offsets", metadata={"choices": CRASH_POINTS, "doc": "of a micro-batch, for a crash"}
     )
     query: str = field(
-        default="page_views", metadata={"choices": tuple(QUERIES), "doc": "whose micro-batch, for a crash"}
+        default="page_views",
+        metadata={"choices": tuple(QUERIES), "doc": "whose micro-batch, checkpoint or results it is about"},
     )
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
     at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
@@ -183,6 +201,16 @@ class Fault:
         default=(), metadata={"doc": "by which it is started again from then on: the pipeline upgraded"}
     )
     refused: bool = field(default=False, metadata={"doc": "whether it must refuse a change, with a clear line"})
+
+    @property
+    def needs_embedded(self) -> bool:
+        """Whether it stands before brokers or lies under them, which takes brokers of our own making."""
+        return self.kind in FAULTS_OF_NETWORK or (self.kind in FAULTS_OF_DISKS and self.on not in DISKS_OF_THE_PIPELINE)
+
+    @property
+    def breaks_brokers(self) -> bool:
+        """Whether brokers may be down because of it."""
+        return self.on in BROKERS or self.kind == "roll"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,10 +319,7 @@ class Scenario:
     @property
     def needs_embedded(self) -> bool:
         """Whether a fault of it stands before brokers or lies under them, which takes brokers of our own making."""
-        return any(
-            fault.kind in FAULTS_OF_NETWORK or (fault.kind in FAULTS_OF_DISKS and fault.on not in DISKS_OF_THE_PIPELINE)
-            for fault in self.fault
-        )
+        return any(fault.needs_embedded for fault in self.fault)
 
     @property
     def needs_root(self) -> bool:
@@ -343,11 +368,8 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     for override in overrides:
         _override(table, override)
     scenario = parse(table | {"name": table.get("name", path.stem)}, source=str(path))
-    for at, fault in enumerate(scenario.fault):
-        if fault.at > (events := scenario.load.events):
-            raise ScenarioError(
-                f"{path}: fault[{at}].at = {fault.at:,}: the load has {events:,} events; strike sooner, or make it longer"
-            )
+    for problem in _contradictions(scenario):
+        raise ScenarioError(f"{path}: {problem}")
     return scenario
 
 
@@ -361,14 +383,73 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
     for at, output in enumerate(scenario.pipeline.output):
         if not output.query:
             raise ScenarioError(f"{source}: pipeline.output[{at}].query is missing: whose result is found there")
-    if scenario.pipeline.quick_start and (fast := _judged_on_speed(scenario)):
-        raise ScenarioError(f"{source}: pipeline.quick_start: not where {fast} is judged: set it to false")
     if scenario.black_box and scenario.pipeline.deduplicate:
         raise ScenarioError(f"{source}: pipeline.deduplicate: it needs a pipeline.checkpoint to be judged by")
     for at, fault in enumerate(scenario.fault):
         if problem := _problem(scenario, fault, f"fault[{at}]"):
             raise ScenarioError(f"{source}: {problem}")
     return scenario
+
+
+def _contradictions(scenario: Scenario) -> Iterator[str]:
+    """What is asked for and cannot be, or would be passed over. Of a run that has been it is not asked."""
+    if scenario.pipeline.quick_start and (fast := _judged_on_speed(scenario)):
+        yield f"pipeline.quick_start: not where {fast} is judged: set it to false"
+    yield from _of_load(scenario.load)
+    where, host, port = scenario.kafka.where, *scenario.kafka.where.rpartition(":")[::2]
+    if where not in ("embedded", "containers") and not (host and port.isdigit()):
+        yield f"kafka.where = {where!r}: embedded, containers, or HOST:PORT"
+    yield from _of_pipeline(scenario.pipeline)
+    for at, fault in enumerate(scenario.fault):
+        yield from (f"fault[{at}].{problem}" for problem in _of_fault(scenario, fault))
+
+
+def _of_load(load: Load) -> Iterator[str]:
+    whole_s = load.warm_up_s + load.duration_s + load.cool_down_s + load.stretch_s
+    if not load.burst_s and (load.burst_factor, load.burst_at_s, load.silence_s) != (1, 0, 0):
+        yield "load.burst_s = 0: there is no burst; burst_factor, burst_at_s and silence_s would be passed over"
+    if load.burst_s and load.burst_at_s + load.burst_s + load.silence_s > whole_s:
+        yield f"load.burst_at_s = {load.burst_at_s:g}: the load lasts {whole_s:g} s, and the burst would go beyond it"
+
+
+def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
+    if pipeline.workers not in (0, pipeline.cores):
+        yield f"pipeline.workers = {pipeline.workers}: a core each, so pipeline.cores must be {pipeline.workers} too"
+    for flag in () if pipeline.command else (flag.partition("=")[0] for flag in pipeline.flags):
+        for known, instead in OF_THE_ORACLE.items():
+            if flag.startswith("--") and len(flag) > 2 and known.startswith(flag):
+                yield f"pipeline.flags: {flag} is not known to the oracle: {instead}"
+    if not pipeline.command and "--sink" in pipeline.flags and not pipeline.output:
+        yield "pipeline.flags: --sink: say in [[pipeline.output]] where the result is found"
+    for at, output in enumerate(pipeline.output):
+        if output.kafka and output.parquet:
+            yield f"pipeline.output[{at}]: kafka and parquet: the result is found in one of the two"
+        if output.query in [one.query for one in pipeline.output[:at]]:
+            yield f"pipeline.output[{at}].query = {output.query!r}: it stands twice"
+        ours = (*QUERIES[output.query].identity, *QUERIES[output.query].measures)
+        for name in (column.partition("=")[0] for column in output.columns):
+            if name not in ours:
+                yield f"pipeline.output[{at}].columns: {name!r} is none of {', '.join(ours)}: OURS=THEIRS"
+
+
+def _of_fault(scenario: Scenario, fault: Fault) -> Iterator[str]:
+    if fault.at > (events := scenario.load.events):
+        yield f"at = {fault.at:,}: the load has {events:,} events; strike sooner, or make it longer"
+    if fault.on == "two brokers" and scenario.kafka.nodes < 2:
+        yield "on = 'two brokers': it needs kafka.nodes of 2 or more"
+    if fault.on.startswith("broker ") and int(fault.on.removeprefix("broker ")) > scenario.kafka.nodes:
+        yield f"on = {fault.on!r}: kafka.nodes is {scenario.kafka.nodes}"
+    if fault.needs_embedded and scenario.kafka.where != "embedded":
+        yield f"kind = {fault.kind!r}: it stands before brokers or under them: run it with --kafka embedded"
+    if fault.breaks_brokers and ":" in scenario.kafka.where:
+        yield f"on = {fault.on!r}: brokers at {scenario.kafka.where} are not ours to break: run it with --kafka embedded"
+    if fault.query == STATELESS and (fault.kind == "state_lost" or (fault.kind, fault.point) == ("crash", "in state")):
+        yield f"query = {fault.query!r}: it keeps no state"
+    if fault.kind == "older" and fault.query in scenario.queries and scenario.queries[fault.query].sink != "parquet":
+        yield f"query = {fault.query!r}: its results must be in Parquet, whose log tells that they have grown"
+    for name, kinds in MEANT_FOR.items():
+        if fault.kind not in kinds and getattr(fault, name) != getattr(Fault(), name):
+            yield f"{name}: a fault of kind {fault.kind} has none; it is for {', '.join(kinds)}"
 
 
 def _judged_on_speed(scenario: Scenario) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -75,6 +75,13 @@ Planted = tuple[Case, str, Key | None]
 """The damaged run, and the query and key at which the anomaly must be found; None is any key."""
 
 
+Place = TypeVar("Place")
+
+
+class NoPlace(Exception):
+    """The run has nothing that could be damaged in this way."""
+
+
 def prove(seeds: Sequence[int], run: Path | None = None) -> dict[str, Tally]:
     """Plant every kind several times a seed; `right` stands for the runs that nothing was planted in.
 
@@ -121,10 +128,10 @@ def _take_apart(directory: Path) -> Case:
 
 
 def _try(kind: str, case: Case, rng: Random, tally: Tally) -> None:
-    planted = PLANTS[kind](case, rng)
-    if planted is None:  # this run has no place for it
+    try:
+        damaged, query, key = PLANTS[kind](case, rng)
+    except NoPlace:
         return
-    damaged, query, key = planted
     found = findings.find(damaged.gathered, damaged.answers, damaged.comparisons)
     hits = [one for one in found if (one.kind, one.query) == (kind, query) and key in (None, one.key)]
     tally.planted += 1
@@ -173,26 +180,24 @@ def _premature(case: Case, rng: Random) -> Planted:
     return _with(case, query, key, (early,)), query, key
 
 
-def _late_counted(case: Case, rng: Random) -> Planted | None:
+def _late_counted(case: Case, rng: Random) -> Planted:
     return _as_if(case, rng, evidence.expected(case.gathered, "never"))
 
 
-def _late_dropped(case: Case, rng: Random) -> Planted | None:
+def _late_dropped(case: Case, rng: Random) -> Planted:
     return _as_if(case, rng, evidence.expected(case.gathered, "own"))
 
 
-def _as_if(case: Case, rng: Random, answers: Mapping[str, Expected]) -> Planted | None:
+def _as_if(case: Case, rng: Random, answers: Mapping[str, Expected]) -> Planted:
     """One row as a pipeline with another rule of lateness gives it; sessions would move to another key."""
     places = [
         (query, key)
         for query in ("page_views", "revenue", "conversions")
         if query in case.comparisons
         for key, values in sorted(answers[query].rows.items())
-        if case.answers[query].rows.get(key) not in (None, values)
+        if case.answers[query].rows.get(key) not in (None, values) and key in case.comparisons[query].observed
     ]
-    if not places:
-        return None
-    query, key = rng.choice(places)
+    query, key = _chosen(rng, places)
     [row, *_] = case.comparisons[query].observed[key]
     plain = tuple(value if isinstance(value, int | float) else str(value) for value in answers[query].rows[key])
     return _with(case, query, key, (replace(row, values=plain),)), query, key
@@ -223,7 +228,7 @@ def _record_lost(case: Case, rng: Random) -> Planted:
         (topic, part)
         for topic, part in zip(sent["topic"][sent["flush"]], sent["partition"][sent["flush"]], strict=True)
     }
-    topic, partition = rng.choice(sorted(at for at, end in last.ends.items() if end > 0 and at not in flush))
+    topic, partition = _chosen(rng, sorted(at for at, end in last.ends.items() if end > 0 and at not in flush))
     end = last.ends[topic, partition] - 1
     cut = [
         replace(one, ends={**one.ends, (topic, partition): min(end, one.ends.get((topic, partition), 0))})
@@ -235,7 +240,7 @@ def _record_lost(case: Case, rng: Random) -> Planted:
 def _read_twice(case: Case, rng: Random) -> Planted:
     query = _query(case, rng, QUERIES)
     batches = list(case.gathered.batches[query])
-    topic, partition = rng.choice(sorted(batches[-1].ends))
+    topic, partition = _chosen(rng, sorted(batches[-1].ends))
     last = batches[-1]
     again = last.ends[topic, partition] - 5
     batches[-1] = replace(last, ends={**last.ends, (topic, partition): again})
@@ -248,13 +253,13 @@ def _wrong_watermark(case: Case, rng: Random) -> Planted:
     query = _query(case, rng, OF_ROWS)
     batches = list(case.gathered.batches[query])
     moving = [at for at in range(2, len(batches)) if batches[at].watermark_ms > batches[at - 1].watermark_ms]
-    at = rng.choice(moving)
+    at = _chosen(rng, moving)
     batches[at] = replace(batches[at], watermark_ms=batches[at].watermark_ms - 1)
     damaged = replace(case.gathered, batches={**case.gathered.batches, query: batches})
     return replace(case, gathered=damaged), query, (at,)
 
 
-def _never_closed(case: Case, rng: Random) -> Planted | None:
+def _never_closed(case: Case, rng: Random) -> Planted:
     """The watermark stands still at the end, and the rows that it should have released are missing."""
     query = _query(case, rng, OF_ROWS)
     batches = list(case.gathered.batches[query])
@@ -262,8 +267,7 @@ def _never_closed(case: Case, rng: Random) -> Planted | None:
     batches[at] = replace(batches[at], watermark_ms=batches[at - 1].watermark_ms)
     damaged = replace(case.gathered, batches={**case.gathered.batches, query: batches})
     held = [key for key, batch in case.answers[query].batch.items() if batch == at]
-    if not held:
-        return None
+    key = _chosen(rng, held)
     answers = evidence.expected(damaged)
     comparisons = {
         name: replace(
@@ -273,7 +277,7 @@ def _never_closed(case: Case, rng: Random) -> Planted | None:
         )
         for name, one in case.comparisons.items()
     }
-    return Case(damaged, answers, comparisons), query, rng.choice(held)
+    return Case(damaged, answers, comparisons), query, key
 
 
 def _state(case: Case, rng: Random) -> Planted:
@@ -286,8 +290,9 @@ def _drops(case: Case, rng: Random) -> Planted:
 
 def _with_progress(case: Case, rng: Random, field: str, value: int) -> Planted:
     """The last progress of a query says something else."""
-    query = _query(case, rng, OF_ROWS)
     run = case.gathered.run
+    told = {event["query"] for event in run.of_kind("progress") if event["progress"].get("stateOperators")}
+    query = _query(case, rng, [one for one in OF_ROWS if one in told])
     last = max(event["batch"] for event in run.of_kind("progress") if event["query"] == query)
     events = tuple(
         _saying(event, field, value)
@@ -300,23 +305,31 @@ def _with_progress(case: Case, rng: Random, field: str, value: int) -> Planted:
 
 
 def _saying(event: Mapping[str, Any], field: str, value: int) -> dict[str, Any]:
-    operators = [{**one, field: value} for one in event["progress"]["stateOperators"]]
+    operators = [{**one, field: value} for one in event["progress"].get("stateOperators", ())]
     return {**event, "progress": {**event["progress"], "stateOperators": operators}}
 
 
 def _query(case: Case, rng: Random, queries: Iterable[str]) -> str:
-    """One of the queries that the run has."""
-    return rng.choice([one for one in queries if one in case.comparisons])
+    """One of the queries that the run has, and batches of it: of one alone nothing can be told."""
+    return _chosen(rng, [one for one in queries if len(case.gathered.batches.get(one, ())) > 1])
 
 
 def _row(case: Case, rng: Random, queries: Iterable[str]) -> tuple[str, Key]:
-    query = _query(case, rng, queries)
-    released = [
-        key
-        for key in case.comparisons[query].observed
-        if key in case.comparisons[query].earliest_s or query == "dead_letter"
-    ]
-    return query, rng.choice(sorted(released, key=str))
+    """One of the rows that were released, of one of the queries that have any."""
+    found = {one: _released(case, one) for one in queries if one in case.comparisons}
+    query = _chosen(rng, [one for one, released in found.items() if released])
+    return query, _chosen(rng, sorted(found[query], key=str))
+
+
+def _released(case: Case, query: str) -> list[Key]:
+    comparison = case.comparisons[query]
+    return [key for key in comparison.observed if key in comparison.earliest_s or query == "dead_letter"]
+
+
+def _chosen(rng: Random, places: Sequence[Place]) -> Place:
+    if not places:
+        raise NoPlace
+    return rng.choice(places)
 
 
 def _without(case: Case, query: str, key: Key) -> Case:
@@ -348,7 +361,7 @@ def _other(value: Any) -> Any:
     return f"{value}1" if str(value)[-1:].isdigit() else f"{value}?"
 
 
-PLANTS: dict[str, Callable[[Case, Random], Planted | None]] = {
+PLANTS: dict[str, Callable[[Case, Random], Planted]] = {
     "lost_row": _lost,
     "invented_row": _invented,
     "wrong_value": _wrong,

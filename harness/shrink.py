@@ -35,8 +35,8 @@ def shrink(
 ) -> Scenario:
     """The smallest scenario found that still fails as `failed` did; `attempt` runs one.
 
-    Raises ScenarioError where the run has no anomaly, or does not fail again at all, and what `attempt` raises of the
-    run as it was.
+    Raises ScenarioError where the run has no anomaly, HarnessError where it does not fail again at all, and what
+    `attempt` raises of the run as it was.
     """
     if not failed.anomalies:
         raise ScenarioError("this run has no anomaly: only a run with a wrong output can be made smaller")
@@ -46,7 +46,7 @@ def shrink(
         return wanted in {(anomaly.kind, anomaly.query) for anomaly in attempt(one).anomalies}
 
     if not fails(scenario):
-        raise ScenarioError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
+        raise HarnessError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
     smallest, tried = scenario, set[str]()
     while step := next((one for one in steps(smallest) if one.what not in tried), None):
         if _holds(fails, step.scenario):

@@ -36,7 +36,7 @@ def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list
     """Every record of the query's result topic."""
     messages = topics.read(bootstrap, [prefix + query.topic])
     if query.name == "dead_letter":
-        return [_rejected(query, message, prefix) for message in messages]
+        return [_rejected(message, prefix) for message in messages]
     return [_result(query, message, prefix, place) for message in messages]
 
 
@@ -136,7 +136,7 @@ def _fits(value: int | Decimal, places: int) -> bool:
     return Decimal(value) == round(Decimal(value), places)
 
 
-def _rejected(query: Query, message: topics.Message, prefix: str) -> Row:
+def _rejected(message: topics.Message, prefix: str) -> Row:
     headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
     where = f"{message.topic.removeprefix(prefix)}-{message.partition}@{message.offset}"
     key = (

@@ -223,7 +223,17 @@ class Standalone:
         await_true(lambda: len(self.executors()) >= len(self.workers), START_S)
         executor = Executor(self.executors)
         self._executors_wanted = len(self.executors())
-        self._applications_wanted = frozenset(applications(self._state()))
+        # A master that is busy does not say what it knows; one without the pipeline's application would then count as healed.
+        known: frozenset[str] = frozenset()
+
+        def are_known() -> bool:
+            nonlocal known
+            known = frozenset(applications(self._state()))
+            return bool(known)
+
+        if not await_true(are_known, START_S):
+            raise StackError(f"the master of the cluster knows no application after {START_S:.0f} s: see {self._logs}")
+        self._applications_wanted = known
         if on == "executor":
             return {f"executor {executor.pid}": executor}
         hit = self.master if on == "master" else self._owner(executor.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -145,16 +146,21 @@ def _restart(rig: Rig, fault: Fault) -> Struck:
     about = () if rig.scenario.pipeline.command or fault.command else ("checkpoint", "state")
     restarts = faults.Restarts(rig.system, about, rig.patience)
     if fault.kind == "change":
-        if fault.command:
-            rig.system.become([system.filled(part, rig.places) for part in fault.command])
-        return restarts.changed(fault)
-    checkpoint = rig.checkpoint.source(fault.query).parent
-    kept = rig.scratch / f"kept-{fault.at}"
+        if not fault.command:
+            return restarts.changed(fault, lambda: None)
+        before = rig.system.become([system.filled(part, rig.places) for part in fault.command])
+        return restarts.changed(fault, lambda: _again(rig, before))
+    checkpoint = rig.checkpoint.source(fault.query)
+    kept = Path(tempfile.mkdtemp(prefix="kept-", dir=rig.scratch)) / "copy"
     with rig.checkpoint.aside():
         if fault.kind == "older":
             results = partial(_entries, _results_log(rig, fault.query))
-            return restarts.on_an_older(fault, checkpoint, results, kept)
+            return restarts.on_an_older(fault, checkpoint.parent, results, kept)
         return restarts.spoiled(fault, checkpoint, kept)
+
+
+def _again(rig: Rig, args: list[str]) -> None:
+    rig.system.become(args)
 
 
 def _expired(rig: Rig, fault: Fault) -> Struck:
@@ -162,12 +168,20 @@ def _expired(rig: Rig, fault: Fault) -> Struck:
     log = Partition(rig, CLICKSTREAM, 0)
     flags = fault.flags if fault.flags or rig.scenario.pipeline.command else ("--accept-loss",)
 
+    up_since: list[float] = []
+
+    def stays_up() -> bool:
+        up_since.append(time.time())
+        return up_since[-1] - up_since[0] >= rig.scenario.pipeline.settle_s
+
     def has_passed(offset: int) -> bool:
+        if not rig.system.is_up():
+            return False
+        if rig.scenario.black_box:  # what it has read is not known
+            return stays_up()
         readers = [name for name, query in rig.scenario.queries.items() if CLICKSTREAM in query.reads]
         goal = {(log.name, log.partition): offset}
-        return rig.system.is_up() and (
-            rig.scenario.black_box or all(rig.checkpoint.reached(name, goal) for name in readers)
-        )
+        return all(rig.checkpoint.reached(name, goal) for name in readers)
 
     done = faults.expire(replace(fault, flags=flags), rig.system, log, has_passed, rig.patience)
     rig.system.check()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,8 +35,9 @@ def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
     where = ("--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output", "{output}", "--jars", "{jars}")
     asked = scenario.pipeline
     forms = ("--conversions", asked.conversions) if asked.conversions else ()
-    place = ("--master", "{master}") if asked.workers else ()
-    ours = (*ours, *where, *place, *forms, *(("--deduplicate",) if asked.deduplicate else ()))
+    queries = ("--queries", ",".join(asked.queries)) if asked.queries else ()
+    once = ("--deduplicate",) if asked.deduplicate else ()
+    ours = (*ours, *where, "--master", "{master}", *queries, *forms, *once)
     parts = asked.command or (*ours, *(("--topic-prefix", "{prefix}") if values["prefix"] else ()))
     return [filled(part, values) for part in (*parts, *scenario.pipeline.flags)]
 
@@ -114,9 +115,10 @@ class System:
         """The exit code of a process that has ended, or None."""
         return None if self._process is None else self._process.poll()
 
-    def become(self, args: list[str]) -> None:
-        """Another command line starts it from now on."""
-        self._args = args
+    def become(self, args: list[str]) -> list[str]:
+        """Another command line starts it from now on; the one that did so far."""
+        before, self._args = self._args, args
+        return before
 
     def start(self, flags: Sequence[str] = ()) -> None:
         """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
@@ -224,11 +226,14 @@ class Checkpoint:
     Spark deletes old ones, and the time of a commit is the moment that latency counts to.
     """
 
-    def __init__(self, pattern: str, target: Path, queries: tuple[str, ...], history: Recorder) -> None:
-        """`pattern` is the folder of a query, with {query} for its name; empty where there is no checkpoint."""
+    def __init__(self, pattern: str, target: Path, queries: Mapping[str, Sequence[str]], history: Recorder) -> None:
+        """`pattern` is the folder of a query, with {query} for its name; empty where there is no checkpoint.
+
+        `queries` are the topics that each reads.
+        """
         self._sources = {query: Path(pattern.replace("{query}", query)) for query in queries} if pattern else {}
         self._target = target
-
+        self._reads = queries
         self._history = history
         self._seen: dict[str, int] = dict.fromkeys(queries, -1)
         self._ends: dict[str, dict[tuple[str, int], int]] = {query: {} for query in queries}
@@ -275,10 +280,12 @@ class Checkpoint:
         )
         lines = (self._target / query / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
         self._watermark_ms[query] = json.loads(lines[1])["batchWatermarkMs"]
+        ends = dict(self._ends[query])  # another one: who reads it meanwhile has the old one
         for line in lines[2:]:
             if line != "-":
                 for topic, partitions in json.loads(line).items():
-                    self._ends[query] |= {(topic, int(partition)): end for partition, end in partitions.items()}
+                    ends |= {(topic, int(partition)): end for partition, end in partitions.items()}
+        self._ends[query] = ends
         self._seen[query] = number
         self._history.write("commit", query=query, batch=number, committed_s=committed, begun_s=begun)
 
@@ -287,12 +294,13 @@ class Checkpoint:
         return sum(self._ends[query].values())
 
     def read(self) -> int:
-        """Input records that every query that reads them has committed."""
-        ends: dict[tuple[str, int], int] = {}
-        for of_query in self._ends.values():
-            for place, end in of_query.items():
-                ends[place] = min(end, ends.get(place, end))
-        return sum(ends.values())
+        """Input records that every query that reads them has committed; none of a topic that one has not begun with."""
+        ends = dict(self._ends)
+        places = {place for of_query in ends.values() for place in of_query}
+        return sum(
+            min(of_query.get(place, 0) for query, of_query in ends.items() if place[0] in self._reads[query])
+            for place in places
+        )
 
     def reached(self, query: str, ends: dict[tuple[str, int], int]) -> bool:
         """Whether the query has committed up to these exclusive end offsets."""
@@ -313,13 +321,19 @@ class Checkpoint:
         return total
 
 
-def ticking(every_s: float, tick: Callable[[], None], stop: threading.Event) -> threading.Thread:
-    """A thread that calls `tick` at a steady pace until `stop` is set."""
+def ticking(
+    every_s: float, tick: Callable[[], None], stop: threading.Event, failed: Callable[[Exception], None]
+) -> threading.Thread:
+    """A thread that calls `tick` at a steady pace until `stop` is set; one that raises ends it, and `failed` is told."""
 
     def loop() -> None:
         due = time.monotonic()
         while not stop.is_set():
-            tick()
+            try:
+                tick()
+            except Exception as error:
+                failed(error)
+                return
             due = max(due + every_s, time.monotonic())
             stop.wait(due - time.monotonic())
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,8 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
     except (KeyboardInterrupt, HarnessError) as error:
         why = str(error) or "interrupted by the user"
         if directory.is_dir():
-            _write_result(directory, verdict.unknown(why))
+            with contextlib.suppress(RunError):  # what broke off the run says more, and goes on
+                _write_result(directory, verdict.unknown(why))
             status.note(f"UNKNOWN  what happened so far is in {directory}")
         raise
     done = judge(directory)
@@ -67,10 +69,14 @@ def judge(directory: Path) -> Trial:
         raise
     except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
         trace = directory / "logs" / "judge.log"
-        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        with _writing(trace):
+            trace.parent.mkdir(exist_ok=True)
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
         result = verdict.unknown(f"a checker crashed, {type(error).__name__}: {error}; see {trace}")
     _write_result(directory, result)
-    write_page(pages.of_run(read, result), directory / "report.html")
+    page = pages.of_run(read, result)
+    with _writing(directory / "report.html"):
+        write_page(page, directory / "report.html")
     return Trial(read, result)
 
 
@@ -131,7 +137,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
         if "|".join(map(str, key)) == row
     ]
     if not known:
-        raise RunError(
+        raise ScenarioError(
             f"{directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
         )
     for query, key in known:
@@ -169,5 +175,14 @@ def _link_latest(directory: Path) -> None:
 
 def _write_result(directory: Path, result: Result) -> None:
     temporary = directory / "result.json.tmp"
-    temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
-    os.replace(temporary, directory / "result.json")
+    with _writing(directory / "result.json"):
+        temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
+        os.replace(temporary, directory / "result.json")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error

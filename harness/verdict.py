@@ -20,7 +20,7 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.oracle.reference import Expected
-from harness.scenario import BROKERS, Limits
+from harness.scenario import Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
@@ -72,38 +72,68 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
-    if died["brokers_down"] and not any(one.on in BROKERS or one.kind == "roll" for one in run.scenario.fault):
+    if set(died["brokers_down"]) - _hurt(run):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
     return replace(unknown(why), verdict=Verdict.FAIL)
 
 
+def _hurt(run: Run) -> set[int]:
+    """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
+    struck = {event["at"] for event in (*run.of_kind("stroke"), *run.of_kind("fault"))}
+    hurt: set[int] = set()
+    for fault in run.scenario.fault:
+        if fault.breaks_brokers and fault.at in struck:
+            own = fault.on.startswith("broker ") and fault.kind != "roll"
+            hurt |= {int(fault.on.removeprefix("broker "))} if own else set(range(1, run.scenario.kafka.nodes + 1))
+    return hurt
+
+
 def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
     struck = gathered.run.of_kind("fault")
-    ends_s = [*(one["at_s"] for one in struck), float("inf")][1:]
+    # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
+    begins_s = [one.get("proof", {}).get("first_s", one["at_s"]) for one in struck]
+    healed_s = 0.0
     since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
     calm: Span | None = None
-    for fault, next_s in zip(struck, ends_s, strict=True):
+    for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
         at_s = fault["at_s"]
-        before = Span(max(since_s, at_s - CALM_S), at_s)
+        before = Span(max(since_s, begin_s - CALM_S), begin_s)
         if before.end_s - before.start_s >= (CALM_MIN_S if calm else measures.LAG_EVERY_S):
             calm = before
-        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"))
-        since_s = max(since_s, fault["healed_s"] or at_s, at_s + (cost["recovered_s"] or 0.0))
+        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"), healed_s)
+        healed_s = fault["healed_s"] or at_s
+        since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
         yield (
             fault
             | cost
             | {
                 "kind": fault["fault"].split()[0],
-                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, at_s, next_s)),
-                "duplicates": _duplicates(comparisons, at_s, next_s),
+                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, begin_s, next_s)),
+                "duplicates": _duplicates(comparisons, begin_s, next_s),
+                "behind": _behind(gathered, at_s),
             }
         )
 
 
+def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
+    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed."""
+    return {
+        query: measures.behind(gathered.sent, gathered.batch_of[query], batches, at_s)
+        for query, batches in gathered.batches.items()
+    }
+
+
 def _recovery(
-    gathered: Evidence, comparisons: Mapping[str, Comparison], calm: Span | None, at_s: float, healed_s: float
+    gathered: Evidence,
+    comparisons: Mapping[str, Comparison],
+    calm: Span | None,
+    at_s: float,
+    healed_s: float,
+    since_s: float,
 ) -> dict[str, float | None]:
     """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
+
+    What lies before `since_s`, when the fault before had healed, is that one's.
 
     `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
     right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before.
@@ -129,7 +159,7 @@ def _recovery(
     ]
     return {
         "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
-        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
+        "longest_gap_s": round(max(one.end_s - max(one.start_s, since_s) for one in outages.values()), 3),
         "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
         "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
     }
@@ -243,7 +273,7 @@ def _figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[
         "state_bytes_max": _largest(measures.state(progress, "memoryUsedBytes")[1]),
         "state_rows_max": _largest(measures.state(progress, "numRowsTotal")[1]),
         "state_slope_bytes_s": round(measures.slope(*measures.state(during, "memoryUsedBytes")), 1),
-        **_resources(samples, measured, int(run.manifest["cores"]), len(sent["n"])),
+        **_resources(samples, measured, int(run.manifest["cores"])),
     }
 
 
@@ -287,8 +317,9 @@ def _rates(gathered: Evidence) -> dict[str, Any]:
         "throughput_eps": round(offered_eps * min(seen), 2) if seen and len(seen) == len(shares) else None,
         "offered_eps": round(offered_eps, 2),
         "due_sent_share": round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6),
-        "lag_records_max": max(lags),
-        "lag_slope_eps": round(max(lag_slopes), 2),
+        # Of a black box it is not known what it has read.
+        "lag_records_max": None if gathered.run.scenario.black_box else max(lags),
+        "lag_slope_eps": None if gathered.run.scenario.black_box else round(max(lag_slopes), 2),
     }
 
 
@@ -299,7 +330,7 @@ def _due(gathered: Evidence) -> int:
     return int(((due >= load.warm_up_s) & (due < load.warm_up_s + load.duration_s)).sum())
 
 
-def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int, events: int) -> dict[str, Any]:
+def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int) -> dict[str, Any]:
     length = measured.end_s - measured.start_s
     used = {
         who: measures.consumed(samples, f"{who}_cpu_s", measured)

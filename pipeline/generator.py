@@ -19,6 +19,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from pipeline.schema import ACTIONS, CLICKSTREAM, PAYMENT_METHODS, SESSION_GAP_S, TRANSACTIONS
+from pipeline.settings import OneLine
 
 PRODUCTS = (
     ("prod_001", "electronics", Decimal("299.99")),
@@ -79,7 +80,7 @@ def _producer(bootstrap: str, topics: Sequence[str]) -> tuple[KafkaProducer | No
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OneLine(
         prog="python -m pipeline.generator", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--bootstrap", default="127.0.0.1:9092", metavar="HOST:PORT")
@@ -91,9 +92,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and below 1e9")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,10 @@ SINKS = ("kafka", "parquet", "console")
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+DAY_MS = 86_400_000
+DIGITS_MAX = 19
+"""Of a number that Java can hold."""
+MEMORY = {unit: 1024**power for power, unit in enumerate("bkmgt")}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
@@ -98,14 +102,17 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     return Settings(**profile | given, sinks=sinks)
 
 
-class _OneLine(argparse.ArgumentParser):
+class OneLine(argparse.ArgumentParser):
+    """A parser of a module's flags: what is wrong with them is one line, and exit code 2."""
+
     def error(self, message: str) -> Any:
-        print(f"pipeline: {message}; see --help", file=sys.stderr)
+        """The line begins with the module's name."""
+        print(f"{re.split('[ .]', self.prog)[-1]}: {message}; see --help", file=sys.stderr)
         raise SystemExit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(
+    parser = OneLine(
         prog="python -m pipeline",
         description="Clickstream and transactions from Kafka to page views, revenue, conversions, sessions and dead letters.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -129,6 +136,8 @@ def _places(where: argparse._ArgumentGroup) -> None:
 
 def _folder(text: str) -> str:
     """A folder here: what guards a checkpoint looks into it, and would see nothing of one elsewhere."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder: a path, or file:///…")
     scheme, found, _ = text.partition(":")
     if found and "/" not in scheme and not text.startswith("file:///"):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder on this machine: a path, or file:///…")
@@ -160,11 +169,12 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     )
     partitions = f"shuffle partitions, and so of the state {_of_profiles('partitions')}"
     add("--trigger", type=_interval, dest="trigger_ms", metavar="T", help=trigger)
-    add("--partitions", type=_positive, metavar="N", help=partitions)
+    add("--partitions", type=_whole(2**31 - 1), metavar="N", help=partitions)
     add("--master", default="local[2]", metavar="URL", help="Spark's master")
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
-    add("--max-offsets-per-trigger", type=_positive, metavar="N", help="rate limit, records a batch and query")
-    add("--driver-memory", default="1g", metavar="SIZE", help="heap of the driver")
+    limit = "rate limit: records of a topic in a batch of a query"
+    add("--max-offsets-per-trigger", type=_whole(2**63 - 1), metavar="N", help=limit)
+    add("--driver-memory", type=_memory, default="1g", metavar="SIZE", help="heap of the driver, such as 512m or 2g")
     setting = "any setting of Spark; may be repeated"
     add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
 
@@ -196,13 +206,28 @@ def _sink(text: str) -> tuple[str, str]:
 
 
 def _interval(text: str) -> int:
-    found = re.fullmatch(r"(\d+) ?(?:(ms|milliseconds?)|(s|seconds?)|minutes?)", text, re.ASCII)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval such as '1500 ms' or '10 seconds'")
-    return int(found[1]) * (1 if found[2] else 1000 if found[3] else 60_000)
+    found = re.fullmatch(rf"(\d{{1,{DIGITS_MAX}}}) ?(?:(ms|milliseconds?)|(s|seconds?)|minutes?)", text, re.ASCII)
+    ms = int(found[1]) * (1 if found[2] else 1000 if found[3] else 60_000) if found else DAY_MS + 1
+    if ms > DAY_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval such as '1500 ms' or '10 seconds', of a day at most")
+    return ms
 
 
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+def _memory(text: str) -> str:
+    """As Spark writes sizes, in the one form that Java reads alike: to Java a number alone is bytes, and 1gb nothing."""
+    found = re.fullmatch(rf"(\d{{1,{DIGITS_MAX}}})(?:([kmgt])b?|(b))?", text.lower(), re.ASCII)
+    size = int(found[1]) * MEMORY[found[2] or found[3] or "m"] if found else 0
+    if not MEMORY["m"] <= size < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of memory such as 512m or 2g")
+    return f"{size // MEMORY['k']}k"
+
+
+def _whole(most: int) -> Callable[[str], int]:
+    """Whole numbers that Java can hold."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(rf"\d{{1,{DIGITS_MAX}}}", text, re.ASCII) or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more, and of {most} at most")
+        return int(text)
+
+    return number

@@ -103,10 +103,11 @@ def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> S
 
     Where the point does not come it is let alone, and nothing is proved.
     """
-    misses = 0
+    misses, first_s = 0, None
     while True:
         before = pipeline.is_up()
         hit = strike_at(fault.point, query, pipeline.kill, patience)
+        first_s = first_s or round(hit.at_s, 3)
         after = pipeline.is_up()
         if hit.struck:
             patience.sleep(fault.for_s)  # the fault's own length
@@ -115,7 +116,13 @@ def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> S
         if hit.hit or not hit.struck or misses == MISSES_MAX or healed_s is None:
             break
         misses += 1
-    proof = {"up_before": before, "up_after": {"pipeline": after or not hit.hit}, "misses": misses, **asdict(hit)}
+    proof = {
+        "up_before": before,
+        "up_after": {"pipeline": after or not hit.hit},
+        "misses": misses,
+        "first_s": first_s,
+        **asdict(hit),
+    }
     return Struck(fault, hit.at_s, proof, healed_s)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.errors import StackError
 from harness.faults.target import Patience, Struck
 from harness.scenario import Fault
 
@@ -56,25 +57,28 @@ class Restarts:
     about: Sequence[str]
     patience: Patience
 
-    def changed(self, fault: Fault) -> Struck:
-        """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone."""
+    def changed(self, fault: Fault, undo: Callable[[], None]) -> Struck:
+        """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone.
+
+        The flags are for one start; `undo` takes back what else is different.
+        """
         pipeline, patience = self.pipeline, self.patience
         before, at_s = pipeline.is_up(), patience.clock()
         pipeline.stop()
         patience.sleep(fault.for_s)  # the fault's own length
         pipeline.start(fault.flags)
         if fault.refused:
-            return self._refusal(fault, before, at_s, lambda: None)
+            return self._refusal(fault, before, at_s, undo)
         healed_s = patience.healed_s(pipeline.is_up)
         proof = {"up_before": before, "up_after": {"as it was": healed_s is None}, "flags": list(fault.flags)}
         return Struck(fault, at_s, proof, healed_s)
 
-    def spoiled(self, fault: Fault, checkpoint: Path, kept: Path) -> Struck:
-        """Kill it, damage the checkpoint of the fault's query, see that it refuses, put back what was there, and start it.
+    def spoiled(self, fault: Fault, folder: Path, kept: Path) -> Struck:
+        """Kill it, damage the checkpoint of one query, see that it refuses, put back what was there, and start it.
 
         What is put back is that query's alone: the others may have gone on until the damage was found.
         """
-        before, at_s, folder = self.pipeline.is_up(), self.patience.clock(), checkpoint / fault.query
+        before, at_s = self.pipeline.is_up(), self.patience.clock()
         self.pipeline.kill()
         shutil.copytree(folder, kept)
         spoiled = SPOIL[fault.kind](folder)
@@ -84,7 +88,7 @@ class Restarts:
         def mend() -> None:
             _replace(folder, kept)
 
-        return self._refusal(fault, before and changed, at_s, mend, str(spoiled.relative_to(checkpoint)))
+        return self._refusal(fault, before and changed, at_s, mend, str(spoiled.relative_to(folder.parent)))
 
     def on_an_older(self, fault: Fault, checkpoint: Path, results: Callable[[], int], kept: Path) -> Struck:
         """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
@@ -131,16 +135,20 @@ class Restarts:
 
 def _truncated(folder: Path) -> Path:
     """The newest of its offsets are cut in half."""
-    path = _numbered(folder / "offsets")[-1]
+    if not (written := _numbered(folder / "offsets")):
+        raise StackError(f"fault truncated of {folder.name}: it has begun no batch: strike later")
+    path = written[-1]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
 def _missing(folder: Path) -> Path:
     """The offsets of the batch before the newest are not there: where it begins is not known."""
-    path = _numbered(folder / "offsets")[-2]
-    path.unlink()
-    return path
+    written = _numbered(folder / "offsets")
+    if len(written) < 2:
+        raise StackError(f"fault missing of {folder.name}: it has begun {len(written)} batches: strike later")
+    written[-2].unlink()
+    return written[-2]
 
 
 def _state_lost(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from harness.errors import HarnessError, StackError
 from harness.faults import Struck
 from harness.faults.target import Cancelled
 from harness.history import Recorder
-from harness.scenario import FAULTS_OF_RESTARTS, Fault
+from harness.scenario import FAULTS_OF_RESTARTS, FAULTS_OF_THE_CLUSTER, Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Counts:
 
 
 class Schedule:
-    """The faults that are still to come; each is written down once it has healed."""
+    """The faults that are still to come; each is written down when it strikes, and all of it once it has healed."""
 
     def __init__(
         self,
@@ -49,14 +49,19 @@ class Schedule:
             raise self._errors[0]
         if self._left and not self.is_striking() and self._is_due(self._left[0]):
             self._goal = None
-            args = (self._left.pop(0), self._counts.acknowledged(), self._counts.read())
+            fault = self._left.pop(0)
+            args = (fault, self._counts.acknowledged(), self._counts.read())
+            self._history.write("stroke", fault=named(fault), at=fault.at)
             self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
             self._thread.start()
 
     def is_over(self) -> bool:
         """Whether all have struck and healed."""
         self.look()
-        return not self._left and not self.is_striking()
+        if self._left or self.is_striking():
+            return False
+        self.look()  # what went wrong in one that has ended since
+        return True
 
     def is_settled(self, rest: int) -> bool:
         """Whether all is over, and everything is read that was sent until then, and `rest` events more."""
@@ -121,4 +126,6 @@ def named(fault: Fault) -> str:
         return " ".join(("change", *(fault.flags or ("pipeline",))))
     if fault.kind in FAULTS_OF_RESTARTS:
         return f"{fault.kind} of {fault.query}"
+    if fault.kind in FAULTS_OF_THE_CLUSTER:
+        return {"roll": "roll brokers", "partitions": "add partitions"}[fault.kind]
     return f"{fault.kind} {fault.on}"

@@ -46,4 +46,4 @@ def open_cluster(
         return containers.open_cluster(nodes)
     if where.rpartition(":")[2].isdigit():
         return external.open_cluster(where)
-    raise ScenarioError(f"kafka: {where!r} is neither embedded, nor containers, nor HOST:PORT")
+    raise ScenarioError(f"kafka.where = {where!r}: it is neither embedded, nor containers, nor HOST:PORT")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 
@@ -30,10 +29,6 @@ class Broker(Protocol):
     @property
     def client_address(self) -> str:
         """Where it listens for clients that come by its advertised port; `address` where that is the same."""
-
-    @property
-    def data(self) -> Path | None:
-        """Its log directory, or None where that is not a folder of this machine or not ours."""
 
     def start(self, wait_s: float = 60.0) -> None:
         """Start it with the port and the data that it had, and wait until it answers; 0 does not wait."""

@@ -48,7 +48,6 @@ class ContainerBroker:
         self.id = id
         self.port = port
         self._container = container
-        self.data = None
 
     @property
     def pid(self) -> int | None:
@@ -163,15 +162,18 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
         sweep()
     testcontainers_config.ryuk_disabled = True
     network = Network(docker_network_kw={"labels": _labels()})
-    with _one_line("no network for the brokers"):
-        network.create()
     brokers: dict[int, ContainerBroker] = {}
-    try:
+    with contextlib.ExitStack() as stack:
+        # Each removal stands for itself: one that is broken off keeps none of the others from being done.
+        stack.callback(_removed, network)
+        with _one_line("no network for the brokers"):
+            network.create()
         cluster_id = common.kafka_id()
         ports = common.free_ports(nodes)
         for id, port in enumerate(ports, start=1):
             container = _container(image, id, port, nodes, cluster_id, network)
             brokers[id] = ContainerBroker(id, port, container)
+            stack.callback(brokers[id].remove)
             with _one_line(f"broker {id} cannot be started"):
                 container.start()
         for broker in brokers.values():
@@ -181,11 +183,11 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
         ):
             raise StackError(f"the {nodes} brokers do not see each other after {START_S:.0f} s")
         yield ContainerCluster(brokers)
-    finally:
-        for broker in brokers.values():
-            broker.remove()
-        with contextlib.suppress(DockerException):
-            network.remove()
+
+
+def _removed(network: Network) -> None:
+    with contextlib.suppress(DockerException, AttributeError):  # one that was never made has no id
+        network.remove()
 
 
 def found_image() -> str:
@@ -282,7 +284,7 @@ def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
 
 
 def _client() -> docker.DockerClient:
-    silent = "no Docker daemon answers: start it, or use kafka = embedded"
+    silent = "no Docker daemon answers: start it, or use --kafka embedded"
     scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
     # Where nobody listens the client would leave its socket open, and whichever test then runs would be warned of it.
     if scheme == "unix" and not _listens(path):

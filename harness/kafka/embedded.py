@@ -102,11 +102,6 @@ class EmbeddedBroker:
         """Where it listens for what comes by its advertised port."""
         return self.node.client_address
 
-    @property
-    def data(self) -> Path:
-        """Its log directory."""
-        return self.node.data
-
     def start(self, wait_s: float = START_S) -> None:
         """Start it where it is not running; StackError ends with the line of its log that tells why not."""
         if self.pid is None:

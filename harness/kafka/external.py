@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -29,7 +30,6 @@ class ExternalBroker:
     id: int
     bootstrap: str
     pid: None = None
-    data: None = None
 
     @property
     def address(self) -> str:
@@ -72,7 +72,7 @@ class ExternalBroker:
     def _refuse(self, verb: str) -> NoReturn:
         raise StackError(
             f"broker {self.id} of {self.bootstrap} is external and not ours to {verb}: "
-            "run scenarios that break brokers on kafka=embedded"
+            "run scenarios that break brokers with --kafka embedded"
         )
 
 
@@ -98,13 +98,21 @@ def open_cluster(bootstrap: str) -> Iterator[Cluster]:
             f"no Kafka answers at {bootstrap} within {REACH_S:.0f} s: check the address, that it is up, "
             "and that its advertised.listeners can be reached from here"
         )
-    topics.delete(bootstrap, abandoned(topics.names(bootstrap)))
+    _clear(bootstrap, lambda: abandoned(topics.names(bootstrap)))
     prefix = topic_prefix(Owner.me())
     cluster = ExternalCluster(bootstrap, prefix, {i: ExternalBroker(i, bootstrap) for i in sorted(brokers)})
     try:
         yield cluster
     finally:
-        topics.delete(bootstrap, [name for name in topics.names(bootstrap) if name.startswith(prefix)])
+        _clear(bootstrap, lambda: [name for name in topics.names(bootstrap) if name.startswith(prefix)])
+
+
+def _clear(bootstrap: str, names: Callable[[], Collection[str]]) -> None:
+    """Remove topics; where that fails it is said, since what a run has shown stands without it."""
+    try:
+        topics.delete(bootstrap, names())
+    except StackError as error:
+        print(f"kafka: topics of ours are left at {bootstrap}: {error}", file=sys.stderr)
 
 
 def topic_prefix(owner: Owner) -> str:

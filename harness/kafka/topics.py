@@ -39,7 +39,9 @@ def create(bootstrap: str, topics: Mapping[str, Mapping[str, str]], partitions: 
     admin = _admin(bootstrap)
     new = [NewTopic(name, partitions, replication, config=dict(config)) for name, config in topics.items()]
     _finish(admin.create_topics(new, operation_timeout=ADMIN_S), "created", bootstrap)
-    if not await_true(lambda: _led(admin, topics, partitions), ADMIN_S):
+    with _one_line(bootstrap):
+        led = await_true(lambda: _led(admin, topics, partitions), ADMIN_S)
+    if not led:
         raise StackError(f"not every new topic has its leaders after {ADMIN_S:.0f} s: {', '.join(topics)}")
 
 
@@ -50,7 +52,9 @@ def delete(bootstrap: str, names: Collection[str]) -> None:
     admin = _admin(bootstrap)
     removed = admin.delete_topics(list(names), operation_timeout=ADMIN_S)
     _finish(removed, "deleted", bootstrap, forgive=KafkaError.UNKNOWN_TOPIC_OR_PART)
-    if not await_true(lambda: not set(names) & _names(admin), ADMIN_S):
+    with _one_line(bootstrap):
+        gone = await_true(lambda: not set(names) & _names(admin), ADMIN_S)
+    if not gone:
         raise StackError(f"the deleted topics are still there after {ADMIN_S:.0f} s ({bootstrap})")
 
 
@@ -98,12 +102,15 @@ def partitions(bootstrap: str, names: Collection[str]) -> int:
 def widen(bootstrap: str, names: Collection[str]) -> None:
     """Add a partition to each topic, and wait until they are led."""
     admin = _admin(bootstrap)
-    known = admin.list_topics(timeout=ADMIN_S).topics
+    with _one_line(bootstrap):
+        known = admin.list_topics(timeout=ADMIN_S).topics
     wanted = {name: len(known[name].partitions) + 1 for name in names}
     _finish(
         admin.create_partitions([NewPartitions(name, count) for name, count in wanted.items()]), "widened", bootstrap
     )
-    if not await_true(lambda: all(_led(admin, [name], count) for name, count in wanted.items()), ADMIN_S):
+    with _one_line(bootstrap):
+        led = await_true(lambda: all(_led(admin, [name], count) for name, count in wanted.items()), ADMIN_S)
+    if not led:
         raise StackError(f"the new partitions have no leaders after {ADMIN_S:.0f} s: {', '.join(names)}")
 
 

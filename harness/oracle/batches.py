@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,11 +34,6 @@ class Watermarks:
     at: tuple[int, ...]
     lateness: Literal["previous", "own", "never"] = "previous"
     """What late rows are judged by; `own` and `never` are what a wrong pipeline may do."""
-
-    @classmethod
-    def of(cls, batches: Sequence[Batch]) -> Watermarks:
-        """The watermarks of batches in order."""
-        return cls(tuple(batch.watermark_ms for batch in batches))
 
     def before(self, batch: int) -> int:
         """What late rows of a batch are judged by: the watermark of the batch before it, 0 for the first."""

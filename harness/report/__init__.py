@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,17 @@ class Chart:
     right_unit: str = ""
     stacked: bool = False
 
-    def rows(self) -> list[tuple[float, ...]]:
-        """At most 30 points of the chart, for the table that says the same."""
-        step = max(1, -(-len(self.x) // ROWS_MAX))
-        columns = [self.x, *(series.values for series in self.series)]
-        return list(zip(*(column[::step] for column in columns), strict=True))
+    def rows(self) -> list[tuple[float | None, ...]]:
+        """The chart with at most 30 points, for the table that says the same."""
+        few = _thinned(self, ROWS_MAX)
+        return list(zip(few.x, *(series.values for series in few.series), strict=True))
+
+    @property
+    def about_rows(self) -> str:
+        """What a row of that table is."""
+        if (step := _step(self, ROWS_MAX)) == 1:
+            return "Each row is a point of the chart."
+        return f"Each row stands for {step} points, from its second on: of each column the largest value among them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ def render(page: Page) -> str:
         .get_template("page.html.j2")
         .render(
             page=page,
-            data=_embedded([_thinned(chart) for chart in page.charts], page.shaded),
+            data=_embedded([asdict(_thinned(chart, POINTS_MAX)) for chart in page.charts], page.shaded),
             uplot=Markup((vendor / "uPlot.iife.min.js").read_text(encoding="utf-8")),
             uplot_css=Markup((vendor / "uPlot.min.css").read_text(encoding="utf-8")),
         )
@@ -124,16 +130,21 @@ def figure(value: Any) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _thinned(chart: Chart) -> dict[str, Any]:
-    """The chart with at most `POINTS_MAX` points; in each bucket the largest value stays, so that no spike is lost."""
-    plain = asdict(chart)
-    step = -(-len(chart.x) // POINTS_MAX)
-    if step > 1:
-        plain["x"] = chart.x[::step]
-        for series in plain["series"]:
-            buckets = (series["values"][at : at + step] for at in range(0, len(chart.x), step))
-            series["values"] = [max((one for one in bucket if one is not None), default=None) for bucket in buckets]
-    return plain
+def _step(chart: Chart, most: int) -> int:
+    """How many points of a chart become one, for there to be so many at most."""
+    return max(1, -(-len(chart.x) // most))
+
+
+def _thinned(chart: Chart, most: int) -> Chart:
+    """The chart with at most so many points; in each bucket the largest value stays, so that no spike is lost."""
+    step = _step(chart, most)
+    series = tuple(replace(one, values=_largest(one.values, step)) for one in chart.series)
+    return replace(chart, x=chart.x[::step], series=series)
+
+
+def _largest(values: tuple[float | None, ...], step: int) -> tuple[float | None, ...]:
+    buckets = (values[at : at + step] for at in range(0, len(values), step))
+    return tuple(max((one for one in bucket if one is not None), default=None) for bucket in buckets)
 
 
 def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...]) -> Markup:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import compress
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from harness import measures, scenario
 from harness.evidence import Evidence
 from harness.history import Run
 from harness.measures import Array
-from harness.model import Result
+from harness.model import Result, Target
 from harness.report import Chart, Page, Series, Table
 
 ANOMALIES_MAX = 50
+EXAMPLES_MAX = 1000
+"""Anomalies that result.json has in full (harness.verdict)."""
+NOT_HEALED = "not healed"
 PARTS = {
     "planning": ("queryPlanning",),
     "offsets": ("latestOffset", "getBatch"),
@@ -49,31 +54,34 @@ def of_run(run: Run, result: Result) -> Page:
         why=result.why,
         targets=tuple(_target(target) for target in result.targets),
         anomalies=_anomalies(result),
-        charts=_charts(evidence) if evidence else (),
+        charts=_charts(evidence, result.figures) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
-        tables=(*_faults(result), *(_figures(run, result) if evidence else ()), _configuration(run), _versions(run)),
+        tables=(*(_figures(evidence, result) if evidence else ()), _configuration(run), _versions(run)),
     )
 
 
 def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
-    """The warm-up, and each fault from its stroke until it healed, in seconds of the measured part."""
-    start = evidence.measured.start_s
+    """The warm-up, and each fault from its stroke until it healed, in seconds of the measured part; None is no end."""
     faults = (
         {
-            "from": round(one["at_s"] - start, 2),
-            "to": round((one["healed_s"] or one["at_s"]) - start, 2),
-            "label": one["fault"],
+            "from": _second(evidence, one["at_s"]),
+            "to": _second(evidence, one["healed_s"]),
+            "label": one["fault"] if one["healed_s"] is not None else f"{one['fault']}, {NOT_HEALED}",
         }
         for one in evidence.run.of_kind("fault")
     )
     return ({"to": 0, "label": "warm-up"}, *faults)
 
 
-def _faults(result: Result) -> tuple[Table, ...]:
+def _second(evidence: Evidence, at_s: float | None) -> float | None:
+    """An epoch second as one of the measured part, where the charts begin to count."""
+    return None if at_s is None else round(at_s - evidence.measured.start_s, 2)
+
+
+def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     if not result.faults:
         return ()
     names = (
-        "fault",
         "at",
         "struck_at",
         "unread",
@@ -85,22 +93,50 @@ def _faults(result: Result) -> tuple[Table, ...]:
         "replayed",
         "duplicates",
     )
-    rows = tuple((number, *(one.get(name) for name in names)) for number, one in enumerate(result.faults, 1))
-    note = "Each by the number of acknowledged events, of which some were still unread; seconds from its stroke. Proved: it worked before, and did not after."
-    return (Table("Faults", note, ("", *(name.replace("_", " ") for name in names)), rows),)
+    rows = tuple(
+        (
+            number,
+            one["fault"],
+            _second(evidence, one["at_s"]),
+            NOT_HEALED if one["healed_s"] is None else _second(evidence, one["healed_s"]),
+            *(one.get(name) for name in names),
+        )
+        for number, one in enumerate(result.faults, 1)
+    )
+    note = (
+        "Struck s and healed s are seconds of the measured part, as in the charts; the other seconds count from the stroke."
+        " At and struck at are numbers of acknowledged events, of which some were still unread."
+        " Proved: it worked before, and did not after."
+    )
+    columns = ("", "fault", "struck s", "healed s", *(name.replace("_", " ") for name in names))
+    return (Table("Faults", note, columns, rows),)
 
 
-def _target(target: Any) -> dict[str, Any]:
-    unit, factor = TARGET_UNITS.get(target.name, (target.unit, 1.0))
+def _target(target: Target) -> dict[str, Any]:
     return {
         "name": target.name.replace("_", " "),
-        "value": None if target.value is None else target.value * factor,
-        "limit": target.limit * factor,
+        "value": None if target.value is None else _in_unit(target, target.value),
+        "limit": _in_unit(target, target.limit),
         "sign": "above" if target.at_least else "below",
-        "unit": unit,
+        "unit": _unit(target)[0],
         "headroom": target.headroom,
         "verdict": target.verdict.value if target.judged else "shown",
     }
+
+
+def _unit(target: Target) -> tuple[str, float]:
+    """The unit that a target is shown in, and how many of it make one of its own."""
+    return TARGET_UNITS.get(target.name, (target.unit, 1.0))
+
+
+def _in_unit(target: Target, value: float) -> float | str:
+    return _per_cent(value) if target.name == "success" else value * _unit(target)[1]
+
+
+def _per_cent(value: float) -> str:
+    """A share of rows, cut off after four digits: one that is wrong in a million is not none."""
+    cut = Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_FLOOR)
+    return f"{(cut * 100).normalize():,f}"
 
 
 def _anomalies(result: Result) -> Table | None:
@@ -118,13 +154,26 @@ def _anomalies(result: Result) -> Table | None:
         )
         for one in result.anomalies[:ANOMALIES_MAX]
     )
-    note = f"{len(result.anomalies):,} in all, the first {len(rows)} here, the rest in result.json."
-    return Table("Anomalies", note, ("kind", "query", "row", "expected", "seen", "explanation", "events"), rows)
+    return Table(
+        "Anomalies",
+        _where(len(result.anomalies)),
+        ("kind", "query", "row", "expected", "seen", "explanation", "events"),
+        rows,
+    )
 
 
-def _figures(run: Run, result: Result) -> tuple[Table, ...]:
+def _where(count: int) -> str:
+    """How many anomalies there are, and where more of them stand."""
+    if count <= ANOMALIES_MAX:
+        return f"{count:,} in all."
+    stored = "all" if count <= EXAMPLES_MAX else f"the first {EXAMPLES_MAX:,}"
+    return f"{count:,} in all, the first {ANOMALIES_MAX} here, {stored} in result.json."
+
+
+def _figures(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     figures = result.figures
-    return (_percentiles(figures), _counts(result.counts, run.scenario.counts_all), _resources(figures))
+    counts = _counts(result.counts, evidence.run.scenario.counts_all)
+    return (*_faults(evidence, result), _percentiles(figures), counts, _resources(figures))
 
 
 def _percentiles(figures: Mapping[str, Any]) -> Table:
@@ -185,14 +234,16 @@ def _resources(figures: Mapping[str, Any]) -> Table:
 
 
 def _configuration(run: Run) -> Table:
-    text = scenario.dump(run.scenario)
     table, rows = "", []
-    for line in text.splitlines():
+    seen: Counter[str] = Counter()
+    for line in scenario.dump(run.scenario).split("\n"):
         if line.startswith("["):
-            table = line.strip("[]") + "."
+            name = line.strip("[]")
+            seen[name] += 1
+            table = f"{name} {seen[name]}." if line.startswith("[[") else f"{name}."
         elif line:
             name, _, value = line.partition(" = ")
-            rows.append((table + name, value.strip('"')))
+            rows.append((table + name, json.loads(value) if value.startswith('"') else value))
     return Table("Configuration", "The scenario as it was run, overrides in.", ("field", "value"), tuple(rows))
 
 
@@ -208,11 +259,11 @@ def _versions(run: Run) -> Table:
     return Table("Machine and versions", "", ("what", "version"), tuple(rows))
 
 
-def _charts(evidence: Evidence) -> tuple[Chart, ...]:
+def _charts(evidence: Evidence, figures: Mapping[str, Any]) -> tuple[Chart, ...]:
     if evidence.run.scenario.black_box:
         return (_cpu(evidence),)
     of_progress = (_batch_time(evidence), _state(evidence)) if evidence.run.of_kind("progress") else ()
-    return (_latency(evidence), _rates(evidence), *of_progress, _cpu(evidence))
+    return (_latency(evidence, figures), _rates(evidence, figures), *of_progress, _cpu(evidence))
 
 
 def _seconds(evidence: Evidence) -> Array:
@@ -231,7 +282,7 @@ def _rounded(values: Sequence[float | None] | Array) -> tuple[float | None, ...]
     return tuple(None if one is None or not np.isfinite(one) else round(float(one), 3) for one in values)
 
 
-def _latency(evidence: Evidence) -> Chart:
+def _latency(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     seconds, sent = _seconds(evidence), evidence.sent
     due = sent["due_us"] / 1e6 - evidence.measured.start_s
     series = []
@@ -241,15 +292,19 @@ def _latency(evidence: Evidence) -> Chart:
         committed = np.array([one.committed_s for one in batches])
         late = committed[batch[read]] - evidence.measured.start_s - due[read]
         series.append(Series(query, _rounded(_worst(due[read], late, seconds))))
-    measured = _is_measured(evidence, seconds)
-    top = {
-        one.label: max((value for value in compress(one.values, measured) if value is not None), default=0.0)
-        for one in series
-    }
-    slowest = max(top, key=lambda name: top[name])
-    words = f"In the measured part no event took longer than {top[slowest]:.2f} s until it was durable; the slowest query was {slowest}."
-    return Chart(
-        "latency", "Durable latency, worst event of each second", "s", tuple(seconds.tolist()), tuple(series), words
+    title, words = "Durable latency, worst event of each second", _slowest(figures["durable_latency_ms"])
+    return Chart("latency", title, "s", tuple(seconds.tolist()), tuple(series), words)
+
+
+def _slowest(durable_ms: Mapping[str, Mapping[str, float] | None]) -> str:
+    """What the chart of latency says; an event that was never committed has none."""
+    top = {query: found["max"] for query, found in durable_ms.items() if found}
+    if not top:
+        return "No event of the measured part was committed."
+    query = max(top, key=lambda name: top[name])
+    return (
+        f"Of the events of the measured part that were committed none took longer than {top[query] / 1e3:.2f} s"
+        f" until it was durable; the slowest query was {query}."
     )
 
 
@@ -260,10 +315,10 @@ def _worst(at: Array, values: Array, seconds: Array) -> list[float | None]:
     return [None if not np.isfinite(one) else float(one) for one in worst]
 
 
-def _rates(evidence: Evidence) -> Chart:
+def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     seconds, start = _seconds(evidence), evidence.measured.start_s
-    acknowledged = np.sort(evidence.sent["acked_us"][evidence.sent["acked_us"] > 0]) / 1e6 - start
-    offered = np.diff(np.searchsorted(acknowledged, np.append(seconds, seconds[-1] + 1)))
+    acked = np.sort(evidence.sent["acked_us"][evidence.sent["acked_us"] > 0]) / 1e6 - start
+    acknowledged = np.diff(np.searchsorted(acked, np.append(seconds, seconds[-1] + 1)))
     widest = max(evidence.batches, key=lambda query: int((evidence.batch_of[query] >= 0).sum()))
     batch, batches = evidence.batch_of[widest], evidence.batches[widest]
     read = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
@@ -276,10 +331,11 @@ def _rates(evidence: Evidence) -> Chart:
         ],
         axis=0,
     )
-    measured = _is_measured(evidence, seconds)
-    words = f"In the measured part {np.median(offered[measured]):,.0f} events/s were offered in the median second, and the lag never exceeded {lag[measured].max():,.0f} records."
+    usual, largest = np.median(acknowledged[_is_measured(evidence, seconds)]), figures["lag_records_max"]
+    words = f"In the median second of the measured part {usual:,.0f} events were acknowledged"
+    words += "." if largest is None else f"; the largest lag was {largest:,} records."
     series = (
-        Series("acknowledged", _rounded(offered)),
+        Series("acknowledged", _rounded(acknowledged)),
         Series(f"committed by {widest}, mean of 5 s", _rounded(committed)),
         Series("largest lag", _rounded(lag), right=True),
     )
@@ -292,11 +348,9 @@ def _batch_time(evidence: Evidence) -> Chart:
     by_query: dict[str, list[Mapping[str, Any]]] = {}
     for event in evidence.run.of_kind("progress"):
         by_query.setdefault(event["query"], []).append(event)
-    slowest = max(
-        by_query,
-        key=lambda name: np.median([one["progress"]["durationMs"]["triggerExecution"] for one in by_query[name]]),
-    )
-    events = by_query[slowest]
+    took = {query: _took_s(evidence, events) for query, events in by_query.items()}
+    slowest = max(took, key=lambda query: np.median(took[query] or [0]))
+    events, seconds = by_query[slowest], took[slowest]
     x = tuple(round(event["t"] - evidence.measured.start_s, 2) for event in events)
     series = tuple(
         Series(
@@ -304,13 +358,17 @@ def _batch_time(evidence: Evidence) -> Chart:
         )
         for part, names in PARTS.items()
     )
-    total = [
-        event["progress"]["durationMs"]["triggerExecution"] / 1e3
-        for event in events
-        if event["t"] >= evidence.measured.start_s
-    ]
-    words = f"The slowest query is {slowest}: its batches took {np.median(total or [0]):.2f} s in the median and {max(total, default=0):.2f} s at most."
+    words = "No batch ended in the measured part."
+    if seconds:
+        words = f"In the measured part the slowest query was {slowest}: its batches took {np.median(seconds):.2f} s in the median and {max(seconds):.2f} s at most."
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
+
+
+def _took_s(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> list[float]:
+    """How long each batch took that ended in the measured part, without those of the warm-up, the flush and the drain."""
+    measured = evidence.measured
+    during = (event for event in events if measured.start_s <= event["t"] < measured.end_s)
+    return [event["progress"]["durationMs"]["triggerExecution"] / 1e3 for event in during]
 
 
 def _state(evidence: Evidence) -> Chart:

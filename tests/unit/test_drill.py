@@ -67,11 +67,21 @@ def test_a_misspelt_name_offers_the_nearest():
         drill.matrix(["kill leadr"], [])
 
 
-@pytest.mark.parametrize(("unread", "said"), [(1001, Verdict.PASS), (1000, Verdict.UNKNOWN)])
-def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_catching_up(tmp_path, unread, said):
-    """Its cell is unknown, however right the run."""
-    plan = drill.matrix(["kill leader"], ["catching-up"])[0]
-    figures = {"proved": True, "healed_s": 1.0, "unread": unread}
+@pytest.mark.parametrize(
+    ("fault", "behind", "said"),
+    [
+        ("kill leader", {"sessions": 1001, "revenue": 10}, Verdict.PASS),
+        ("kill leader", {"sessions": 1000, "revenue": 10}, Verdict.UNKNOWN),
+        ("truncated offsets", {"sessions": 1001, "revenue": 10}, Verdict.PASS),
+        ("truncated offsets", {"sessions": 10, "revenue": 1001}, Verdict.UNKNOWN),
+    ],
+)
+def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_catching_up(
+    tmp_path, fault, behind, said
+):
+    """Its cell is unknown, however right the run; a fault of one query asks for that one."""
+    plan = drill.matrix([fault], ["catching-up"])[0]
+    figures = {"proved": True, "healed_s": 1.0, "behind": behind}
     result = Result(Verdict.PASS, "why", (), {}, {}, (), (figures,))
     trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path))
 
@@ -109,3 +119,13 @@ def test_a_run_that_broke_off_leaves_its_cells_unknown_and_the_drill_goes_on(tmp
     assert ["unknown", "unknown"] == [cell.verdict.value for cell in cells]
     assert Verdict.UNKNOWN is drill.write("matrix", cells, 7, "harness drill matrix", tmp_path / "drill.html")
     assert "ended by itself" in (tmp_path / "drill.html").read_text()
+
+
+@pytest.mark.parametrize(("left", "said"), [(7, "so far: 7 are to come"), (None, "so far: more are to come")])
+def test_a_drill_that_is_not_over_has_not_passed(tmp_path, left, said):
+    """Its page is written after every cell, and may be the last that there is."""
+    cells = [drill.Cell("kill leader", "loaded", Verdict.PASS, "", "", {})]
+
+    assert Verdict.UNKNOWN is drill.write("matrix", cells, 7, "again", tmp_path / "drill.html", left)
+    assert said in (tmp_path / "drill.html").read_text()
+    assert Verdict.PASS is drill.write("matrix", cells, 7, "again", tmp_path / "drill.html")

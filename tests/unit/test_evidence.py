@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from harness import evidence, history, scenario, verdict
+from harness import bench, evidence, history, scenario, verdict
 from harness.history import Run
 from harness.model import Result, Verdict
 from harness.simulate import START_S, simulate
@@ -134,3 +134,19 @@ def test_rows_are_not_held_against_a_pipeline_that_read_a_record_nobody_knows_of
     assert result.anomalies
     assert 1 == result.counts["unclaimed"]
     assert Verdict.UNKNOWN is result.verdict
+
+
+@pytest.mark.parametrize("events", [bench.REFERENCE_EVENTS, 5_000_000])
+def test_what_is_timed_is_as_many_events_as_is_said(events):
+    """Warm-up and cool-down are the scenario's own, and are judged too."""
+    assert events == bench.chosen(events).load.events
+
+
+def test_too_few_events_to_be_timed_are_bad_usage(monkeypatch, capsys):
+    """One line, as of a wrong flag."""
+    monkeypatch.setattr("sys.argv", ["bench", "--events", "1000"])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+
+    assert 2 == ended.value.code
+    assert "--events 1,000: " in capsys.readouterr().err

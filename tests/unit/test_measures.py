@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -163,3 +165,17 @@ def test_a_lag_that_never_comes_back_is_no_recovery():
 
     calm = Span(T0, T0 + 19.5)
     assert None is measures.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)
+
+
+def test_what_is_behind_is_of_the_topic_with_most_unread():
+    """Acknowledged before the moment, and committed after it or never."""
+    sent = {
+        "acked_us": np.array([1, 2, 3, 4, 0, 9], dtype=np.int64) * 1_000_000,
+        "topic": np.array(["a", "b", "b", "b", "b", "b"], dtype=object),
+    }
+    batches = [SimpleNamespace(committed_s=one) for one in (2.5, 6.0)]
+    batch = np.array([0, 0, 1, 2, 1, 1])
+
+    assert 2 == measures.behind(sent, batch, batches, 5.0)
+    assert 1 == measures.behind(sent, batch, batches, 7.0)
+    assert 0 == measures.behind(sent, batch, batches, 0.5)

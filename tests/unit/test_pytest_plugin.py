@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from harness import trial
-from harness.errors import Stalled
+from harness.errors import ScenarioError, Stalled
 from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off, _run
+
+RUN = "late/20260101T000000.000Z-seed7"
 
 
 class Item:
@@ -24,11 +26,16 @@ class Item:
 
 def logged(reports):
     """A run directory with the logs of two processes."""
-    logs = reports / "late" / "20260101T000000.000Z-seed7" / "logs"
+    logs = reports / RUN / "logs"
     logs.mkdir(parents=True)
     (logs / "pipeline.log").write_text("".join(f"line {number}\n" for number in range(100)))
     (logs / "kafka-broker-1-broker.log").write_text("started\n")
-    return logs.parent
+
+
+def break_off(reports, error):
+    """A run that begins, and does not come to its end."""
+    logged(reports)
+    raise error
 
 
 @pytest.mark.parametrize(
@@ -36,15 +43,34 @@ def logged(reports):
 )
 def test_a_run_that_broke_off_tells_where_it_is_and_what_was_said_last(tmp_path, error):
     """Of every process, and the error goes on."""
-    kept, item = logged(tmp_path), Item()
+    item = Item()
     with pytest.raises(type(error)), _logs_of_what_broke_off(item, tmp_path):
-        raise error
+        break_off(tmp_path, error)
 
     [(_, _, text)] = item.sections
-    assert f"kept in {kept}" in text
+    assert f"kept in {tmp_path / RUN}" in text
     assert "started" in text
     assert "line 99" in text
     assert f"line {99 - TAIL_LINES}\n" not in text
+
+
+def test_a_run_that_never_began_does_not_tell_of_another(tmp_path):
+    """Which lies there from before."""
+    logged(tmp_path)
+    item = Item()
+    with pytest.raises(Stalled), _logs_of_what_broke_off(item, tmp_path):
+        raise Stalled("no broker")
+
+    assert [] == item.sections
+
+
+def test_of_bad_usage_no_logs_are_shown(tmp_path):
+    """Not even those of a run that another test began in the meantime."""
+    item = Item()
+    with pytest.raises(ScenarioError), _logs_of_what_broke_off(item, tmp_path):
+        break_off(tmp_path, ScenarioError("unknown field"))
+
+    assert [] == item.sections
 
 
 def test_a_run_that_ended_well_adds_nothing(tmp_path):

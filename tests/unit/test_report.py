@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 
+import pytest
+
+from harness import checkers, history, scenario, verdict
+from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
+from harness.report import page as pages
+from harness.simulate import START_S, simulate
 
 NASTY = "</script><b>&\"'"
 
@@ -89,3 +97,206 @@ def test_no_text_can_break_out_of_its_place():
     html = render(page(why=NASTY, shaded=({"to": 0, "label": NASTY},)))
 
     assert "</script><b>" not in html
+
+
+def test_a_spike_is_in_the_table_of_its_chart_too():
+    """A row has the largest value of its points, and says so."""
+    spiked = Series("s", (1.0,) * 62 + (99.0,) + (1.0,) * 63)
+    gaps = Series("gaps", (None,) * 126)
+    chart = Chart("c", "C", "s", tuple(map(float, range(126))), (spiked, gaps), "words")
+
+    assert 26 == len(chart.rows())
+    assert (60.0, 99.0, None) in chart.rows()
+    assert "Each row stands for 5 points, from its second on: of each column the largest value" in render(
+        page(charts=(chart,))
+    )
+
+
+def test_a_short_chart_is_its_own_table():
+    """Nothing is put together, and nothing is left out."""
+    chart = Chart("c", "C", "s", (0.0, 1.0), (Series("s", (3.0, None)),), "words")
+
+    assert [(0.0, 3.0), (1.0, None)] == chart.rows()
+    assert "Each row is a point of the chart." == chart.about_rows
+
+
+@pytest.mark.parametrize(
+    ("sign", "headroom", "width"),
+    [
+        pytest.param("above", 4.0, "100", id="far above a minimum"),
+        pytest.param("above", -0.25, "75.0", id="three quarters of a minimum"),
+        pytest.param("below", 0.76, "24.0", id="far below a maximum"),
+        pytest.param("below", -3.0, "100", id="far above a maximum"),
+    ],
+)
+def test_a_bar_is_as_long_as_what_was_reached_of_the_limit(sign, headroom, width):
+    """Whether the target is judged or only shown."""
+    target = page().targets[0] | {"sign": sign, "headroom": headroom, "verdict": "shown"}
+
+    assert [width] == re.findall(r'<i style="width: ([\d.]+)%">', render(page(targets=(target,))))
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """A run without faults, 5 s of warm-up and 15 s measured, and its result."""
+    directory = tmp_path_factory.mktemp("right") / "run"
+    simulate(directory, scenario.load("late", ["load.eps=100"]))
+    run = history.read(directory)
+    return run, verdict.judge(run)
+
+
+def shown(made: Page, title: str) -> dict:
+    """The rows of a table by their first column."""
+    [table] = [one for one in made.tables if one.title == title]
+    return {first: rest for first, *rest in table.rows}
+
+
+def said(made: Page, chart: str) -> str:
+    """What a chart says in words."""
+    return next(one.summary for one in made.charts if one.id == chart)
+
+
+def struck(at_s: float, healed_s: float | None) -> dict:
+    """A fault as a run writes it down, at seconds of the load."""
+    healed = None if healed_s is None else START_S + healed_s
+    happened = {"t": START_S + at_s, "kind": "fault", "fault": "kill pipeline", "at": 900, "struck_at": 903}
+    return happened | {"at_s": START_S + at_s, "healed_s": healed, "unread": 7, "proved": True, "proof": {}}
+
+
+def with_faults(right, *faults) -> Page:
+    """The page of the same run, had it been struck."""
+    run, result = right
+    run = replace(run, events=(*run.events, *faults))
+    return pages.of_run(run, replace(result, faults=faults))
+
+
+def test_the_seconds_of_a_fault_stand_in_words_too(right):
+    """As in the charts, which begin to count 5 s after the load."""
+    made = with_faults(right, struck(9.5, 12))
+
+    assert ["kill pipeline", 4.5, 7.0] == shown(made, "Faults")[1][:3]
+    assert {"from": 4.5, "to": 7.0, "label": "kill pipeline"} == made.shaded[1]
+    assert "the table of faults has the seconds" in render(made)
+
+
+def test_a_fault_that_never_healed_has_no_end(right):
+    """And is called that, in the charts and in words."""
+    made = with_faults(right, struck(9.5, None))
+
+    assert ["kill pipeline", 4.5, "not healed"] == shown(made, "Faults")[1][:3]
+    assert {"from": 4.5, "to": None, "label": "kill pipeline, not healed"} == made.shaded[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "words"),
+    [
+        pytest.param(1.0, 0.999, ("100", "99.9"), id="all"),
+        pytest.param(1 - 1 / 100_000, 0.999, ("99.999", "99.9"), id="one wrong in 100,000"),
+        pytest.param(1 - 1 / 5_000_000, 0.999999, ("99.9999", "99.9999"), id="one wrong in 5,000,000"),
+        pytest.param(-11.0, 1, ("-1,100", "100"), id="more wrong rows than expected"),
+        pytest.param(None, 0.999, ("–", "99.9"), id="not measured"),
+    ],
+)
+def test_a_wrong_row_is_never_rounded_away(right, value, limit, words):
+    """Success is 100 % only where all rows are right."""
+    run, result = right
+    target = Target("success", value, limit, "share of rows", Verdict.PASS, at_least=True)
+    html = render(pages.of_run(run, replace(result, targets=(target,))))
+
+    assert f'<span class="value">{words[0]} <small>% of rows' in html
+    assert f"above {words[1]} % of rows" in html
+
+
+def test_the_words_of_a_chart_have_the_figures_of_the_tables(right):
+    """One largest lag and one slowest event on a page."""
+    run, result = right
+    durable = dict.fromkeys(result.figures["durable_latency_ms"])
+    durable["sessions"] = {"p50": 1.0, "p90": 1.0, "p99": 1.0, "p999": 1.0, "max": 8340.0}
+    figures = {**result.figures, "lag_records_max": 1111, "durable_latency_ms": durable}
+    made = pages.of_run(run, replace(result, figures=figures))
+
+    assert (
+        "In the median second of the measured part 100 events were acknowledged; the largest lag was 1,111 records."
+        == (said(made, "rates"))
+    )
+    assert "that were committed none took longer than 8.34 s" in said(made, "latency")
+    assert "the slowest query was sessions" in said(made, "latency")
+
+
+def test_nothing_is_said_of_how_long_events_took_that_were_never_committed(right):
+    """Nor of a lag that was not measured."""
+    run, result = right
+    none = dict.fromkeys(result.figures["durable_latency_ms"])
+    figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": none}
+    made = pages.of_run(run, replace(result, figures=figures))
+
+    assert "No event of the measured part was committed." == said(made, "latency")
+    assert "In the median second of the measured part 100 events were acknowledged." == said(made, "rates")
+
+
+def test_batches_outside_the_measured_part_are_no_part_of_its_words(right):
+    """The flush and the drain take as long as they take."""
+    run, result = right
+    slow = {"durationMs": {"triggerExecution": 70_000}}
+    drain = [one | {"t": START_S + 90, "progress": one["progress"] | slow} for one in run.of_kind("progress")[-8:]]
+    made = pages.of_run(replace(run, events=(*run.events, *drain)), result)
+
+    assert "its batches took 0.50 s in the median and 0.50 s at most." in said(made, "batches")
+
+
+def test_a_run_whose_batches_all_ended_outside_the_measured_part_says_so(right):
+    """Rather than that they took 0.00 s."""
+    run, result = right
+    events = [event | {"t": START_S + 90} if event["kind"] == "progress" else event for event in run.events]
+
+    assert "No batch ended in the measured part." == (
+        said(pages.of_run(replace(run, events=tuple(events)), result), "batches")
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "note"),
+    [
+        pytest.param(3, "3 in all.", id="few"),
+        pytest.param(1000, "1,000 in all, the first 50 here, all in result.json.", id="many"),
+        pytest.param(1001, "1,001 in all, the first 50 here, the first 1,000 in result.json.", id="too many"),
+    ],
+)
+def test_the_page_promises_no_more_anomalies_than_there_are_in_the_result(count, note):
+    """result.json has as many as this says."""
+    anomaly = Anomaly(checkers.KINDS[0], "revenue", ("a",), "3", "no row", "why")
+    result = Result(Verdict.FAIL, "why", (), {}, {}, (anomaly,) * count)
+    made = pages._anomalies(result)
+
+    assert note == made.note
+    assert min(count, 50) == len(made.rows)
+    assert min(count, pages.EXAMPLES_MAX) == len(verdict.as_json(result)["examples"])
+
+
+def test_the_configuration_is_shown_as_it_was_written(right):
+    """Quotes stay where they belong, and each fault has its number."""
+    run, result = right
+    about = 'say "x"\u2028and = "y"'
+    fault = ["fault=[{kind='kill', at=100}, {kind='pause', at=200, for_s=2}]"]
+    made = pages.of_run(replace(run, scenario=scenario.load("late", [f"about={json.dumps(about)}", *fault])), result)
+    fields = shown(made, "Configuration")
+
+    assert [about] == fields["about"]
+    assert (["kill"], ["100"]) == (fields["fault 1.kind"], fields["fault 1.at"])
+    assert (["pause"], ["200"]) == (fields["fault 2.kind"], fields["fault 2.at"])
+    assert ["1000.0"] == fields["load.eps"]
+
+
+def test_what_a_black_box_does_not_tell_is_a_dash(right):
+    """Its lag and what it has read are known to nobody."""
+    run, result = right
+    black = replace(run, scenario=replace(run.scenario, pipeline=replace(run.scenario.pipeline, checkpoint="")))
+    figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": {}}
+    made = pages.of_run(black, replace(result, figures=figures, counts={**result.counts, "read": None}))
+    html = render(made)
+
+    assert [None, "records"] == shown(made, "Resources")["largest lag"]
+    assert [None] == shown(made, "Counts")["read"]
+    for name in ("largest lag", "slope of the lag", "read"):
+        assert re.search(rf"<td>{name}</td><td>–</td>", html)
+    assert "RECONCILE" not in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -121,3 +122,41 @@ def test_what_has_no_default_is_asked_for(table, said):
     """Before anything is started, and not when the run directory is read back."""
     with pytest.raises(ScenarioError, match=said):
         scenario.parse({"name": "x"} | table, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        pytest.param("load.silence_s=10", "load.burst_s = 0: there is no burst", id="a silence after no burst"),
+        pytest.param("load.burst_s=500", "load.burst_at_s = 0: the load lasts", id="a burst beyond the load"),
+        pytest.param("pipeline.workers=4", "pipeline.cores must be 4 too", id="workers that are not counted"),
+        pytest.param('pipeline.flags=["--dedup"]', "set pipeline.deduplicate", id="a flag that changes the rows"),
+        pytest.param('pipeline.flags=["--output=x"]', "the harness gives it", id="a flag that is the harness's"),
+        pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "where the result is found", id="another sink"),
+        pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
+        pytest.param("kafka.where=elsewhere", "embedded, containers, or HOST:PORT", id="no place of brokers"),
+        pytest.param("kafka.where=host:9092", None, id="brokers elsewhere"),
+        pytest.param('pipeline.output=[{query="revenue", columns=["sum=total"]}]', "'sum' is none of", id="a column"),
+        pytest.param('pipeline.output=[{query="revenue"}, {query="revenue"}]', "it stands twice", id="a query twice"),
+        pytest.param('fault=[{at=5, on="two brokers"}]', "it needs kafka.nodes of 2", id="two brokers of one"),
+        pytest.param('fault=[{at=5, on="broker 2"}]', "kafka.nodes is 1", id="a broker that is not there"),
+        pytest.param('fault=[{at=5, kind="crash", point="in state", query="dead_letter"}]', "no state", id="no state"),
+        pytest.param('fault=[{at=5, kind="older"}]', "must be in Parquet", id="no log of results"),
+        pytest.param("fault=[{at=5, refused=true}]", "it is for change", id="a field that kill has not"),
+        pytest.param('fault=[{at=5, kind="crash", point="in state"}]', None, id="a field that crash has"),
+    ],
+)
+def test_what_cannot_be_or_would_be_passed_over_is_refused(override, said):
+    """Before anything is started, and naming the field."""
+    if said is None:
+        scenario.load("late", [override])
+        return
+    with pytest.raises(ScenarioError, match=re.escape(said)):
+        scenario.load("late", [override])
+
+
+@pytest.mark.parametrize("where", ["containers", "host:9092"])
+def test_a_fault_that_stands_before_brokers_takes_our_own(where):
+    """Containers and brokers elsewhere have no relay, and no disks of ours."""
+    with pytest.raises(ScenarioError, match=r"fault\[0\].kind = 'latency': .* --kafka embedded"):
+        scenario.load("late", [f"kafka.where={where}", 'fault=[{at=5, kind="latency", on="leader"}]'])

@@ -49,8 +49,18 @@ def test_queries_keep_their_order_and_sinks_can_be_chosen():
         pytest.param([*NEEDED[:3], "s3a://bucket/c", *NEEDED[4:]], "no folder on this machine", id="elsewhere"),
         pytest.param([*NEEDED, "--queries", "page_view"], "'page_view' is no query", id="an unknown query"),
         pytest.param([*NEEDED, "--sink", "revenue=file"], "QUERY=SINK", id="an unknown sink"),
+        pytest.param([*NEEDED[:3], "", *NEEDED[4:]], "names no folder", id="an empty checkpoint"),
+        pytest.param([*NEEDED[:5], " "], "names no folder", id="an empty output"),
         pytest.param([*NEEDED, "--trigger", "often"], "no interval", id="no interval"),
+        pytest.param([*NEEDED, "--trigger", f"{10**20} ms"], "of a day at most", id="a trigger beyond Java's long"),
+        pytest.param([*NEEDED, "--trigger", "1441 minutes"], "of a day at most", id="a trigger of more than a day"),
         pytest.param([*NEEDED, "--partitions", "0"], "whole number of 1 or more", id="no partitions"),
+        pytest.param([*NEEDED, "--partitions", str(2**31)], "of 2147483647 at most", id="partitions beyond Java's int"),
+        pytest.param([*NEEDED, "--max-offsets-per-trigger", "9" * 5000], "whole number", id="no number of Java's"),
+        *(
+            pytest.param([*NEEDED, "--driver-memory", size], "no size of memory", id=f"memory of {size!r}")
+            for size in ("abc", "", "0g", "1.5g", "10b", "1x", "9999999999t")
+        ),
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
 )
@@ -63,6 +73,38 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, args, said):
     assert 2 == ended.value.code
     assert said in error
     assert 1 == len(error.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("size", "kibibytes"),
+    [("1g", 2**20), ("2GB", 2**21), ("512m", 2**19), ("512", 2**19), ("1048576kb", 2**20), ("1073741824b", 2**20)],
+)
+def test_a_size_of_memory_means_to_java_what_it_means_to_spark(size, kibibytes):
+    """To Java a number alone is bytes, and gb no unit."""
+    assert f"{kibibytes}k" == settings.parse([*NEEDED, "--driver-memory", size]).driver_memory
+
+
+def test_the_rate_limit_is_said_to_be_of_a_topic(capsys):
+    """A query that reads both topics takes twice as many."""
+    with pytest.raises(SystemExit):
+        settings.parse(["--help"])
+
+    assert "records of a topic in a batch of a query" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.filterwarnings("ignore:open_text is deprecated")  # kafka-python, when it is imported
+@pytest.mark.parametrize("value", ["x", "0", "nan", "inf", "-1"])
+def test_a_rate_of_the_generator_that_is_no_rate_is_one_line(capsys, monkeypatch, value):
+    """It names the flag and what is allowed."""
+    from pipeline import generator
+
+    monkeypatch.setattr("sys.argv", ["generator", f"--eps={value}"])
+    with pytest.raises(SystemExit) as ended:
+        generator.main()
+
+    assert 2 == ended.value.code
+    said = f"generator: argument --eps: '{value}' is no number above 0 and below 1e9; see --help\n"
+    assert said == capsys.readouterr().err
 
 
 def test_what_a_checkpoint_depends_on_is_named():

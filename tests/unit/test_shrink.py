@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import shrink, verdict
-from harness.errors import ScenarioError, StackError
+from harness.errors import HarnessError, ScenarioError, StackError
 from harness.model import Anomaly, Result
 from harness.scenario import Fault, Load, Scenario
 from harness.workload import Workload
@@ -70,11 +70,18 @@ def late_only(one: Scenario) -> Result:
     return failed() if one.workload.late else failed(())
 
 
-@pytest.mark.parametrize("given", [failed(()), failed()])
-def test_what_does_not_fail_cannot_be_shrunk(given):
-    """No anomaly at first, or none again."""
-    with pytest.raises(ScenarioError):
-        shrink.shrink(START, given, lambda one: failed(()), lambda line: None)
+def test_a_run_without_an_anomaly_is_not_for_shrinking():
+    """To ask it is bad usage."""
+    with pytest.raises(ScenarioError, match="only a run with a wrong output"):
+        shrink.shrink(START, failed(()), lambda one: failed(()), lambda line: None)
+
+
+def test_of_a_run_that_does_not_fail_again_nothing_is_known():
+    """Nothing was wrong with what was asked."""
+    with pytest.raises(HarnessError, match="did not fail again with lost_row in revenue") as error:
+        shrink.shrink(START, failed(), lambda one: failed(()), lambda line: None)
+
+    assert not isinstance(error.value, ScenarioError)
 
 
 @pytest.mark.parametrize("breaks_from", [1, 2])

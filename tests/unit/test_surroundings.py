@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness import faults
+from harness.errors import StackError
 from harness.scenario import Fault
 
 
@@ -78,12 +79,26 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
     """A refusal is undone by a start without the change."""
     pipeline = Pipeline(refuses)
     fault = Fault(kind="change", at=1, flags=tuple(flags), refused=refused)
-    done = restarts(pipeline).changed(fault)
+    done = restarts(pipeline).changed(fault, lambda: None)
 
     assert proved is done.proved
     if refused and refuses:
         assert [("start", ("--other",)), ("start", ())] == pipeline.did
         assert (1, "pipeline: no") == (done.proof["code"], done.proof["said"])
+
+
+def test_a_refused_upgrade_is_taken_back_before_it_is_started_again():
+    """Flags are for one start; another command would be refused again."""
+    pipeline = Pipeline()
+    pipeline.spoiled = True
+
+    def undo() -> None:
+        pipeline.spoiled = False
+
+    done = restarts(pipeline).changed(Fault(kind="change", at=1, command=("new",), refused=True), undo)
+
+    assert done.proved
+    assert done.healed_s is not None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +119,7 @@ def test_not_every_end_is_a_refusal(code, proved):
             self.code = code if flags else None
 
     pipeline = Ends(refuses=True)
-    done = restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True))
+    done = restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True), lambda: None)
 
     assert proved is done.proved
     assert pipeline.up
@@ -122,13 +137,13 @@ def test_an_end_for_another_reason_is_no_refusal(said, proved):
             return said
 
     fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
-    assert proved is restarts(Says(), "checkpoint", "state").changed(fault).proved
+    assert proved is restarts(Says(), "checkpoint", "state").changed(fault, lambda: None).proved
 
 
 def test_one_that_accepts_what_it_must_refuse_is_watched_again():
     """When it ends later, nobody expects that."""
     pipeline = Pipeline(refuses=False)
-    restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True))
+    restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True), lambda: None)
 
     assert pipeline.expected is False
 
@@ -165,11 +180,20 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
             super().start(flags)
 
     fault = Fault(kind=kind, at=1, query="q")
-    done = restarts(Looks()).spoiled(fault, checkpoint, tmp_path / "kept")
+    done = restarts(Looks()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
 
     assert done.proved
     assert {changed} == {name for name in before if seen[0].get(name) != before[name]}
     assert [before] == seen[1:]
+
+
+def test_what_is_too_young_to_be_damaged_is_one_line(tmp_path, checkpoint):
+    """One batch has none before it."""
+    for number in (1, 2):
+        (checkpoint / "q" / "offsets" / str(number)).unlink()
+
+    with pytest.raises(StackError, match="fault missing of q: it has begun 1 batches: strike later"):
+        restarts(Pipeline()).spoiled(Fault(kind="missing", at=1), checkpoint / "q", tmp_path / "kept")
 
 
 def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
@@ -182,7 +206,7 @@ def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
 
     (checkpoint / "q" / "state" / "0" / "0" / "1.delta").unlink()
     fault = Fault(kind="state_lost", at=1, query="q")
-    done = restarts(Ends()).spoiled(fault, checkpoint, tmp_path / "kept")
+    done = restarts(Ends()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
 
     assert 1 == done.proof["code"]
     assert not done.proved
@@ -202,7 +226,7 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
             super().start(flags)
 
     fault = Fault(kind="state_lost", at=1, query="q")
-    restarts(GoesOn()).spoiled(fault, checkpoint, tmp_path / "kept")
+    restarts(GoesOn()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
 
     assert other.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from harness import history
 from harness.errors import PipelineDied, StackError
-from harness.system import System
+from harness.system import Checkpoint, System, ticking
 
 COUNTS_ARGUMENTS = "import sys; print('not like this', file=sys.stderr); sys.exit(len(sys.argv))"
 
@@ -125,3 +126,33 @@ def test_a_command_that_is_not_there_is_one_line(tmp_path):
         system = System(["no-such-engine"], tmp_path / "pipeline.log", tmp_path, recorder)
         with pytest.raises(StackError, match="no-such-engine: No such file or directory; see pipeline"):
             system.start()
+
+
+def test_what_a_query_has_not_begun_with_is_not_read(tmp_path):
+    """A query in its first batch has committed nothing, and the others have not caught up for it."""
+    for log in ("offsets", "commits"):
+        (tmp_path / "quick" / log).mkdir(parents=True)
+    offsets = ["v1", '{"batchWatermarkMs": 7}', '{"p-clicks": {"0": 30, "1": 12}}']
+    (tmp_path / "quick" / "offsets" / "0").write_text("\n".join(offsets))
+    (tmp_path / "quick" / "commits" / "0").write_text("v1\n{}")
+    reads = {"quick": ["p-clicks"], "slow": ["p-clicks", "p-sales"]}
+    with history.recording(tmp_path) as recorder:
+        checkpoint = Checkpoint(f"{tmp_path}/{{query}}", tmp_path / "kept", reads, recorder)
+        checkpoint.sweep()
+
+    assert (42, 0, 0) == (checkpoint.committed("quick"), checkpoint.committed("slow"), checkpoint.read())
+
+
+def test_what_can_be_followed_no_more_is_told():
+    """And not tried again."""
+    told, tries = [], []
+
+    def tick() -> None:
+        tries.append(1)
+        raise KeyError("batchWatermarkMs")
+
+    thread = ticking(0.001, tick, threading.Event(), told.append)
+    thread.start()
+    thread.join(10)
+
+    assert ([1], ["'batchWatermarkMs'"]) == (tries, [str(error) for error in told])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from harness import history, scenario, trial
+from harness import history, scenario, trial, verdict
 from harness.cli import app
-from harness.errors import ScenarioError
+from harness.errors import RunError, ScenarioError, StackError
 from harness.model import Verdict
 from harness.simulate import simulate
+from harness.status import Status
 
 
 def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
@@ -73,3 +76,88 @@ def test_one_directory_that_cannot_be_read_keeps_no_other_from_being_judged(tmp_
 
     done = CliRunner().invoke(app, ["check", str(tmp_path / "none"), str(tmp_path / "run")])
     assert Verdict.FAIL.exit_code == done.exit_code
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """A right run, to be damaged in a copy."""
+    directory = tmp_path_factory.mktemp("right") / "run"
+    simulate(directory, scenario.load("late", ["load.eps=60"]))
+    return directory
+
+
+@pytest.fixture
+def run(right, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(right, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        pytest.param("manifest.json", b"[]", "not the manifest of a run", id="a manifest that is a list"),
+        pytest.param("manifest.json", b"{", "not JSON", id="a manifest cut short"),
+        pytest.param("manifest.json", b'{"format": 2}', "format 2, this harness reads 1", id="another format"),
+        pytest.param("manifest.json", b'{"format": 1}', "not the manifest of a run: .*missing", id="no keys"),
+        pytest.param("scenario.toml", b"name = '\xff'", "not UTF-8", id="a scenario that is not UTF-8"),
+        pytest.param("scenario.toml", b"", "it has no name", id="an empty scenario"),
+        pytest.param("scenario.toml", b"name = 1 1", "not TOML", id="a scenario that is not TOML"),
+        pytest.param("scenario.toml", b"name = 'x'\nold = 1", "unknown field old", id="a field of another version"),
+        pytest.param("history.jsonl", b"[]\n", "not JSON lines", id="a history of lists"),
+        pytest.param("history.jsonl", b"\xff\n", "not UTF-8", id="a history that is not UTF-8"),
+    ],
+)
+def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
+    """And the file in it, or the version."""
+    (run / name).write_bytes(text)
+
+    with pytest.raises(RunError, match=f"^{run}.*: {said}"):
+        trial.judge(run)
+
+
+@pytest.mark.parametrize("key", history._Manifest.__annotations__)
+def test_a_manifest_without_one_of_its_keys_is_no_manifest(run, key):
+    """It is named, before anything is judged."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest[key]
+    path.write_text(json.dumps(manifest))
+
+    with pytest.raises(RunError, match=key):
+        trial.judge(run)
+
+
+def test_a_checker_that_crashes_makes_the_folder_of_its_trace(run, monkeypatch):
+    """The verdict is unknown, and says where it is."""
+    (run / "logs").rmdir()
+    monkeypatch.setattr(verdict, "judge", lambda _: [][0])
+
+    assert f"see {run / 'logs' / 'judge.log'}" in trial.judge(run).result.why
+    assert "IndexError" in (run / "logs" / "judge.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["result.json", "report.html"])
+def test_a_result_that_cannot_be_written_is_one_line(run, name):
+    """It names the file."""
+    (run / name).mkdir()
+
+    with pytest.raises(RunError, match=f"^{run / name}: cannot be written: "):
+        trial.judge(run)
+
+
+def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_path, monkeypatch):
+    """Such as a full disk."""
+
+    def broken(chosen, directory, status, command):
+        (directory / "result.json").mkdir()
+        raise StackError("no broker")
+
+    monkeypatch.setattr(trial.runner, "run", broken)
+    with pytest.raises(StackError, match="no broker"):
+        trial.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
+
+
+def test_a_row_that_is_mistyped_is_bad_usage(run):
+    """The run can be read; it has no such row."""
+    with pytest.raises(ScenarioError, match=r"no row x\|y, expected or seen"):
+        list(trial.explain(run, "x|y", 1))

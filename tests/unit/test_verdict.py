@@ -52,25 +52,32 @@ def test_an_unknown_result_has_the_stable_keys():
 
 
 @pytest.mark.parametrize(
-    ("code", "brokers_down", "fault", "given"),
+    ("code", "brokers_down", "fault", "struck", "given"),
     [
-        pytest.param(1, [], "", Verdict.FAIL, id="of itself"),
-        pytest.param(0, [], "", Verdict.FAIL, id="as if it had been asked to"),
-        pytest.param(-9, [], "", Verdict.UNKNOWN, id="by a signal"),
-        pytest.param(143, [], "", Verdict.UNKNOWN, id="by a signal that Java or a shell tells"),
-        pytest.param(1, [1], "", Verdict.UNKNOWN, id="without its broker"),
-        pytest.param(1, [1], '[[fault]]\nkind = "kill"\non = "broker 1"\nat = 10\n', Verdict.FAIL, id="of a fault"),
-        pytest.param(1, [1], '[[fault]]\nkind = "stop"\nat = 10\n', Verdict.UNKNOWN, id="of a fault of its own"),
-        pytest.param(1, [1], '[[fault]]\nkind = "roll"\nat = 10\n', Verdict.FAIL, id="of a rolling restart"),
+        pytest.param(1, [], None, False, Verdict.FAIL, id="of itself"),
+        pytest.param(0, [], None, False, Verdict.FAIL, id="as if it had been asked to"),
+        pytest.param(-9, [], None, False, Verdict.UNKNOWN, id="by a signal"),
+        pytest.param(143, [], None, False, Verdict.UNKNOWN, id="by a signal that Java or a shell tells"),
+        pytest.param(1, [1], None, False, Verdict.UNKNOWN, id="without its broker"),
+        pytest.param(1, [1], ("kill", "broker 1"), True, Verdict.FAIL, id="of a fault"),
+        pytest.param(1, [1], ("kill", "broker 1"), False, Verdict.UNKNOWN, id="before the fault"),
+        pytest.param(1, [3], ("kill", "broker 1"), True, Verdict.UNKNOWN, id="of another broker"),
+        pytest.param(1, [3], ("kill", "leader"), True, Verdict.FAIL, id="of a broker that was chosen by its role"),
+        pytest.param(1, [1], ("stop", "pipeline"), True, Verdict.UNKNOWN, id="of a fault of its own"),
+        pytest.param(1, [1], ("roll", "pipeline"), True, Verdict.FAIL, id="of a rolling restart"),
     ],
 )
-def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, given):
+def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, struck, given):
     """A run that never came to its end, and is more than interrupted."""
-    (tmp_path / "mine.toml").write_text(f"[load]\neps = 100\n{fault}")
+    kind, on = fault or ("", "")
+    asked = f'[[fault]]\nkind = "{kind}"\non = "{on}"\nat = 10\n' if fault else ""
+    (tmp_path / "mine.toml").write_text(f"[load]\neps = 100\n[kafka]\nnodes = 3\n{asked}")
     chosen = scenario.load(str(tmp_path / "mine.toml"))
     (tmp_path / "scenario.toml").write_text(scenario.dump(chosen))
     with history.recording(tmp_path) as happenings:
         manifest.write(tmp_path, chosen, ["run", "mine"], "")
+        if struck:
+            happenings.write("stroke", fault=f"{kind} {on}", at=10)
         happenings.write("pipeline_died", code=code, last="no reason", brokers_down=brokers_down)
         happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
     result = verdict.judge(history.read(tmp_path))
