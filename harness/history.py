@@ -109,10 +109,6 @@ class Run:
         """The happenings of one kind, in order."""
         return [event for event in self.events if event["kind"] == kind]
 
-    def phase(self, name: str) -> float | None:
-        """The epoch second at which a phase began, or None if the run never got there."""
-        return next((event["t"] for event in self.of_kind("phase") if event["phase"] == name), None)
-
     def sent(self) -> dict[str, Any]:
         """sent.parquet as numpy columns; topics as an object array, a million times the same two objects."""
         path = self.directory / "sent.parquet"

@@ -396,6 +396,7 @@ def _contradictions(scenario: Scenario) -> Iterator[str]:
     if scenario.pipeline.quick_start and (fast := _judged_on_speed(scenario)):
         yield f"pipeline.quick_start: not where {fast} is judged: set it to false"
     yield from _of_load(scenario.load)
+    yield from _of_workload(scenario.workload)
     where, host, port = scenario.kafka.where, *scenario.kafka.where.rpartition(":")[::2]
     if where not in ("embedded", "containers") and not (host and port.isdigit()):
         yield f"kafka.where = {where!r}: embedded, containers, or HOST:PORT"
@@ -410,6 +411,15 @@ def _of_load(load: Load) -> Iterator[str]:
         yield "load.burst_s = 0: there is no burst; burst_factor, burst_at_s and silence_s would be passed over"
     if load.burst_s and load.burst_at_s + load.burst_s + load.silence_s > whole_s:
         yield f"load.burst_at_s = {load.burst_at_s:g}: the load lasts {whole_s:g} s, and the burst would go beyond it"
+
+
+def _of_workload(shape: Workload) -> Iterator[str]:
+    if shape.late + shape.too_late > 1:
+        yield f"workload.late + too_late = {shape.late + shape.too_late:g}: shares of the events, 1 at most together"
+    if shape.session_gaps:
+        for name in ("late", "too_late", "far_late_every", "disorder_s", "future_every", "user_skew"):
+            if getattr(shape, name):
+                yield f"workload.{name}: session_gaps has times and users of its own: set one of the two"
 
 
 def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:

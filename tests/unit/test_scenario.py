@@ -129,6 +129,8 @@ def test_what_has_no_default_is_asked_for(table, said):
     [
         pytest.param("load.silence_s=10", "load.burst_s = 0: there is no burst", id="a silence after no burst"),
         pytest.param("load.burst_s=500", "load.burst_at_s = 0: the load lasts", id="a burst beyond the load"),
+        pytest.param("workload.late=0.995", "1 at most together", id="more than all events"),
+        pytest.param("workload.session_gaps=true", "workload.late: session_gaps has times", id="times twice"),
         pytest.param("pipeline.workers=4", "pipeline.cores must be 4 too", id="workers that are not counted"),
         pytest.param('pipeline.flags=["--dedup"]', "set pipeline.deduplicate", id="a flag that changes the rows"),
         pytest.param('pipeline.flags=["--output=x"]', "the harness gives it", id="a flag that is the harness's"),
