@@ -90,8 +90,9 @@ def mounted(folder: Path) -> Iterator[Disk]:
 
 def unmount_below(folder: Path) -> None:
     """Unmount our disks on a folder and below it."""
+    resolved = folder.resolve()
     for mount in sorted(_mounts(), reverse=True):
-        if mount.is_relative_to(folder):
+        if mount.is_relative_to(resolved):
             _unmount(mount)
 
 

@@ -60,6 +60,7 @@ class State:
     eps: float = 600.0
     limit: int = 0
     """Most records of a topic that a batch of the pipeline takes; 0 is all."""
+    clickstream_share: float = 0.8
     late: float = 0.02
     too_late: float = 0.0
     backlog_s: float = 0.0
@@ -77,7 +78,9 @@ STATES: Mapping[str, State] = {
     "catching-up": State(
         "a backlog of more than a batch, read at a limited rate",
         eps=500,
-        limit=1000,
+        # As many of each topic as come in the time of a batch: no query catches up before the limit is lifted.
+        clickstream_share=0.5,
+        limit=400,
         backlog_s=40,
     ),
     "replaying": State(
@@ -285,7 +288,11 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
         about=f"{len(faults)} faults, {state.about}.",
         load=Load(eps=state.eps, warm_up_s=first_s, duration_s=APART_S, stretch_s=MOST_S * len(placed)),
         workload=Workload(
-            time_scale=60, late=state.late, too_late=state.too_late, malformed=0.001 if state.eps > 100 else 0.02
+            time_scale=60,
+            clickstream_share=state.clickstream_share,
+            late=state.late,
+            too_late=state.too_late,
+            malformed=0.001 if state.eps > 100 else 0.02,
         ),
         kafka=Kafka(nodes=nodes),
         pipeline=Pipeline(

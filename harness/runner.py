@@ -18,7 +18,7 @@ import psutil
 
 from harness import history, manifest, processes, sinks
 from harness import scenario as scenarios
-from harness.errors import PipelineDied, StackError, Stalled
+from harness.errors import HarnessError, PipelineDied, StackError, Stalled
 from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import topics
@@ -125,7 +125,13 @@ def _followed(rig: Rig) -> Iterator[None]:
     def failed(error: Exception) -> None:
         rig.blind.append(f"what it does cannot be followed any more, {type(error).__name__}: {error}")
 
-    threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, rig.cpu.sample, stop, failed)]
+    def sample() -> None:
+        try:
+            rig.cpu.sample()
+        except HarnessError as error:  # a daemon that is slow to answer; the next one is in a second
+            rig.history.write("unsampled", why=str(error))
+
+    threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
     for thread in threads:
         thread.start()
     patience_s = AT_ONCE_S

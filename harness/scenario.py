@@ -210,7 +210,7 @@ class Fault:
     @property
     def breaks_brokers(self) -> bool:
         """Whether brokers may be down because of it."""
-        return self.on in BROKERS or self.kind == "roll"
+        return (self.on in BROKERS and self.kind != "partitions") or self.kind == "roll"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,7 +368,7 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     for override in overrides:
         _override(table, override)
     scenario = parse(table | {"name": table.get("name", path.stem)}, source=str(path))
-    for problem in _contradictions(scenario):
+    for problem in contradictions(scenario):
         raise ScenarioError(f"{path}: {problem}")
     return scenario
 
@@ -391,7 +391,7 @@ def parse(table: Mapping[str, Any], source: str) -> Scenario:
     return scenario
 
 
-def _contradictions(scenario: Scenario) -> Iterator[str]:
+def contradictions(scenario: Scenario) -> Iterator[str]:
     """What is asked for and cannot be, or would be passed over. Of a run that has been it is not asked."""
     if scenario.pipeline.quick_start and (fast := _judged_on_speed(scenario)):
         yield f"pipeline.quick_start: not where {fast} is judged: set it to false"
@@ -429,7 +429,7 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
         for known, instead in OF_THE_ORACLE.items():
             if flag.startswith("--") and len(flag) > 2 and known.startswith(flag):
                 yield f"pipeline.flags: {flag} is not known to the oracle: {instead}"
-    if not pipeline.command and "--sink" in pipeline.flags and not pipeline.output:
+    if not pipeline.command and not pipeline.output and any(flag.startswith("--si") for flag in pipeline.flags):
         yield "pipeline.flags: --sink: say in [[pipeline.output]] where the result is found"
     for at, output in enumerate(pipeline.output):
         if output.kafka and output.parquet:

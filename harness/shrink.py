@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import HarnessError, ScenarioError
 from harness.model import Result
-from harness.scenario import Load, Scenario
+from harness.scenario import Load, Scenario, contradictions
 from harness.workload import Workload
 
 EVENTS_MIN_S = 2.0
@@ -48,7 +48,7 @@ def shrink(
     if not fails(scenario):
         raise HarnessError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
     smallest, tried = scenario, set[str]()
-    while step := next((one for one in steps(smallest) if one.what not in tried), None):
+    while step := next((one for one in steps(smallest) if one.what not in tried and _can_be(one, smallest)), None):
         if _holds(fails, step.scenario):
             tell(f"kept     {step.what}")
             smallest = step.scenario
@@ -56,6 +56,11 @@ def shrink(
             tell(f"needed   {step.what}")
             tried.add(step.what)
     return smallest
+
+
+def _can_be(step: Step, before: Scenario) -> bool:
+    """Whether it asks for nothing that would be refused, and was not there before."""
+    return set(contradictions(step.scenario)) <= set(contradictions(before))
 
 
 def _holds(fails: Callable[[Scenario], bool], one: Scenario) -> bool:
@@ -87,6 +92,8 @@ def steps(scenario: Scenario) -> Iterator[Step]:
 
 def _shorter(scenario: Scenario) -> Iterator[Step]:
     load = scenario.load
+    if load.burst_s:
+        yield _loaded(scenario, "no burst", replace(load, burst_s=0, burst_at_s=0, burst_factor=1, silence_s=0))
     if load.stretch_s and not scenario.fault:
         yield _loaded(scenario, "no stretch", replace(load, stretch_s=0))
     if load.warm_up_s or load.cool_down_s:

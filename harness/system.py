@@ -296,7 +296,7 @@ class Checkpoint:
     def read(self) -> int:
         """Input records that every query that reads them has committed; none of a topic that one has not begun with."""
         ends = dict(self._ends)
-        places = {place for of_query in ends.values() for place in of_query}
+        places = {place for query, of_query in ends.items() for place in of_query if place[0] in self._reads[query]}
         return sum(
             min(of_query.get(place, 0) for query, of_query in ends.items() if place[0] in self._reads[query])
             for place in places

@@ -79,12 +79,14 @@ def _broken_off(run: Run) -> Result:
 
 def _hurt(run: Run) -> set[int]:
     """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
-    struck = {event["at"] for event in (*run.of_kind("stroke"), *run.of_kind("fault"))}
+    everyone = set(range(1, run.scenario.kafka.nodes + 1))
+    struck = {event["at"] for event in run.of_kind("stroke")}
     hurt: set[int] = set()
     for fault in run.scenario.fault:
         if fault.breaks_brokers and fault.at in struck:
-            own = fault.on.startswith("broker ") and fault.kind != "roll"
-            hurt |= {int(fault.on.removeprefix("broker "))} if own else set(range(1, run.scenario.kafka.nodes + 1))
+            named = fault.on.startswith("broker ") and fault.kind != "roll"
+            two = {1, 2} if fault.on == "two brokers" else everyone
+            hurt |= {int(fault.on.removeprefix("broker "))} if named else two
     return hurt
 
 

@@ -127,5 +127,5 @@ def named(fault: Fault) -> str:
     if fault.kind in FAULTS_OF_RESTARTS:
         return f"{fault.kind} of {fault.query}"
     if fault.kind in FAULTS_OF_THE_CLUSTER:
-        return {"roll": "roll brokers", "partitions": "add partitions"}[fault.kind]
+        return {"roll": "roll brokers", "partitions": "partitions added"}[fault.kind]
     return f"{fault.kind} {fault.on}"

@@ -97,3 +97,14 @@ def test_a_fault_of_the_checkpoint_needs_one():
     table = {"name": "s", "pipeline": {"checkpoint": ""}, "fault": [{"kind": "truncated", "at": 1}]}
     with pytest.raises(ScenarioError, match=r"fault\[0\].kind = 'truncated': it needs a pipeline.checkpoint"):
         scenario.parse(table, source="s.toml")
+
+
+@needs_root
+def test_a_disk_below_a_link_goes_too(tmp_path):
+    """The kernel tells of mounts by their own paths."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    with disks.mounted(tmp_path / "link" / "disk"):
+        assert (tmp_path / "own" / "disk").is_mount()
+
+    assert not (tmp_path / "own" / "disk").is_mount()

@@ -57,7 +57,7 @@ def test_a_pipeline_that_was_kept_behind_may_read_the_rest_at_once():
     [plan] = drill.matrix(TWO, ["catching-up"])
 
     assert (*TWO, None) == plan.cells
-    assert ("--max-offsets-per-trigger", "1000") == plan.scenario.pipeline.flags
+    assert ("--max-offsets-per-trigger", "400") == plan.scenario.pipeline.flags
     assert "--max-offsets-per-trigger" == plan.scenario.fault[-1].flags[0]
 
 
@@ -70,10 +70,10 @@ def test_a_misspelt_name_offers_the_nearest():
 @pytest.mark.parametrize(
     ("fault", "behind", "said"),
     [
-        ("kill leader", {"sessions": 1001, "revenue": 10}, Verdict.PASS),
-        ("kill leader", {"sessions": 1000, "revenue": 10}, Verdict.UNKNOWN),
-        ("truncated offsets", {"sessions": 1001, "revenue": 10}, Verdict.PASS),
-        ("truncated offsets", {"sessions": 10, "revenue": 1001}, Verdict.UNKNOWN),
+        ("kill leader", {"sessions": 401, "revenue": 10}, Verdict.PASS),
+        ("kill leader", {"sessions": 400, "revenue": 10}, Verdict.UNKNOWN),
+        ("truncated offsets", {"sessions": 401, "revenue": 10}, Verdict.PASS),
+        ("truncated offsets", {"sessions": 10, "revenue": 401}, Verdict.UNKNOWN),
     ],
 )
 def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_catching_up(

@@ -135,6 +135,7 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param('pipeline.flags=["--dedup"]', "set pipeline.deduplicate", id="a flag that changes the rows"),
         pytest.param('pipeline.flags=["--output=x"]', "the harness gives it", id="a flag that is the harness's"),
         pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "where the result is found", id="another sink"),
+        pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "where the result is found", id="with an equals sign"),
         pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
         pytest.param("kafka.where=elsewhere", "embedded, containers, or HOST:PORT", id="no place of brokers"),
         pytest.param("kafka.where=host:9092", None, id="brokers elsewhere"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import shrink, verdict
+from harness import scenario, shrink, verdict
 from harness.errors import HarnessError, ScenarioError, StackError
 from harness.model import Anomaly, Result
 from harness.scenario import Fault, Load, Scenario
@@ -100,3 +100,17 @@ def test_what_breaks_off_is_told_of_the_run_itself_and_needed_of_a_smaller_one(b
             shrink.shrink(START, failed(), attempt, print)
     else:
         assert START == shrink.shrink(START, failed(), attempt, print)
+
+
+def test_nothing_is_tried_that_would_be_refused():
+    """A burst goes beyond a load without its warm-up, and it is the burst that fails."""
+    tried: list[Scenario] = []
+
+    def attempt(one: Scenario) -> Result:
+        tried.append(one)
+        return failed() if one.load.burst_s else failed(())
+
+    smallest = shrink.shrink(scenario.load("burst"), failed(), attempt, lambda line: None)
+
+    assert smallest.load.burst_s
+    assert [] == [problem for one in tried for problem in scenario.contradictions(one)]

@@ -132,7 +132,8 @@ def test_what_a_query_has_not_begun_with_is_not_read(tmp_path):
     """A query in its first batch has committed nothing, and the others have not caught up for it."""
     for log in ("offsets", "commits"):
         (tmp_path / "quick" / log).mkdir(parents=True)
-    offsets = ["v1", '{"batchWatermarkMs": 7}', '{"p-clicks": {"0": 30, "1": 12}}']
+    own = '{"p-clicks": {"0": 30, "1": 12}}'
+    offsets = ["v1", '{"batchWatermarkMs": 7}', own, '{"a-table-of-theirs": {"0": 3}}']
     (tmp_path / "quick" / "offsets" / "0").write_text("\n".join(offsets))
     (tmp_path / "quick" / "commits" / "0").write_text("v1\n{}")
     reads = {"quick": ["p-clicks"], "slow": ["p-clicks", "p-sales"]}
@@ -140,7 +141,7 @@ def test_what_a_query_has_not_begun_with_is_not_read(tmp_path):
         checkpoint = Checkpoint(f"{tmp_path}/{{query}}", tmp_path / "kept", reads, recorder)
         checkpoint.sweep()
 
-    assert (42, 0, 0) == (checkpoint.committed("quick"), checkpoint.committed("slow"), checkpoint.read())
+    assert (45, 0, 0) == (checkpoint.committed("quick"), checkpoint.committed("slow"), checkpoint.read())
 
 
 def test_what_can_be_followed_no_more_is_told():

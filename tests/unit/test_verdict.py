@@ -62,6 +62,7 @@ def test_an_unknown_result_has_the_stable_keys():
         pytest.param(1, [1], ("kill", "broker 1"), True, Verdict.FAIL, id="of a fault"),
         pytest.param(1, [1], ("kill", "broker 1"), False, Verdict.UNKNOWN, id="before the fault"),
         pytest.param(1, [3], ("kill", "broker 1"), True, Verdict.UNKNOWN, id="of another broker"),
+        pytest.param(1, [3], ("kill", "two brokers"), True, Verdict.UNKNOWN, id="of the third of which two were"),
         pytest.param(1, [3], ("kill", "leader"), True, Verdict.FAIL, id="of a broker that was chosen by its role"),
         pytest.param(1, [1], ("stop", "pipeline"), True, Verdict.UNKNOWN, id="of a fault of its own"),
         pytest.param(1, [1], ("roll", "pipeline"), True, Verdict.FAIL, id="of a rolling restart"),
