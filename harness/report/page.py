@@ -82,7 +82,6 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     if not result.faults:
         return ()
     names = (
-        "at",
         "struck_at",
         "unread",
         "proved",
@@ -105,7 +104,7 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     )
     note = (
         "Struck s and healed s are seconds of the measured part, as in the charts; the other seconds count from the stroke."
-        " At and struck at are numbers of acknowledged events, of which some were still unread."
+        " Struck at is the number of acknowledged events by then, of which some were still unread."
         " Proved: it worked before, and did not after."
     )
     columns = ("", "fault", "struck s", "healed s", *(name.replace("_", " ") for name in names))
