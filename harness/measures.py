@@ -198,13 +198,17 @@ def lag_at_commits(
     return inside, lag_records(sent, batch, batches, inside)
 
 
-def outage(batches: Sequence[Batch], at_s: float, healed_s: float) -> Span | None:
+def outage(batches: Sequence[Batch], at_s: float, healed_s: float, since_s: float = 0.0) -> Span | None:
     """The longest time without a commit of a query that lies, at least partly, between a fault's stroke and its healing.
 
-    None where nothing was committed before the stroke, or nothing after it.
+    What lies before `since_s`, when the fault before had healed, is that one's: it counts neither for which is the
+    longest, nor for how long it is. None where nothing was committed before the stroke, or nothing after it.
     """
     times = [one.committed_s for one in batches]
-    spans = [Span(before, after) for before, after in pairwise(times) if after > at_s and before < healed_s]
+    since_s = min(since_s, at_s)  # as written down, the healing is rounded, and the stroke may follow at once
+    spans = [
+        Span(max(before, since_s), after) for before, after in pairwise(times) if after > at_s and before < healed_s
+    ]
     if not spans or spans[0].start_s > at_s:
         return None
     return max(spans, key=lambda one: one.end_s - one.start_s)

@@ -143,7 +143,7 @@ def _recovery(
     outages = {
         query: found
         for query, batches in gathered.batches.items()
-        if (found := measures.outage(batches, at_s, healed_s))
+        if (found := measures.outage(batches, at_s, healed_s, since_s))
     }
     if not outages or len(outages) < len(gathered.batches):
         return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
@@ -161,7 +161,7 @@ def _recovery(
     ]
     return {
         "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
-        "longest_gap_s": round(max(one.end_s - max(one.start_s, since_s) for one in outages.values()), 3),
+        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
         "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
         "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
     }

@@ -179,3 +179,12 @@ def test_what_is_behind_is_of_the_topic_with_most_unread():
     assert 2 == measures.behind(sent, batch, batches, 5.0)
     assert 1 == measures.behind(sent, batch, batches, 7.0)
     assert 0 == measures.behind(sent, batch, batches, 0.5)
+
+
+def test_the_longest_outage_is_the_longest_since_the_fault_before_had_healed():
+    """A gap that began long before it is that one's, and must not hide a longer one of this fault."""
+    batches = [SimpleNamespace(committed_s=one) for one in (0.0, 33.0, 43.0)]
+
+    assert Span(33.0, 43.0) == measures.outage(batches, 31.0, 40.0, since_s=30.0)
+    assert Span(31.0, 33.0) == measures.outage(batches, 31.0, 32.0, since_s=31.0004)
+    assert Span(0.0, 33.0) == measures.outage(batches, 31.0, 40.0)
