@@ -27,7 +27,7 @@ from harness.scenario import Scenario
 from harness.simulate import simulate
 
 EPS = 5000
-REFERENCE_EVENTS = 350_000
+REFERENCE_EVENTS = 450_000
 
 
 def simulated(directory: Path, events: int) -> Evidence:

@@ -22,18 +22,22 @@ from harness.errors import ScenarioError
 from harness.workload import Workload
 from pipeline.schema import QUERIES, Query, SinkKind
 
+COUNTED_BY: Mapping[str, tuple[str, ...]] = {
+    "dropped_late": ("page_views", "revenue"),
+    "dropped_late_sessions": ("sessions",),
+    "dead_letter": ("dead_letter",),
+    "sessions_merged": ("sessions",),
+    "deduplicated": ("page_views", "revenue"),
+    "sessions_over_restarts": ("sessions",),
+    "hot_views": ("page_views",),
+}
+"""Queries whose rows tell a count; one of them is enough."""
 PROVABLE = (
-    "dropped_late",
-    "dropped_late_sessions",
+    *COUNTED_BY,
     "out_of_order",
-    "dead_letter",
-    "sessions_merged",
     "copies_sent",
-    "deduplicated",
     "restarts",
-    "sessions_over_restarts",
     "burst_events",
-    "hot_views",
     "idle_clicks",
     "edge_purchases",
     "executors_replaced",
@@ -401,6 +405,9 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     if where not in ("embedded", "containers") and not (host and port.isdigit()):
         yield f"kafka.where = {where!r}: embedded, containers, or HOST:PORT"
     yield from _of_pipeline(scenario.pipeline)
+    for name in scenario.proves:
+        if name in COUNTED_BY and not scenario.queries.keys() & set(COUNTED_BY[name]):
+            yield f"proves: {name} is counted by {' and '.join(COUNTED_BY[name])}: the pipeline has {', '.join(scenario.queries)}"
     for at, fault in enumerate(scenario.fault):
         yield from (f"fault[{at}].{problem}" for problem in _of_fault(scenario, fault))
 

@@ -59,8 +59,10 @@ SHORT = ("--warm-up", "4", "--duration", "12")
 )
 def test_a_defect_fails_by_its_cause(harness, broken, run, anomalies):
     """The verdict is fail, and for each defect an anomaly of its kind, of its query, names the cause."""
-    command = json.dumps(broken(",".join(anomalies)))
-    done = harness(*run, "--set", f"pipeline.command={command}", "--json")
+    queries = sorted({query for _, query, _ in anomalies.values()})
+    command = json.dumps(broken(",".join(anomalies), "--queries", ",".join(queries)))
+    only = ("--set", f"pipeline.command={command}", "--set", f"pipeline.queries={json.dumps(queries)}")
+    done = harness(*run, *only, "--json")
 
     assert 1 == done.returncode, done.stderr
     result = json.loads(done.stdout)
@@ -93,6 +95,7 @@ def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_al
         'judged = ["state_size", "success"]\n'
         f'[load]\neps = 1000\nacks = "{acks}"\nwarm_up_s = 10\nduration_s = 5\nstretch_s = 120\n'
         "[workload]\ntime_scale = 60\nmalformed = 0.001\n[kafka]\nnodes = 3\n"
+        '[pipeline]\nquick_start = true\nqueries = ["page_views", "dead_letter"]\n'
         '[[fault]]\nkind = "fail_over"\non = "leader"\nat = 12_000\nfor_s = 2\n'
     )
     (tmp_path / "fail_over.toml").write_text(scenario)

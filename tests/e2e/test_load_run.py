@@ -47,8 +47,10 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
 
 def test_an_event_in_ten_thousand_counted_twice_fails_by_name(harness, broken):
     """The verdict is fail, the kind is wrong value, and the rows are those of page_views."""
-    command = json.dumps(broken("counted_twice"))
-    run = harness("run", "load", *SHORT, "--set", f"pipeline.command={command}", "--json")
+    queries = ["page_views", "sessions"]
+    command = json.dumps(broken("counted_twice", "--queries", ",".join(queries)))
+    only = ("--set", f"pipeline.command={command}", "--set", f"pipeline.queries={json.dumps(queries)}")
+    run = harness("run", "load", *SHORT, *only, "--json")
 
     assert 1 == run.returncode, run.stderr
     result = json.loads(run.stdout)

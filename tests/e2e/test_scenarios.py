@@ -23,7 +23,7 @@ def test_our_pipeline_passes(run_scenario, name):
 @pytest.mark.parametrize("name", ["late", "edges"])
 def test_the_join_passes_too(run_scenario, name):
     """The other form of conversions, whose late events are others."""
-    result = run_scenario(name, "pipeline.conversions=join")
+    result = run_scenario(name, "pipeline.conversions=join", 'pipeline.queries=["page_views", "conversions"]')
 
     assert Verdict.PASS is result.verdict, result.why
 

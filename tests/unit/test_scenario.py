@@ -36,7 +36,7 @@ def test_a_dumped_scenario_reads_back_equal():
         pytest.param("nonsense", "expected FIELD=VALUE", id="not an assignment"),
         pytest.param(
             "fault=[{at = 900_000}]",
-            "fault[0].at = 900,000: the load has 625,000 events; strike sooner, or make it longer",
+            "fault[0].at = 900,000: the load has 725,000 events; strike sooner, or make it longer",
             id="a fault behind the end",
         ),
     ],
@@ -141,6 +141,8 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param("kafka.where=host:9092", None, id="brokers elsewhere"),
         pytest.param('pipeline.output=[{query="revenue", columns=["sum=total"]}]', "'sum' is none of", id="a column"),
         pytest.param('pipeline.output=[{query="revenue"}, {query="revenue"}]', "it stands twice", id="a query twice"),
+        pytest.param('pipeline.queries=["sessions"]', "dropped_late is counted by page_views", id="nobody counts it"),
+        pytest.param('pipeline.queries=["revenue", "sessions"]', None, id="one of two counts it"),
         pytest.param('fault=[{at=5, on="two brokers"}]', "it needs kafka.nodes of 2", id="two brokers of one"),
         pytest.param('fault=[{at=5, on="broker 2"}]', "kafka.nodes is 1", id="a broker that is not there"),
         pytest.param('fault=[{at=5, kind="crash", point="in state", query="dead_letter"}]', "no state", id="no state"),
