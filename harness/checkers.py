@@ -5,16 +5,21 @@ A checker takes a `Comparison` and returns anomalies; it knows nothing of Kafka,
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from harness.model import Anomaly, Between, Moment
+from pipeline.schema import SESSION_GAP_S
 
 Key = tuple[Any, ...]
+GAP = timedelta(seconds=SESSION_GAP_S)
 CLOCK_S = 0.005
 """Kafka and file times are in whole milliseconds, cut off: less than this is no order of events."""
 
@@ -57,12 +62,11 @@ class Comparison:
 
 def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tuple[Seen, ...]]:
     """Rows of a run directory (encoded key, encoded values, where, at_s, wrong_key) grouped by key."""
-    grouped: dict[Key, tuple[Seen, ...]] = {}
+    grouped: dict[Key, list[Seen]] = {}
     for key_text, values_text, where, at_s, wrong_key in rows:
-        key = tuple(msgspec.json.decode(key_text))
         seen = Seen(tuple(msgspec.json.decode(values_text)), where, at_s, wrong_key)
-        grouped[key] = (*grouped.get(key, ()), seen)
-    return grouped
+        grouped.setdefault(tuple(msgspec.json.decode(key_text)), []).append(seen)
+    return {key: tuple(seen) for key, seen in grouped.items()}
 
 
 def lost(comparison: Comparison) -> list[Anomaly]:
@@ -85,12 +89,9 @@ def lost(comparison: Comparison) -> list[Anomaly]:
 
 def uncovered(comparison: Comparison) -> list[Anomaly]:
     """Events that must be in a row, whichever that is, and are in none; the first of each session id."""
-    periods: dict[Any, list[tuple[str, str]]] = {}
-    for key, rows in comparison.observed.items():
-        if comparison.moments and len(key) > 1:
-            periods.setdefault(key[0], []).extend((str(key[1]), str(row.values[0])) for row in rows)
+    periods = _periods(comparison)
     first = {
-        session: min((at for at, must in moments if must and not _is_within(at, periods.get(session, ()))), default="")
+        session: min((at for at, must in moments if must and not _is_within(periods[session], at)), default="")
         for session, moments in comparison.moments.items()
     }
     return [
@@ -100,8 +101,48 @@ def uncovered(comparison: Comparison) -> list[Anomaly]:
     ]
 
 
-def _is_within(at: str, periods: Iterable[tuple[str, str]]) -> bool:
-    return any(start <= at <= end for start, end in periods)
+def parted(comparison: Comparison) -> list[Anomaly]:
+    """Events that must be in one row, since less than a gap lies between them, and are in two; rows that overlap.
+
+    No lateness explains either: an event that surely counts comes before the row that could have held it is closed.
+    Of each session id the first.
+    """
+    periods = _periods(comparison)
+    found = []
+    for session, moments in comparison.moments.items():
+        overlapping = [(one[0], other[0]) for one, other in pairwise(sorted(periods[session])) if other[0] <= one[1]]
+        sure = sorted({at for at, must in moments if must and _is_within(periods[session], at)})
+        apart = [
+            (one, other)
+            for one, other in pairwise(sure)
+            if datetime.fromisoformat(other) - datetime.fromisoformat(one) < GAP
+            and not _is_within(periods[session], one, other)
+        ]
+        for pairs, why in (
+            (overlapping, "two sessions of one id overlap"),
+            (apart, "less than a gap lies between two"),
+        ):
+            found += [
+                Anomaly(
+                    "wrong_value", comparison.query, (session, one), "one row", "two rows", f"{why}: {one} and {other}"
+                )
+                for one, other in pairs[:1]
+            ]
+    return found
+
+
+def _periods(comparison: Comparison) -> defaultdict[Any, set[tuple[str, str]]]:
+    """First and last event of the rows of each session id that has `moments`."""
+    periods: defaultdict[Any, set[tuple[str, str]]] = defaultdict(set)
+    for key, rows in comparison.observed.items():
+        if len(key) > 1 and key[0] in comparison.moments:
+            periods[key[0]] |= {(str(key[1]), row.values[0]) for row in rows if isinstance(row.values[0], str)}
+    return periods
+
+
+def _is_within(periods: Iterable[tuple[str, str]], *moments: str) -> bool:
+    """Whether one of the periods holds all of the moments."""
+    return any(all(start <= at <= end for at in moments) for start, end in periods)
 
 
 def invented(comparison: Comparison) -> list[Anomaly]:
@@ -192,8 +233,8 @@ def _differ(rows: tuple[Seen, ...]) -> bool:
 Checker = Callable[[Comparison], list[Anomaly]]
 
 FORBIDDEN: dict[str, tuple[Checker, ...]] = {
-    "at-least-once": (lost, uncovered, invented, wrong, premature, duplicated_without_replay),
-    "exactly-once": (lost, uncovered, invented, wrong, premature, duplicated),
+    "at-least-once": (lost, uncovered, parted, invented, wrong, premature, duplicated_without_replay),
+    "exactly-once": (lost, uncovered, parted, invented, wrong, premature, duplicated),
 }
 """What each guarantee forbids."""
 

@@ -60,7 +60,8 @@ def run(
         "kafka.where": kafka,
         "pipeline.profile": profile,
     }
-    overrides = [f"{field}={json.dumps(value)}" for field, value in flags.items() if value is not None]
+    given = {field: value for field, value in flags.items() if value is not None}
+    overrides = [f"{field}={json.dumps(value) if isinstance(value, str) else value}" for field, value in given.items()]
     chosen = scenario.load(name, overrides + (sets or []))
     try:
         done = trial.run(chosen, reports, Status(people), sys.argv[1:])

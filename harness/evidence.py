@@ -111,16 +111,10 @@ def _read_s(gathered: Evidence, query: str) -> list[float]:
 
 def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
     commits = [event for event in run.of_kind("commit") if event["query"] == query]
-    committed = {event["batch"]: event["committed_s"] for event in commits}
-    begun = {event["batch"]: event["begun_s"] for event in commits if "begun_s" in event}
-    found = spark.read(run.directory / "checkpoints" / query, committed)
+    recorded = {event["batch"]: (event["begun_s"], event["committed_s"]) for event in commits}
     return [
-        replace(
-            one,
-            ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()},
-            begun_s=begun.get(one.number, one.begun_s),
-        )
-        for one in found
+        replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
+        for one in spark.read(run.directory / "checkpoints" / query, recorded)
     ]
 
 
@@ -255,7 +249,10 @@ def _possible(evidence: Evidence) -> dict[str, Expected]:
 
 
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
-    """The watermark that each batch of a query must have run at, from what its predecessors read."""
+    """The watermark that each batch of a query must have run at, from what its predecessors read, and one more:
+
+    that of the batch which would follow the last.
+    """
     sent, index = evidence.sent, evidence.batch_of[query]
     count = len(evidence.batches[query])
     newest: list[dict[str, int]] = [{} for _ in range(count)]
@@ -269,7 +266,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
 
     def law(skips: set[int]) -> list[int]:
         read = [{} if number in skips else of_batch for number, of_batch in enumerate(newest)]
-        return lawful(read, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)[:count]
+        return lawful(read, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)
 
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):
@@ -280,7 +277,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
 
 def _agree(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """How many are equal before the first that is not."""
-    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other), len(ours))
+    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), len(ours))
 
 
 def skipped(evidence: Evidence, query: str) -> set[int]:

@@ -287,7 +287,11 @@ def _doubles(evidence: Evidence, case: Case) -> str | None:
     except (InvalidOperation, IndexError):
         return None
     seen = case.observed[0].values[1]
-    if abs(off) < Decimal("0.01") and (isinstance(seen, float) or str(seen) != str(case.expected[1])):
+    if (
+        off.is_finite()
+        and abs(off) < Decimal("0.01")
+        and (isinstance(seen, float) or str(seen) != str(case.expected[1]))
+    ):
         return "The sum differs by less than a cent, or in its form: doubles stand for decimals"
     return None
 

@@ -16,7 +16,7 @@ import json
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,16 @@ from harness.model import Row
 from harness.scenario import Scenario
 
 FORMAT = 1
+SENT = {
+    **dict.fromkeys(("n", "partition", "offset", "due_us", "sent_us", "acked_us", "event_time_ms", "malformed"), "iu"),
+    "topic": "O",
+    "copy": "b",
+    "flush": "b",
+}
+"""The columns of sent.parquet and numpy's kinds of them. Times ending in _us are epoch µs, 0 for never, and in _ms epoch
+ms; an offset is −1 until it is acknowledged; malformed is 0 for an event that the contract takes."""
+ROWS = ("key", "values", "where", "at_s", "wrong_key")
+"""The columns of outputs/<query>.parquet: identity and measures as JSON arrays, and the rest of `Row`."""
 
 
 class Recorder:
@@ -110,33 +120,43 @@ class Run:
         return [event for event in self.events if event["kind"] == kind]
 
     def sent(self) -> dict[str, Any]:
-        """sent.parquet as numpy columns; topics as an object array, a million times the same two objects."""
+        """sent.parquet as numpy columns of `SENT`; topics as an object array, a million times the same two objects."""
         path = self.directory / "sent.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its load did; run it again")
-        file = _parquet(path, read_dictionary=["topic"])
-        return {name: _numpy(file.read([name]).column(0)) for name in file.schema_arrow.names}
+        file = _parquet(path, SENT, read_dictionary=["topic"])
+        columns = {name: _numpy(file.read([name]).column(0)) for name in SENT}
+        if odd := [name for name, kinds in SENT.items() if columns[name].dtype.kind not in kinds]:
+            raise RunError(f"{path}: damaged: column {odd[0]} is of type {file.schema_arrow.field(odd[0]).type}")
+        if not len(columns["n"]):
+            raise RunError(f"{path}: no event was sent: there is nothing to judge")
+        return columns
 
     def rows(self, query: str) -> list[tuple[str, str, str, float, str | None]]:
         """The result rows of a query as (key, values, where, at_s, wrong_key), key and values encoded."""
         path = self.directory / "outputs" / f"{query}.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
-        table = _parquet(path).read().to_pydict()
-        wrong_keys = table.get("wrong_key", [None] * len(table["key"]))
-        return list(zip(table["key"], table["values"], table["where"], table["at_s"], wrong_keys, strict=True))
+        table = _parquet(path, ROWS).read().to_pydict()
+        return list(zip(*(table[name] for name in ROWS), strict=True))
 
 
 def read(directory: Path) -> Run:
     """Read a run directory. Raises RunError that names the file that is missing or damaged."""
     manifest = _manifest(directory)
     scenario = _scenario(directory / "scenario.toml")
-    lines = _text(directory / "history.jsonl").splitlines()
-    try:
-        events = tuple(msgspec.json.decode(line, type=dict[str, Any]) for line in lines)
-    except msgspec.DecodeError as error:
-        raise RunError(f"{directory / 'history.jsonl'}: not JSON lines: {error}") from error
-    return Run(directory, scenario, manifest, events)
+    return Run(directory, scenario, manifest, tuple(_happenings(directory / "history.jsonl")))
+
+
+def _happenings(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        try:
+            event = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise RunError(f"{path}:{number}: not a happening: {error}") from error
+        if not isinstance(event.get("kind"), str):
+            raise RunError(f"{path}:{number}: not a happening: it has no kind")
+        yield event
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
@@ -146,7 +166,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
         manifest = msgspec.json.decode(text, type=dict[str, Any])
         if manifest.get("format") != FORMAT:
             raise RunError(
-                f"{directory}: format {manifest.get('format')}, this harness reads {FORMAT}; use the version that wrote it"
+                f"{directory}: format {manifest.get('format')!r}, this harness reads {FORMAT}; use the version that wrote it"
             )
         msgspec.convert(manifest, _Manifest)
     except msgspec.ValidationError as error:
@@ -170,11 +190,14 @@ def _scenario(path: Path) -> Scenario:
         raise RunError(str(error)) from error
 
 
-def _parquet(path: Path, **options: Any) -> pq.ParquetFile:
+def _parquet(path: Path, columns: Iterable[str], **options: Any) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, **options)
+        file = pq.ParquetFile(path, **options)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: damaged: {error}; run it again") from error
+    if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise RunError(f"{path}: damaged: column {missing[0]} is missing")
+    return file
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

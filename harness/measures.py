@@ -149,7 +149,7 @@ def _epoch_ms(iso: tuple[Any, ...]) -> float:
 
 
 def _first_ack_s(sent: Mapping[str, Array], topic: str, at_least_ms: Array) -> Array:
-    rows = (sent["topic"] == topic) & (sent["acked_us"] > 0) & (sent["malformed"] == 0)
+    rows = (sent["topic"] == topic) & (sent["offset"] >= 0) & (sent["acked_us"] > 0) & (sent["malformed"] == 0)
     order = np.argsort(sent["event_time_ms"][rows], kind="stable")
     times = sent["event_time_ms"][rows][order]
     earliest = np.minimum.accumulate(sent["acked_us"][rows][order][::-1])[::-1] / 1e6

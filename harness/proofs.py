@@ -25,7 +25,7 @@ def counts(
         "dropped_late_sessions": sessions.late_events,
         "sessions_merged": sessions.merged,
         "sessions_over_restarts": _over_restarts(gathered, sessions),
-        "copies_sent": int(gathered.sent["copy"].sum()) if "copy" in gathered.sent else 0,
+        "copies_sent": int(gathered.sent["copy"].sum()),
         "restarts": evidence.restarts(gathered.run),
         "burst_events": _burst(gathered),
         "hot_views": _hot(comparisons),

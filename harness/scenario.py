@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -399,10 +400,15 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     """What is asked for and cannot be, or would be passed over. Of a run that has been it is not asked."""
     if scenario.pipeline.quick_start and (fast := _judged_on_speed(scenario)):
         yield f"pipeline.quick_start: not where {fast} is judged: set it to false"
+    if not re.fullmatch(r"[^./\0][^/\0]*", scenario.name):
+        yield f"name = {scenario.name!r}: its runs have a folder of that name: no slash, and no dot first"
     yield from _of_load(scenario.load)
     yield from _of_workload(scenario.workload)
     where, host, port = scenario.kafka.where, *scenario.kafka.where.rpartition(":")[::2]
-    if where not in ("embedded", "containers") and not (host and port.isdigit()):
+    is_address = (
+        bool(host) and not re.search(r"\s", host) and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 2**16
+    )
+    if where not in ("embedded", "containers") and not is_address:
         yield f"kafka.where = {where!r}: embedded, containers, or HOST:PORT"
     yield from _of_pipeline(scenario.pipeline)
     for name in scenario.proves:
@@ -413,6 +419,8 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
 
 
 def _of_load(load: Load) -> Iterator[str]:
+    if not load.events:
+        yield f"load.eps = {load.eps:g}: there would be no event in all of the load: make it longer, or faster"
     whole_s = load.warm_up_s + load.duration_s + load.cool_down_s + load.stretch_s
     if not load.burst_s and (load.burst_factor, load.burst_at_s, load.silence_s) != (1, 0, 0):
         yield "load.burst_s = 0: there is no burst; burst_factor, burst_at_s and silence_s would be passed over"
@@ -537,6 +545,8 @@ def _toml(value: Any) -> str:
 
 def _locate(name_or_path: str) -> Path:
     path = Path(name_or_path)
+    if path.is_dir() and name_or_path not in names():
+        raise ScenarioError(f"{path}: a directory: name a scenario, or a file such as {path / 'scenario.toml'}")
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
             raise ScenarioError(f"{path}: no such scenario file")
@@ -551,7 +561,7 @@ def _locate(name_or_path: str) -> Path:
 
 def _override(table: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
-    if not equals:
+    if not (equals and name):
         raise ScenarioError(f"--set {override}: expected FIELD=VALUE, such as load.eps=5000")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -593,13 +603,17 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
         raise ScenarioError(f"{source}: {path} = {value!r}: {error}") from error
     low, high = item.metadata.get("min"), item.metadata.get("max")
     if (low is not None and converted < low) or (high is not None and not converted <= high):
-        raise ScenarioError(f"{source}: {path} = {value!r}: must lie between {low:g} and {high:g}")
+        raise ScenarioError(f"{source}: {path} = {value!r}: must lie between {_bound(low)} and {_bound(high)}")
     choices = item.metadata.get("choices")
     for one in converted if isinstance(converted, tuple) else (converted,):
         if choices and one not in choices:
             allowed = ", ".join(choice or '""' for choice in choices)
             raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {allowed}{nearest(str(one), choices)}")
     return converted
+
+
+def _bound(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _join(path: str, name: str) -> str:

@@ -151,7 +151,8 @@ def _checkpoint(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             os.utime(path, (committed, committed))
-        events.append({"t": committed, "kind": "commit", "query": query, "batch": number, "committed_s": committed})
+        times = {"committed_s": committed, "begun_s": committed}
+        events.append({"t": committed, "kind": "commit", "query": query, "batch": number, **times})
     return events
 
 

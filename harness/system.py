@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from harness import processes
@@ -56,6 +57,28 @@ def _environment(temporary: Path, java: str) -> dict[str, str]:
     return {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary), "SPARK_SUBMIT_OPTS": flags}
 
 
+class _Operator(msgspec.Struct):
+    memoryUsedBytes: int = 0
+    numRowsTotal: int = 0
+    numRowsDroppedByWatermark: int = 0
+
+
+class _Progress(msgspec.Struct):
+    """Spark's StreamingQueryProgress, as far as anything here reads it."""
+
+    batchId: int
+    durationMs: dict[str, int] = {}
+    stateOperators: list[_Operator] = []
+
+
+class _Said(msgspec.Struct):
+    """A line of JSON that a pipeline says; any other line goes to its log."""
+
+    event: str
+    query: str = ""
+    progress: _Progress | None = None
+
+
 class System:
     """The pipeline as a process: started, followed, stopped or killed."""
 
@@ -74,6 +97,7 @@ class System:
         self._cpu_s = 0.0
         self.started = threading.Event()
         self._worked = False
+        self._unwritten = ""
         self.batch_ms = 0
         self.state_bytes: dict[str, int] = {}
 
@@ -149,8 +173,10 @@ class System:
     def check(self) -> None:
         """Raise PipelineDied if the process has ended by itself, with its last line, and nobody expected it.
 
-        StackError where it has never worked.
+        StackError where it has never worked, or what it says cannot be written down.
         """
+        if self._unwritten:
+            raise StackError(self._unwritten)
         if self._process is not None and not self._down and (code := self._process.poll()) is not None:
             died = PipelineDied(code, self.last_line(), self._log)
             raise died if self._worked else StackError(str(died))
@@ -196,28 +222,27 @@ class System:
         assert self._process is not None
         stream = self._process.stdout
         assert stream is not None
-        for line in stream:
+        for line in stream:  # to the end, whatever it says: a pipe that nobody empties would block it
             try:
-                event = json.loads(line)
-            except ValueError:
-                with self._log.open("ab") as log:
+                self._take(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                with contextlib.suppress(OSError), self._log.open("ab") as log:
                     log.write(line)
-                continue
-            if isinstance(event, dict):
-                self._take(event)
+            except OSError as error:
+                self._unwritten = f"what the pipeline says cannot be written down: {error.strerror}"
         stream.close()
 
-    def _take(self, event: dict[str, object]) -> None:
-        if event.get("event") == "started":
+    def _take(self, line: bytes) -> None:
+        said = msgspec.json.decode(line, type=_Said)
+        if said.event == "started":
             self.started.set()
             self._worked = True
             self._history.write("process", name="pipeline", event="ready")
-        progress = event.get("progress")
-        if event.get("event") == "progress" and isinstance(progress, dict):
-            self._history.write("progress", query=event["query"], batch=progress["batchId"], progress=progress)
-            self.batch_ms = progress.get("durationMs", {}).get("triggerExecution", 0)
-            operators = progress.get("stateOperators", ())
-            self.state_bytes[str(event["query"])] = sum(one.get("memoryUsedBytes", 0) for one in operators)
+        if said.event == "progress" and (progress := said.progress):
+            told = json.loads(line)["progress"]
+            self._history.write("progress", query=said.query, batch=progress.batchId, progress=told)
+            self.batch_ms = progress.durationMs.get("triggerExecution", 0)
+            self.state_bytes[said.query] = sum(one.memoryUsedBytes for one in progress.stateOperators)
 
 
 class Checkpoint:

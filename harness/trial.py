@@ -44,7 +44,10 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
     directory = _directory(reports, scenario)
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]
-        runner.run(scenario, directory, status, again)
+        try:
+            runner.run(scenario, directory, status, again)
+        except OSError as error:
+            raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
     except PipelineDied:
         pass  # what that means is for the verdict to say
     except (KeyboardInterrupt, HarnessError) as error:
@@ -68,16 +71,24 @@ def judge(directory: Path) -> Trial:
     except HarnessError:
         raise
     except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
-        trace = directory / "logs" / "judge.log"
-        with _writing(trace):
-            trace.parent.mkdir(exist_ok=True)
-            trace.write_text(traceback.format_exc(), encoding="utf-8")
-        result = verdict.unknown(f"a checker crashed, {type(error).__name__}: {error}; see {trace}")
+        result = verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
     _write_result(directory, result)
-    page = pages.of_run(read, result)
+    try:
+        page = pages.of_run(read, result)
+    except Exception as error:
+        raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
     with _writing(directory / "report.html"):
         write_page(page, directory / "report.html")
     return Trial(read, result)
+
+
+def _traced(directory: Path, error: Exception) -> str:
+    """A defect of the harness, or a damage to the run that it does not know: in a line, the trace in a file."""
+    trace = directory / "logs" / "judge.log"
+    with _writing(trace):
+        trace.parent.mkdir(exist_ok=True)
+        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return f"{type(error).__name__}: {error}; see {trace}"
 
 
 def story(done: Trial, most: int = SHOWN) -> list[str]:
@@ -120,6 +131,15 @@ def described(anomaly: Anomaly) -> Iterator[str]:
 def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
     """Everything known about a row, by its identity joined by |, or about the first anomalies."""
     read = history.read(directory)
+    try:
+        yield from _explained(read, row, most)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise RunError(f"{directory}: cannot be explained: {_traced(directory, error)}") from error
+
+
+def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     if row is None:
         result = verdict.judge(read)
         found = result.anomalies[:most]
@@ -138,7 +158,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
     ]
     if not known:
         raise ScenarioError(
-            f"{directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
+            f"{read.directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
         )
     for query, key in known:
         yield f"{query}  {row}"

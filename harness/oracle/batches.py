@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.errors import RunError
 
@@ -48,24 +49,33 @@ class Watermarks:
         return found if found < len(self.at) else None
 
 
-def read(checkpoint: Path, committed_s: dict[int, float]) -> list[Batch]:
+def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[Batch]:
     """The committed batches of one query, in order.
 
-    `committed_s` gives the recorded time of each commit; without one the file's own time is taken.
-    Raises RunError where a batch is missing in the sequence or a file is damaged.
+    `recorded` has, for each, the epoch seconds at which it was begun and committed.
+    Raises RunError where a batch is missing in the sequence or among the recorded, or a file is damaged.
     """
     numbers = sorted(int(path.name) for path in (checkpoint / "commits").glob("[0-9]*"))
     if numbers != list(range(len(numbers))):
         missing = sorted(set(range(max(numbers, default=0))) - set(numbers))
         raise RunError(f"{checkpoint / 'commits'}: batch {missing[0]} was not recorded; the run cannot be judged")
-    return [_batch(checkpoint, number, committed_s) for number in numbers]
+    if untold := [number for number in numbers if number not in recorded]:
+        raise RunError(
+            f"{checkpoint / 'commits' / str(untold[0])}: history.jsonl does not tell when it was written: it is cut;"
+            " the run cannot be judged"
+        )
+    found = [_batch(checkpoint / "offsets" / str(number), number, *recorded[number]) for number in numbers]
+    sources = {count: path for count, _, path in found}
+    if len(sources) > 1:
+        raise RunError(f"{sources[min(sources)]}: it has {min(sources)} sources, others {max(sources)}: it is cut")
+    return [batch for _, batch, _ in found]
 
 
-def _batch(checkpoint: Path, number: int, committed_s: dict[int, float]) -> Batch:
-    path = checkpoint / "offsets" / str(number)
+def _batch(path: Path, number: int, begun_s: float, committed_s: float) -> tuple[int, Batch, Path]:
+    """(sources, batch, path) of an entry of the offset log."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        metadata: dict[str, Any] = json.loads(lines[1])
+        watermark_ms = int(json.loads(lines[1])["batchWatermarkMs"])
         ends = {
             (topic, int(partition)): int(end)
             for line in lines[2:]
@@ -75,5 +85,4 @@ def _batch(checkpoint: Path, number: int, committed_s: dict[int, float]) -> Batc
         }
     except (OSError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
         raise RunError(f"{path}: not an offset log of Spark: {error}") from error
-    committed = committed_s.get(number) or (checkpoint / "commits" / str(number)).stat().st_mtime
-    return Batch(number, ends, int(metadata["batchWatermarkMs"]), committed, path.stat().st_mtime)
+    return len(lines) - 2, Batch(number, ends, watermark_ms, committed_s, begun_s), path

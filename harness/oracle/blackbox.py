@@ -17,6 +17,7 @@ from harness.model import Between, Moment, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso
 from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows, average
+from pipeline.schema import QUERIES
 
 READS = {
     "page_views": ("clickstream",),
@@ -24,6 +25,13 @@ READS = {
     "conversions": ("clickstream", "transactions"),
     "sessions": ("clickstream",),
 }
+TYPES: Mapping[str, tuple[tuple[type, ...], ...]] = {
+    "page_views": ((int,), (int,)),
+    "revenue": ((int,), (str,), (str,)),
+    "conversions": ((int,), (int,), (int, float)),
+    "sessions": ((str,), (int,), (int, float), (str,)),
+}
+"""What each measure is after a way through JSON; a decimal is its digits."""
 Judged = tuple[Record, Click | Purchase | Rejected, bool]
 """A record, the event that it holds, and whether that is sure to count."""
 
@@ -50,22 +58,25 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
 
 def contradiction(query: str, moments: Mapping[str, Sequence[Moment]], key: Key, values: tuple[Any, ...]) -> str | None:
     """The measure that does not follow from the rest of its row, or from the `moments` in it; lateness excuses none."""
+    for name, value, types in zip(QUERIES[query].measures, values, TYPES.get(query, ()), strict=False):
+        if isinstance(value, bool) or not isinstance(value, types):
+            return name
     match query, values:
-        case "conversions", (int(clicks), int(purchases), rate):
+        case "conversions", (clicks, purchases, rate):
             if purchases > clicks:
                 return "purchases"
             return None if clicks and rate == purchases / clicks else "conversion_rate"
-        case "revenue", (int(count), str(total), mean):
+        case "revenue", (count, total, mean):
             return None if count and mean == str(average(Decimal(total), count)) else "avg_transaction"
-        case "page_views", (int(views), int(users)):
+        case "page_views", (views, users):
             return None if 0 < users <= views else "unique_users"
-        case "sessions", (str(end), count, duration, _):
+        case "sessions", (end, count, duration, _):
             return _contradiction_of_session(moments.get(str(key[0])), str(key[1]), end, count, duration)
     return None
 
 
 def _contradiction_of_session(
-    moments: Sequence[Moment] | None, start: str, end: str, count: Any, duration: Any
+    moments: Sequence[Moment] | None, start: str, end: str, count: int, duration: float
 ) -> str | None:
     if end < start or not _is_time(end):
         return "session_end"
@@ -76,8 +87,7 @@ def _contradiction_of_session(
     inside = [(at, sure) for at, sure in moments if start <= at <= end]
     if end not in dict(inside):
         return "session_end"
-    is_possible = isinstance(count, int) and sum(sure for _, sure in inside) <= count <= len(inside)
-    return None if is_possible else "event_count"
+    return None if sum(sure for _, sure in inside) <= count <= len(inside) else "event_count"
 
 
 def _is_time(text: str) -> bool:

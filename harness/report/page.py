@@ -353,7 +353,10 @@ def _batch_time(evidence: Evidence) -> Chart:
     x = tuple(round(event["t"] - evidence.measured.start_s, 2) for event in events)
     series = tuple(
         Series(
-            part, tuple(sum(event["progress"]["durationMs"].get(name, 0) for name in names) / 1e3 for event in events)
+            part,
+            tuple(
+                sum(event["progress"].get("durationMs", {}).get(name, 0) for name in names) / 1e3 for event in events
+            ),
         )
         for part, names in PARTS.items()
     )
@@ -367,7 +370,7 @@ def _took_s(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> list[flo
     """How long each batch took that ended in the measured part, without those of the warm-up, the flush and the drain."""
     measured = evidence.measured
     during = (event for event in events if measured.start_s <= event["t"] < measured.end_s)
-    return [event["progress"]["durationMs"]["triggerExecution"] / 1e3 for event in during]
+    return [event["progress"].get("durationMs", {}).get("triggerExecution", 0) / 1e3 for event in during]
 
 
 def _state(evidence: Evidence) -> Chart:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,15 @@ def checkpoint(folder: Path, numbers: list[int]) -> Path:
             path = folder / log / str(number)
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-            os.utime(path, (0, 100 + number + (0.5 if log == "commits" else 0)))
     return folder
 
 
+RECORDED = {0: (100.0, 100.5), 1: (101.0, 200.0), 2: (201.0, 201.5)}
+
+
 def test_a_batch_is_what_its_files_say(tmp_path):
-    """The recorded time of a commit goes before the file's own."""
-    first, second = read(checkpoint(tmp_path, [0, 1]), {1: 200.0})
+    """When it was begun and committed is what was recorded: files are copied, and then have other times."""
+    first, second = read(checkpoint(tmp_path, [0, 1]), RECORDED)
 
     assert (0, {("clickstream", 0): 10}, 0, 100.5, 100.0) == (
         first.number,
@@ -57,6 +58,19 @@ def test_a_batch_is_what_its_files_say(tmp_path):
         pytest.param(
             lambda folder: (folder / "offsets" / "1").write_text("v1\n{"), "offsets/1: not an offset log", id="cut off"
         ),
+        pytest.param(
+            lambda folder: (folder / "offsets" / "1").write_text("v1\n{}\n-\n-"),
+            "offsets/1: not an offset log",
+            id="no watermark",
+        ),
+        pytest.param(
+            lambda folder: (folder / "offsets" / "1").write_text('v1\n{"batchWatermarkMs": 0}\n-'),
+            "offsets/1: it has 1 sources, others 2",
+            id="cut off after a source",
+        ),
+        pytest.param(
+            lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl does not tell", id="a history cut off"
+        ),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(tmp_path, damage, said):
@@ -64,7 +78,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path, damage, said):
     damage(checkpoint(tmp_path, [0, 1, 2]))
 
     with pytest.raises(RunError, match=said):
-        read(tmp_path, {})
+        read(tmp_path, RECORDED)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkers import Comparison, Seen, _allows, check, uncovered
+from harness.checkers import Comparison, Seen, _allows, check, parted, uncovered
 from harness.model import Between, Record
 from harness.oracle.blackbox import contradiction, possible
 from harness.oracle.records import iso, parse
@@ -76,7 +76,8 @@ def test_whatever_subset_of_the_open_events_counts_is_allowed(events, data):
                 values,
             )
             assert None is contradiction(query, answers[query].moments, key, tuple(plain))
-    assert [] == uncovered(compared(answers["sessions"], of_one_batch([*counted, *FLUSH])["sessions"].rows))
+    sessions = compared(answers["sessions"], of_one_batch([*counted, *FLUSH])["sessions"].rows)
+    assert [] == uncovered(sessions) == parted(sessions)
 
 
 def compared(answer, rows) -> Comparison:
@@ -119,6 +120,29 @@ def test_a_session_with_an_event_that_may_count_is_not_free():
     assert flushed not in answer.rows
 
 
+def test_what_no_lateness_can_part_stands_in_one_row():
+    """Events that surely count less than a gap apart; an open one between them changes nothing, and rows do not overlap."""
+    made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 20, 60, 80)])
+    sure = [True, True, False, False, True, True, True]
+    answer = possible(zip([*made, *FLUSH], map(parse, [*made, *FLUSH]), sure, strict=True))["sessions"]
+
+    def row(*minutes: int) -> tuple[tuple[str, str], tuple[str, int, float, str]]:
+        first, last = iso(T0 + minutes[0] * MINUTE), iso(T0 + minutes[-1] * MINUTE)
+        return ("a", first), (last, len(minutes), (minutes[-1] - minutes[0]) * 60.0, "completed")
+
+    def found(*rows) -> list[tuple[str, str]]:
+        return [
+            (one.kind, one.why) for one in check("at-least-once", compared(answer, dict(rows))) if one.key[0] == "a"
+        ]
+
+    assert [] == found(row(0, 10), row(80)) == found(row(0, 10, 20), row(60, 80)) == found(row(0, 10), row(20), row(80))
+    [(kind, why)] = found(row(0), row(10, 20), row(80))
+    assert "wrong_value" == kind
+    assert f"less than a gap lies between two: {iso(T0)} and {iso(T0 + 10 * MINUTE)}" == why
+    [(kind, why)] = found(row(0, 10, 20), row(20), row(80))
+    assert ("wrong_value", True) == (kind, why.startswith("two sessions of one id overlap"))
+
+
 @pytest.mark.parametrize(
     ("value", "inside"),
     [
@@ -154,6 +178,12 @@ KEY = ("s", "2026-01-01T00:00:00.000Z")
             "sessions", ("2025-01-01T00:01:00.000Z", 3, 60.0, "completed"), "session_end", id="before it began"
         ),
         pytest.param("sessions", ("tomorrow", 3, 60.0, "completed"), "session_end", id="at no time"),
+        pytest.param("sessions", (None, None, None, "completed"), "session_end", id="no session at all"),
+        pytest.param("page_views", (3.0, 2), "view_count", id="a number of views that is none"),
+        pytest.param("page_views", (3, "2"), "unique_users", id="a number as text"),
+        pytest.param("conversions", (4.0, 1, 0.0), "clicks", id="a fraction of clicks"),
+        pytest.param("conversions", (4, True, 0.25), "purchases", id="a truth"),
+        pytest.param("revenue", (3, 10.0, "3.3333"), "total_revenue", id="a sum in doubles"),
     ],
 )
 def test_a_row_must_agree_with_itself(query, values, column):

@@ -27,13 +27,18 @@ def test_a_dumped_scenario_reads_back_equal():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        pytest.param("load.eps=0", "load.eps = 0: must lie between 0.1 and 1e+06", id="a rate of 0"),
+        pytest.param("load.eps=0", "load.eps = 0: must lie between 0.1 and 1,000,000", id="a rate of 0"),
         pytest.param("load.epps=1", "unknown field load.epps (did you mean eps?)", id="a misspelt field"),
         pytest.param("load.eps=fast", "load.eps = 'fast': Expected `float`, got `str`", id="not a number"),
         pytest.param("load=1", "load must be a table, not 1", id="not a table"),
         pytest.param("pipeline.profile=quick", "must be one of default, specification", id="not a choice"),
         pytest.param("load.eps=nan", "must lie between", id="not a finite number"),
         pytest.param("nonsense", "expected FIELD=VALUE", id="not an assignment"),
+        pytest.param("=3", "expected FIELD=VALUE", id="of no field"),
+        pytest.param(
+            "name=../x", "name = '../x': its runs have a folder of that name", id="a name that leads elsewhere"
+        ),
+        pytest.param('name=""', "name = '': its runs have a folder of that name", id="no name"),
         pytest.param(
             "fault=[{at = 900_000}]",
             "fault[0].at = 900,000: the load has 725,000 events; strike sooner, or make it longer",
@@ -88,6 +93,8 @@ def test_an_unknown_scenario_offers_the_nearest(tmp_path):
     """A name, a missing path, and a file that is not TOML."""
     with pytest.raises(ScenarioError, match="did you mean load"):
         scenario.load("lod")
+    with pytest.raises(ScenarioError, match="a directory: name a scenario"):
+        scenario.load(str(tmp_path))
     with pytest.raises(ScenarioError, match="no such scenario file"):
         scenario.load(str(tmp_path / "none.toml"))
     (tmp_path / "bad.toml").write_text("= 3")
@@ -138,6 +145,8 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "where the result is found", id="with an equals sign"),
         pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
         pytest.param("kafka.where=elsewhere", "embedded, containers, or HOST:PORT", id="no place of brokers"),
+        pytest.param("kafka.where=host:99999", "embedded, containers, or HOST:PORT", id="no port"),
+        pytest.param("kafka.where=a host:1", "embedded, containers, or HOST:PORT", id="no host"),
         pytest.param("kafka.where=host:9092", None, id="brokers elsewhere"),
         pytest.param('pipeline.output=[{query="revenue", columns=["sum=total"]}]', "'sum' is none of", id="a column"),
         pytest.param('pipeline.output=[{query="revenue"}, {query="revenue"}]', "it stands twice", id="a query twice"),

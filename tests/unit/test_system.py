@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -83,6 +84,29 @@ def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
     assert 1 == len(list(folder.iterdir()))
     assert str(folder) == spark
     assert java.endswith(f"-XX:Quick -Djava.io.tmpdir={folder}")
+
+
+def test_a_line_that_is_no_progress_goes_to_the_log_and_the_next_is_read(tmp_path):
+    """Of other shapes, of other types, and of no text."""
+    odd = [
+        b'{"event": "progress", "progress": {"rows": 5}}',
+        b'{"event": "progress", "query": "q", "progress": {"batchId": 1, "stateOperators": null}}',
+        b'{"event": "progress", "query": "q", "progress": {"batchId": 1, "stateOperators": [{"memoryUsedBytes": null}]}}',
+        b'{"level": "INFO"}',
+        b'"\xff"',
+        b"[1]",
+    ]
+    right = b'{"event": "progress", "query": "q", "progress": {"batchId": 3}}'
+    (tmp_path / "said").write_bytes(b"\n".join([*odd, right, b'{"event": "started"}']) + b"\n")
+    with history.recording(tmp_path) as recorder:
+        system = System(["cat", str(tmp_path / "said")], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        assert system.started.wait(10)
+        system.kill()
+
+    assert odd == (tmp_path / "pipeline.log").read_bytes().splitlines()
+    told = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [3] == [one["batch"] for one in told if one["kind"] == "progress"]
 
 
 def test_two_never_share_a_checkpoint(tmp_path):

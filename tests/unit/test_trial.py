@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -103,7 +105,11 @@ def run(right, tmp_path):
         pytest.param("scenario.toml", b"", "it has no name", id="an empty scenario"),
         pytest.param("scenario.toml", b"name = 1 1", "not TOML", id="a scenario that is not TOML"),
         pytest.param("scenario.toml", b"name = 'x'\nold = 1", "unknown field old", id="a field of another version"),
-        pytest.param("history.jsonl", b"[]\n", "not JSON lines", id="a history of lists"),
+        pytest.param("history.jsonl", b"[]\n", "not a happening: Expected", id="a history of lists"),
+        pytest.param("history.jsonl", b'{"kind": "a"}\n{"t"', "not a happening: Input", id="a history cut short"),
+        pytest.param("history.jsonl", b"{}\n", "not a happening: it has no kind", id="of no kind"),
+        pytest.param("history.jsonl", b"", "history.jsonl does not tell when", id="an empty history"),
+        pytest.param("sent.parquet", b"", "damaged", id="no events"),
         pytest.param("history.jsonl", b"\xff\n", "not UTF-8", id="a history that is not UTF-8"),
     ],
 )
@@ -113,6 +119,37 @@ def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
 
     with pytest.raises(RunError, match=f"^{run}.*: {said}"):
         trial.judge(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "value", "said"),
+    [
+        pytest.param("sent.parquet", "due_us", None, "column due_us is missing", id="no due times"),
+        pytest.param("sent.parquet", "offset", "many", "column offset is of type string", id="offsets that are text"),
+        pytest.param("outputs/revenue.parquet", "at_s", None, "column at_s is missing", id="no times of rows"),
+    ],
+)
+def test_a_table_without_what_it_must_have_is_one_line(run, file, column, value, said):
+    """It names the file and the column."""
+    table = pq.read_table(run / file)
+    at = table.schema.get_field_index(column)
+    table = table.remove_column(at) if value is None else table.set_column(at, column, pa.array([value] * len(table)))
+    pq.write_table(table, run / file)
+
+    with pytest.raises(RunError, match=f"^{run / file}: damaged: {said}"):
+        trial.judge(run)
+
+
+def test_a_page_that_cannot_be_made_keeps_the_result(run, monkeypatch):
+    """One line, and where the trace is; what was explained then ends in the same way."""
+    monkeypatch.setattr(trial.pages, "of_run", lambda *_: {}["cpu"])
+    with pytest.raises(RunError, match=r"judged, and its page could not be made: KeyError: 'cpu'; see .*judge.log"):
+        trial.judge(run)
+    assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
+
+    monkeypatch.setattr(trial.evidence, "gather", lambda _: {}["sent"])
+    with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
+        list(trial.explain(run, "a", 1))
 
 
 @pytest.mark.parametrize("key", history._Manifest.__annotations__)
@@ -155,6 +192,19 @@ def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_pa
     monkeypatch.setattr(trial.runner, "run", broken)
     with pytest.raises(StackError, match="no broker"):
         trial.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
+
+
+def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch):
+    """Its directory has a result: unknown."""
+
+    def full(chosen, directory, status, command):
+        raise OSError(28, "No space left on device", str(directory / "plan.json"))
+
+    monkeypatch.setattr(trial.runner, "run", full)
+    with pytest.raises(RunError, match=r"plan.json: No space left on device: the run broke off"):
+        trial.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
+    [result] = tmp_path.glob("late/*/result.json")
+    assert "unknown" == json.loads(result.read_text())["verdict"]
 
 
 def test_a_row_that_is_mistyped_is_bad_usage(run):

@@ -7,6 +7,9 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from harness import evidence, findings, history, manifest, scenario, trial, verdict
@@ -113,6 +116,50 @@ def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     assert wanted is done.result.verdict, done.result.why
     assert wanted.value == told["verdict"]
     assert (tmp_path / "run" / "report.html").stat().st_size < 1_000_000
+
+
+def test_a_load_that_came_late_is_not_held_against_the_pipeline(tmp_path):
+    """Its latency is the generator's: unknown, never fail. A wrong row is one all the same."""
+    judged = ('judged=["latency", "success"]', "pipeline.quick_start=false")
+    simulate(tmp_path, scenario.load("late", ["load.eps=200", "load.duration_s=50", *judged]))
+    sent = pq.read_table(tmp_path / "sent.parquet")
+    due = pc.subtract(sent["due_us"], pa.scalar(15_000_000, pa.int64()))
+    pq.write_table(sent.set_column(sent.schema.get_field_index("due_us"), "due_us", due), tmp_path / "sent.parquet")
+    result = verdict.judge(history.read(tmp_path))
+
+    assert Verdict.UNKNOWN is result.verdict
+    assert "missed: latency" in result.why
+    assert "generator-limited" in result.why
+
+    file = tmp_path / "outputs" / "page_views.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    assert Verdict.FAIL is verdict.judge(history.read(tmp_path)).verdict
+
+
+def test_a_batch_that_never_ran_is_missed(tmp_path):
+    """The last of a query, at the watermark of the flush: without it the rows that it closes look as if they were open."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    whole = history.read(tmp_path)
+    last = max(event["batch"] for event in whole.of_kind("commit") if event["query"] == "sessions")
+    closed = evidence.expected(evidence.gather(whole))["sessions"].batch
+    kept = [line for line in lines if not _is_of(json.loads(line), "sessions", last)]
+    (tmp_path / "history.jsonl").write_text("\n".join(kept) + "\n")
+    for kind in ("offsets", "commits"):
+        (tmp_path / "checkpoints" / "sessions" / kind / str(last)).unlink()
+    file = tmp_path / "outputs" / "sessions.parquet"
+    rows = pq.read_table(file)
+    open_ = [closed[tuple(json.loads(key))] != last for key in rows["key"].to_pylist()]
+    pq.write_table(rows.filter(pa.array(open_)), file)
+    result = verdict.judge(history.read(tmp_path))
+
+    assert 0 < sum(open_) < len(open_)
+    assert Verdict.UNKNOWN is result.verdict
+    assert "a batch of sessions was still to run" in result.why
+
+
+def _is_of(event: dict, query: str, batch: int) -> bool:
+    return (event.get("query"), event.get("batch")) == (query, batch)
 
 
 def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_path):
