@@ -182,15 +182,20 @@ def _run_ivy(command: list[str], jars: JarSet) -> list[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ivy:
         assert ivy.stdout is not None
         watch = _watchdog(ivy)
-        for line in ivy.stdout:
-            if line.lstrip().startswith(("found", "[SUCCESSFUL")):
-                watch.cancel()
-                watch = _watchdog(ivy)
-            if line.lstrip().startswith("[SUCCESSFUL"):
-                done += 1
-                _show(f"{jars.name}: jar {done} of {len(jars.sums)}", last=done == len(jars.sums))
-            lines.append(line)
-        watch.cancel()
+        try:
+            for line in ivy.stdout:
+                if line.lstrip().startswith(("found", "[SUCCESSFUL")):
+                    watch.cancel()
+                    watch = _watchdog(ivy)
+                if line.lstrip().startswith("[SUCCESSFUL"):
+                    done += 1
+                    _show(f"{jars.name}: jar {done} of {len(jars.sums)}", last=done == len(jars.sums))
+                lines.append(line)
+        except BaseException:  # who asked this process to end has not asked that one
+            ivy.kill()
+            raise
+        finally:
+            watch.cancel()
     return lines[-200:]
 
 

@@ -612,7 +612,7 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
     return converted
 
 
-def _bound(value: float) -> str:
+def _bound(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 

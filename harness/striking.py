@@ -80,9 +80,9 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
     names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     count = partial(topics.partitions, rig.cluster.bootstrap, names)
 
-    def used() -> bool:
+    def used() -> int:
         ends = topics.end_offsets(rig.cluster.bootstrap, names)
-        return all(end > 0 for of_topic in ends.values() for end in of_topic.values())
+        return sum(end > 0 for of_topic in ends.values() for end in of_topic.values())
 
     add = partial(topics.widen, rig.cluster.bootstrap, names)
     return faults.widen(fault, count, add, used, rig.patience)
@@ -143,8 +143,8 @@ def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
 
 def _restart(rig: Rig, fault: Fault) -> Struck:
     # Of another pipeline it is not known in what words it refuses.
-    about = () if rig.scenario.pipeline.command or fault.command else ("checkpoint", "state")
-    restarts = faults.Restarts(rig.system, about, rig.patience)
+    told = "" if rig.scenario.pipeline.command or fault.command else _refusal(fault)
+    restarts = faults.Restarts(rig.system, told, rig.patience)
     if fault.kind == "change":
         if not fault.command:
             return restarts.changed(fault, lambda: None)
@@ -157,6 +157,15 @@ def _restart(rig: Rig, fault: Fault) -> Struck:
             results = partial(_entries, _results_log(rig, fault.query))
             return restarts.on_an_older(fault, checkpoint.parent, results, kept)
         return restarts.spoiled(fault, checkpoint, kept)
+
+
+def _refusal(fault: Fault) -> str:
+    """How our pipeline refuses this change of settings, or this damage; Spark itself minds a lost state."""
+    if fault.kind == "change":
+        return "was made by other settings"
+    if fault.kind == "state_lost":
+        return rf"query {fault.query} died: \[CANNOT_LOAD_STATE_STORE"
+    return rf"checkpoint \S+/{fault.query}[/:]"
 
 
 def _again(rig: Rig, args: list[str]) -> None:

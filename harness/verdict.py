@@ -6,6 +6,8 @@ Fail outranks unknown outranks pass, and a figure of a run with anomalies counts
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,7 +22,7 @@ from harness.history import Run
 from harness.measures import Array, Span
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.oracle.reference import Expected
-from harness.scenario import Limits
+from harness.scenario import FAULTS_OF_DISKS, Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
@@ -34,6 +36,8 @@ NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
 """Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
+
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def judge(run: Run) -> Result:
@@ -72,6 +76,8 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
+    if NO_SPACE in died["last"] and not any(fault.kind in FAULTS_OF_DISKS for fault in run.scenario.fault):
+        return unknown(f"{why}; no fault had filled a disk: this machine's is full")
     if set(died["brokers_down"]) - _hurt(run):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
     return replace(unknown(why), verdict=Verdict.FAIL)

@@ -72,6 +72,11 @@ def _admin(spark: SparkSession, bootstrap: str, timeout_ms: int) -> Iterator[Any
     try:
         yield admin
     except Py4JJavaError as error:
-        raise BrokerError(f"no broker answers at {bootstrap} within {timeout_ms // 1000} s: is it running?") from error
+        cause = error.java_exception.getCause() or error.java_exception
+        if "TimeoutException" in cause.getClass().getName():
+            raise BrokerError(
+                f"no broker answers at {bootstrap} within {timeout_ms // 1000} s: is it running?"
+            ) from error
+        raise BrokerError(f"{bootstrap}: {cause.toString()}") from error
     finally:
         admin.close(jvm.java.time.Duration.ofMillis(0))

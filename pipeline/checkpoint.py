@@ -36,8 +36,13 @@ class Reach:
 
 
 def agree(settings: Settings) -> None:
-    """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones."""
+    """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones.
+
+    One in which no query has begun a batch has nothing to keep to.
+    """
     path = _signature(settings)
+    if not any(path.parent.glob("*/offsets/[0-9]*")):
+        return
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

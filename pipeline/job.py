@@ -1,13 +1,14 @@
 """The job: sources → transforms → sinks, one streaming query a result, until it is told to stop.
 
-Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage;
-each with one line on standard error. Standard output carries JSON lines: started, progress, stopped.
+Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage,
+128 + N where signal N ended Spark's Java process; each with one line on standard error. Standard output carries JSON lines: started, progress, stopped.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if __package__ in (None, ""):  # as a file, for spark-submit
 
 import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -36,6 +38,8 @@ from pipeline.settings import Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
+ENDS_WITHIN_S = 2.0
+SIGNALS_FROM = 128
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
@@ -68,13 +72,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: {_cause(str(error))}", file=sys.stderr)
         return 1
     except (Py4JError, ConnectionError) as error:
-        print(
-            f"pipeline: Spark's Java process has ended ({type(error).__name__}): killed, or out of memory",
-            file=sys.stderr,
-        )
-        return 1
+        code = _end_of_java()
+        if code is None and isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
+            print("pipeline: nobody reads its standard output any more", file=sys.stderr)
+            return 1
+        number = -code if code is not None and code < 0 else 0
+        name = signal.Signals(number).name if number else ""
+        how = f"by {name}: by somebody, or by the kernel for want of memory" if number else "by itself"
+        print(f"pipeline: Spark's Java process has ended ({type(error).__name__}), {how}", file=sys.stderr)
+        return SIGNALS_FROM + number if number else 1
     say("stopped")
     return 0
+
+
+def _end_of_java() -> int | None:
+    """The exit code of Spark's Java process, below 0 for a signal; None where it runs."""
+    process: subprocess.Popen[bytes] | None = getattr(SparkContext._gateway, "proc", None)
+    if process is None:  # with spark-submit it is Java that started this
+        return None
+    try:
+        return process.wait(ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _listen(stop: list[int]) -> None:
@@ -230,6 +250,9 @@ def _follow(queries: list[StreamingQuery], stop: list[int], gone: Callable[[str]
         time.sleep(LOOK_EVERY_S)
     _stop_between_batches(queries)
     progress.report()
+    for query in queries:
+        if query.exception() is not None:
+            raise JobError(f"query {query.name} died while it was to be stopped: {_died_of(query)}")
 
 
 def _stop_between_batches(queries: Sequence[StreamingQuery]) -> None:

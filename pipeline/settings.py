@@ -18,6 +18,10 @@ FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileS
 DAY_MS = 86_400_000
 DIGITS_MAX = 19
 """Of a number that Java can hold."""
+WITH_A_FLAG = {
+    "spark.sql.shuffle.partitions": "--partitions",
+    "spark.sql.streaming.stateStore.providerClass": "--state-store",
+}
 MEMORY = {unit: 1024**power for power, unit in enumerate("bkmgt")}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
@@ -187,6 +191,8 @@ def _conf(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.startswith("spark."):
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
+    if flag := WITH_A_FLAG.get(name):
+        raise argparse.ArgumentTypeError(f"{name}: say {flag}, which is held against the checkpoint's")
     return name, value
 
 

@@ -6,6 +6,7 @@ exit code and its last line.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,11 +51,11 @@ class Restartable(Protocol):
 class Restarts:
     """How a pipeline is started again otherwise, and its refusals are seen.
 
-    What it says of a refusal must have one of the words `about`, where there are any.
+    What it says of a refusal must match `told`, a regular expression: it may have died of something else.
     """
 
     pipeline: Restartable
-    about: Sequence[str]
+    told: str
     patience: Patience
 
     def changed(self, fault: Fault, undo: Callable[[], None]) -> Struck:
@@ -122,7 +123,7 @@ class Restarts:
         self.patience.until(lambda: pipeline.ended() is not None)
         code, said = pipeline.ended(), pipeline.last_line()
         of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
-        refused = of_itself and (not self.about or any(word in said for word in self.about))
+        refused = of_itself and re.search(self.told, said) is not None
         if code is None:
             pipeline.expect_end(False)
         else:

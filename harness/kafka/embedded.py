@@ -282,7 +282,10 @@ def _bootstrap_checkpoint() -> Path:
 def _run_storage_tool(node: Node) -> None:
     command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
     command += ["format", "-t", common.kafka_id(), "-c", str(node.settings)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"the storage of a broker was not formatted within {START_S:.0f} s") from error
     if done.returncode:
         last = (done.stderr + done.stdout).strip().splitlines()[-1:]
         raise StackError(f"the storage of a broker cannot be formatted: {''.join(last)}")

@@ -84,12 +84,16 @@ def controller(bootstrap: str) -> int:
     """The id of the node that leads the quorum of controllers; −1 while none does."""
     # Asked of the other client: what ours calls the controller is any broker. Loaded here: it takes a while.
     from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
 
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
     try:
-        quorum = admin.describe_metadata_quorum()
-    finally:
-        admin.close()
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+        try:
+            quorum = admin.describe_metadata_quorum()
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise StackError(f"{bootstrap} does not tell which controller leads: {error}") from error
     return int(quorum["topics"][0]["partitions"][0]["leader_id"])
 
 

@@ -53,10 +53,10 @@ def main() -> int:
     threading.Thread(target=_listen, args=(engine, told), daemon=True).start()
     engine.run()
     if not stopped:
-        engine.settle(SETTLE_S)
+        engine.settle(SETTLE_S, lambda: stopped)
         if _word(told, stopped) == "flush":
             engine.flush_events()
-    settled = engine.settle(STOP_S if stopped else SETTLE_S)
+    settled = engine.settle(STOP_S) if stopped else engine.settle(SETTLE_S, lambda: stopped)
     engine.journal.write(Path(args.sent))
     _say(engine, "done")
     return 128 + stopped[0] if stopped else _failures(engine, settled, args.bootstrap)

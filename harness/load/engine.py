@@ -165,14 +165,16 @@ class Engine:
             now = self._clock()
             self._note(row, index, now, event.event_time_ms, malformed=0)
             self.journal.columns["flush"][row] = True
-            self._produce(row, self._topics[index], event.key, event.value, int(now * 1000))
-            self.journal.columns["sent_us"][row] = int(self._clock() * 1e6)
-            self.journal.sent += 1
+            if self._produce(row, self._topics[index], event.key, event.value, int(now * 1000)):
+                self.journal.columns["sent_us"][row] = int(self._clock() * 1e6)
+                self.journal.sent += 1
 
-    def settle(self, deadline_s: float) -> bool:
-        """Wait until every event is acknowledged or has failed; False when the deadline passes first."""
+    def settle(self, deadline_s: float, over: Callable[[], object] = lambda: False) -> bool:
+        """Wait until every event is acknowledged or has failed; False when the deadline passes first, or it is `over`."""
         end = self._clock() + deadline_s
-        while self.journal.acknowledged + self.journal.failed < self.journal.sent and self._clock() < end:
+        while self.journal.acknowledged + self.journal.failed < self.journal.sent:
+            if self._clock() >= end or over():
+                break
             self._producer.poll(0.05)
         return self.journal.acknowledged + self.journal.failed == self.journal.sent
 
@@ -208,7 +210,8 @@ class Engine:
                 self._wait(moment)
             if self._stopped:
                 break
-            produce(first + index, topic, key, value, int(moment * 1000))
+            if not produce(first + index, topic, key, value, int(moment * 1000)):
+                break
             # Only now is it handed over: time spent waiting for room in the buffer is delay.
             sent_us.append(int(clock() * 1e6))
             if index % 64 == 63:
@@ -232,14 +235,17 @@ class Engine:
         ):
             self.journal.columns[name][row] = value
 
-    def _produce(self, row: int, topic: str, key: bytes, value: bytes, timestamp_ms: int) -> None:
+    def _produce(self, row: int, topic: str, key: bytes, value: bytes, timestamp_ms: int) -> bool:
+        """Hand an event over, once there is room; false where a stop came before."""
         while True:
             try:
                 self._producer.produce(
                     topic, value, key, timestamp=timestamp_ms, on_delivery=partial(self._delivered, row)
                 )
-                break
+                return True
             except BufferError:
+                if self._stopped:
+                    return False
                 self._producer.poll(0.01)
 
     def _delivered(self, row: int, error: Any, message: Any) -> None:

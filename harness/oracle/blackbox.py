@@ -17,7 +17,6 @@ from harness.model import Between, Moment, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso
 from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows, average
-from pipeline.schema import QUERIES
 
 READS = {
     "page_views": ("clickstream",),
@@ -25,11 +24,11 @@ READS = {
     "conversions": ("clickstream", "transactions"),
     "sessions": ("clickstream",),
 }
-TYPES: Mapping[str, tuple[tuple[type, ...], ...]] = {
-    "page_views": ((int,), (int,)),
-    "revenue": ((int,), (str,), (str,)),
-    "conversions": ((int,), (int,), (int, float)),
-    "sessions": ((str,), (int,), (int, float), (str,)),
+TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "page_views": {"view_count": (int,), "unique_users": (int,)},
+    "revenue": {"transaction_count": (int,), "total_revenue": (str,), "avg_transaction": (str,)},
+    "conversions": {"clicks": (int,), "purchases": (int,), "conversion_rate": (int, float)},
+    "sessions": {"session_end": (str,), "event_count": (int,), "duration_seconds": (int, float), "status": (str,)},
 }
 """What each measure is after a way through JSON; a decimal is its digits."""
 Judged = tuple[Record, Click | Purchase | Rejected, bool]
@@ -58,7 +57,7 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
 
 def contradiction(query: str, moments: Mapping[str, Sequence[Moment]], key: Key, values: tuple[Any, ...]) -> str | None:
     """The measure that does not follow from the rest of its row, or from the `moments` in it; lateness excuses none."""
-    for name, value, types in zip(QUERIES[query].measures, values, TYPES.get(query, ()), strict=False):
+    for (name, types), value in zip(TYPES.get(query, {}).items(), values, strict=False):
         if isinstance(value, bool) or not isinstance(value, types):
             return name
     match query, values:

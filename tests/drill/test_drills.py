@@ -35,7 +35,7 @@ def test_every_cell_is_right(tmp_path, drill):
 def test_faults_do_not_change_the_rows(run_scenario, tmp_path):
     """With data inside the delay, the distinct rows of a run with kills are those of the run without, from the same seed."""
     rows = []
-    kills = ", ".join(f'{{kind = "kill", on = "pipeline", at = {at}, for_s = 1}}' for at in (12_000, 34_000))
+    kills = ", ".join(f'{{kind = "kill", on = "pipeline", at = {at}, for_s = 1}}' for at in (7_200, 20_400))
     same = ("load.duration_s=45", "load.stretch_s=0", "workload.late=0.05", "workload.too_late=0")
     for faults in ([f"fault=[{kills}]"], ["fault=[]", "proves=[]"]):
         result = run_scenario("kill", *same, *faults)

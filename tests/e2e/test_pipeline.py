@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import confluent_kafka
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -102,6 +103,24 @@ def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_
     assert pq.read_table(str(tmp_path / "output" / "page_views")).num_rows > 0
 
 
+def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cluster, tmp_path):
+    """By the kernel for want of memory, or by somebody: nothing that a query has done."""
+    args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views")
+    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "started" == json.loads(process.stdout.readline())["event"]
+        java = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "java"]
+        for one in java:
+            one.kill()
+        last = process.stderr.read().strip().splitlines()[-1]
+
+    assert 1 == len(java)
+    assert 128 + signal.SIGKILL == process.returncode
+    assert "Spark's Java process has ended" in last
+    assert "by SIGKILL: by somebody, or by the kernel" in last
+
+
 def test_the_largest_record_that_brokers_take_is_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):
     """With its headers it is larger than what producers send by default, and would end the query again and again."""
     topics.create(cluster.bootstrap, {f"large-{name}": {} for name in TOPICS}, 1, 1)
@@ -136,7 +155,9 @@ def test_a_sink_is_chosen_per_query(cluster, tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
     """With the difference, on one line, and before Spark is started."""
-    (tmp_path / "checkpoint").mkdir()
+    begun = tmp_path / "checkpoint" / "sessions" / "offsets" / "0"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
     (tmp_path / "checkpoint" / "settings.json").write_text(json.dumps({"partitions": 7}))
     run = ended(arguments(cluster.bootstrap, tmp_path))
 

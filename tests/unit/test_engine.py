@@ -114,6 +114,24 @@ def test_a_stop_ends_the_sending():
     assert 1 == run.journal.sent
 
 
+def test_a_stop_ends_the_wait_for_room_too():
+    """The event that had none was not sent, and those before it stand in the journal."""
+    bench = Bench(full_from=1000.2, full_to=2000)
+    run = engine(bench)
+    bench.on_sleep = lambda: run.stop() if bench.now > 1000.5 else None
+    polled = bench.poll
+
+    def poll(timeout: float) -> int:
+        bench.on_sleep()
+        return polled(timeout)
+
+    bench.poll = poll
+    run.run()
+
+    assert 20 == run.journal.sent == len(bench.taken)
+    assert 20 == int((run.journal.columns["sent_us"] > 0).sum())
+
+
 def test_the_journal_holds_what_the_broker_said(tmp_path):
     """A row an event, flush events marked, offsets as acknowledged."""
     bench = Bench()

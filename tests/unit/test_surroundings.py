@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness import faults
+from harness import faults, striking
 from harness.errors import StackError
 from harness.scenario import Fault
 
@@ -61,9 +61,9 @@ def patience() -> faults.Patience:
     return faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds))
 
 
-def restarts(pipeline: Pipeline, *about: str) -> faults.Restarts:
-    """Of a pipeline whose refusals must have one of these words, where there are any."""
-    return faults.Restarts(pipeline, about, patience())
+def restarts(pipeline: Pipeline, told: str = "") -> faults.Restarts:
+    """Of a pipeline whose refusals must match this."""
+    return faults.Restarts(pipeline, told, patience())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,13 @@ def test_not_every_end_is_a_refusal(code, proved):
 
 @pytest.mark.parametrize(
     ("said", "proved"),
-    [("pipeline: checkpoint /c: damaged", True), ("pipeline: no broker answers at 127.0.0.1:1", False)],
+    [
+        ("pipeline: checkpoint /c/checkpoint/revenue/offsets/5: damaged", True),
+        ("pipeline: checkpoint /c/checkpoint/revenue: older than its results", True),
+        ("pipeline: no broker answers at 127.0.0.1:1", False),
+        ("pipeline: query sessions died: No space left on device: /c/checkpoint/sessions/offsets/.7.tmp", False),
+        ("pipeline: checkpoint /c/checkpoint/sessions/offsets/5: damaged", False),
+    ],
 )
 def test_an_end_for_another_reason_is_no_refusal(said, proved):
     """A broker that does not answer in time ends it with the same code."""
@@ -137,7 +143,8 @@ def test_an_end_for_another_reason_is_no_refusal(said, proved):
             return said
 
     fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
-    assert proved is restarts(Says(), "checkpoint", "state").changed(fault, lambda: None).proved
+    told = striking._refusal(Fault(kind="truncated", at=1, query="revenue"))
+    assert proved is restarts(Says(), told).changed(fault, lambda: None).proved
 
 
 def test_one_that_accepts_what_it_must_refuse_is_watched_again():

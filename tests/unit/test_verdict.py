@@ -90,6 +90,22 @@ def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, cod
     assert f"the pipeline ended by itself in phase measure with code {code}: no reason" in result.why
 
 
+@pytest.mark.parametrize(("fault", "given"), [("kill", Verdict.UNKNOWN), ("full", Verdict.FAIL)])
+def test_a_disk_that_no_fault_has_filled_is_not_held_against_the_pipeline(tmp_path, fault, given):
+    """It is the machine's."""
+    text = f'[load]\neps = 100\n[[fault]]\nkind = "{fault}"\non = "{"results" if fault == "full" else "pipeline"}"\nat = 10\n'
+    (tmp_path / "mine.toml").write_text(text)
+    chosen = scenario.load(str(tmp_path / "mine.toml"))
+    (tmp_path / "scenario.toml").write_text(scenario.dump(chosen))
+    with history.recording(tmp_path) as happenings:
+        manifest.write(tmp_path, chosen, ["run", "mine"], "")
+        last = "query revenue died: java.io.IOException: No space left on device"
+        happenings.write("pipeline_died", code=1, last=last, brokers_down=[])
+        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+
+    assert given is verdict.judge(history.read(tmp_path)).verdict
+
+
 @pytest.mark.parametrize(
     ("throughput", "lag_slope", "said"),
     [
