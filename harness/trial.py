@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shlex
 import traceback
@@ -19,6 +18,7 @@ from harness import explain as explaining
 from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
 from harness.history import Run
 from harness.model import Anomaly, Result, Target
+from harness.report import figure
 from harness.report import page as pages
 from harness.report import write as write_page
 from harness.scenario import Scenario
@@ -95,13 +95,7 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
     """The outcome in lines: why, the targets, the first anomalies explained, where the rest is, how to do it again."""
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
-    for target in result.targets:
-        value = "not measured" if target.value is None else _shown(target)
-        sign = ">" if target.at_least else "<"
-        room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-        lines.append(
-            f"  {target.verdict.value if target.judged else 'shown':<8}{target.name:<12}{value:>14} {sign} {target.limit:<14,.6g}{target.unit:<16}{room}"
-        )
+    lines += [f"  {_line(target)}" for target in result.targets]
     for anomaly in result.anomalies[:most]:
         lines += [f"  {line}" for line in described(anomaly)]
     if len(result.anomalies) > most:
@@ -110,11 +104,14 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
     return [*lines, f"  {done.run.directory / 'report.html'}", f"  again: {again}"]
 
 
-def _shown(target: Target) -> str:
-    """Four digits; of a share of rows six, cut off: one that is wrong in a million is not none."""
-    if target.name == "success" and target.value is not None:
-        return f"{math.floor(target.value * 1e6) / 1e6:.6g}"
-    return f"{target.value:,.4g}"
+def _line(target: Target) -> str:
+    """A target in the units of the page."""
+    told = pages.shown(target)
+    value = "not measured" if target.value is None else figure(told["value"])
+    judged = target.verdict.value if target.judged else "shown"
+    sign = ">" if target.at_least else "<"
+    room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
+    return f"{judged:<8}{told['name']:<12}{value:>14} {sign} {figure(told['limit']):<8}{told['unit']:<16}{room}"
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:

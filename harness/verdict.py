@@ -446,7 +446,7 @@ def _wrong(
     verdict = Verdict.UNKNOWN if counts["unclaimed"] else Verdict.FAIL
     if anomalies:
         first = anomalies[0]
-        key = " ".join(map(str, first.key))
+        key = "|".join(map(str, first.key))
         yield verdict, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {key}"
     if any(target.name == "success" and target.judged and target.verdict is Verdict.FAIL for target in targets):
         yield verdict, "missed: success"

@@ -80,6 +80,8 @@ class Page:
     anomalies: Table | None
     charts: tuple[Chart, ...]
     shaded: tuple[dict[str, Any], ...]
+    measured_s: float | None
+    """Where the measured part ends, if the load goes on after it."""
     tables: tuple[Table, ...]
 
 
@@ -98,7 +100,9 @@ def render(page: Page) -> str:
         .get_template("page.html.j2")
         .render(
             page=page,
-            data=_embedded([asdict(_thinned(chart, POINTS_MAX)) for chart in page.charts], page.shaded),
+            data=_embedded(
+                [asdict(_thinned(chart, POINTS_MAX)) for chart in page.charts], page.shaded, page.measured_s
+            ),
             uplot=Markup((vendor / "uPlot.iife.min.js").read_text(encoding="utf-8")),
             uplot_css=Markup((vendor / "uPlot.min.css").read_text(encoding="utf-8")),
         )
@@ -122,7 +126,9 @@ def figure(value: Any) -> str:
     """A number as a person reads it: separators, and no more digits than say something."""
     if value is None:
         return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return f"{int(value):,}"
@@ -147,7 +153,7 @@ def _largest(values: tuple[float | None, ...], step: int) -> tuple[float | None,
     return tuple(max((one for one in bucket if one is not None), default=None) for bucket in buckets)
 
 
-def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...]) -> Markup:
+def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...], measured_s: float | None) -> Markup:
     """JSON that cannot end the script element that holds it."""
-    text = json.dumps({"charts": charts, "shaded": shaded}, separators=(",", ":"))
+    text = json.dumps({"charts": charts, "shaded": shaded, "measured": measured_s}, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))

@@ -19,6 +19,7 @@ from harness.history import Run
 from harness.measures import Array
 from harness.model import Result, Target
 from harness.report import Chart, Page, Series, Table
+from harness.scenario import Load, Scenario
 
 ANOMALIES_MAX = 50
 EXAMPLES_MAX = 1000
@@ -32,6 +33,17 @@ PARTS = {
     "commit": ("commitOffsets",),
 }
 """Parts of a batch's time, by the names of Spark's durationMs."""
+RECONCILED = (
+    "sent",
+    "acknowledged",
+    "read",
+    "counted",
+    "dropped_late",
+    "deduplicated",
+    "dead_letter",
+    "rows_expected",
+    "rows_seen",
+)
 TARGET_UNITS = {
     "latency": ("s", 1.0),
     "state_size": ("MB", 1e-6),
@@ -52,12 +64,18 @@ def of_run(run: Run, result: Result) -> Page:
         again=f"harness {shlex.join(run.manifest['command'])}",
         verdict=result.verdict.value,
         why=result.why,
-        targets=tuple(_target(target) for target in result.targets),
+        targets=tuple(shown(target) | {"of": _of(target, result.figures)} for target in result.targets),
         anomalies=_anomalies(result),
         charts=_charts(evidence, result.figures) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
+        measured_s=_ends_before_the_load(run.scenario.load),
         tables=(*(_figures(evidence, result) if evidence else ()), _configuration(run), _versions(run)),
     )
+
+
+def _ends_before_the_load(load: Load) -> float | None:
+    """Where the measured part ends, if the load goes on after it."""
+    return load.duration_s if load.cool_down_s or load.stretch_s else None
 
 
 def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
@@ -103,15 +121,20 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
         for number, one in enumerate(result.faults, 1)
     )
     note = (
-        "Struck s and healed s are seconds of the measured part, as in the charts; the other seconds count from the stroke."
-        " Struck at is the number of acknowledged events by then, of which some were still unread."
+        "Struck and healed are seconds of the measured part, as in the charts; the other seconds count from the stroke."
+        " At event is the number of acknowledged events by then, of which some were still unread."
         " Proved: it worked before, and did not after."
     )
-    columns = ("", "fault", "struck s", "healed s", *(name.replace("_", " ") for name in names))
+    columns = ("", "fault", "struck, s", "healed, s", "at event", *(_headed(name) for name in names[1:]))
     return (Table("Faults", note, columns, rows),)
 
 
-def _target(target: Target) -> dict[str, Any]:
+def _headed(name: str) -> str:
+    return f"{name.removesuffix('_s').replace('_', ' ')}{', s' if name.endswith('_s') else ''}"
+
+
+def shown(target: Target) -> dict[str, Any]:
+    """A target as a person reads it: its value and its limit in a unit that suits them."""
     return {
         "name": target.name.replace("_", " "),
         "value": None if target.value is None else _in_unit(target, target.value),
@@ -121,6 +144,15 @@ def _target(target: Target) -> dict[str, Any]:
         "headroom": target.headroom,
         "verdict": target.verdict.value if target.judged else "shown",
     }
+
+
+def _of(target: Target, figures: Mapping[str, Any]) -> str:
+    """Which of the figures of latency it is that the target is judged on."""
+    if target.name != "latency" or target.value is None:
+        return ""
+    kinds = {"durable latency": figures["durable_latency_ms"], "emission delay": figures["emission_delay_ms"]}
+    found = {f"{kind}, {query}": one["p99"] for kind, of in kinds.items() for query, one in of.items() if one}
+    return next((f"p99 of {name}" for name, ms in found.items() if ms == target.value * 1e3), "")
 
 
 def _unit(target: Target) -> tuple[str, float]:
@@ -145,7 +177,7 @@ def _anomalies(result: Result) -> Table | None:
         (
             one.kind.replace("_", " "),
             one.query,
-            " · ".join(map(str, one.key)),
+            "|".join(map(str, one.key)),
             one.expected,
             one.observed,
             one.why,
@@ -171,7 +203,7 @@ def _where(count: int) -> str:
 
 def _figures(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     figures = result.figures
-    counts = _counts(result.counts, evidence.run.scenario.counts_all)
+    counts = _counts(result.counts, evidence.run.scenario)
     return (*_faults(evidence, result), _percentiles(figures), counts, _resources(figures))
 
 
@@ -188,18 +220,23 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
     )
 
 
-def _counts(counts: Mapping[str, int], counts_all: bool) -> Table:
+def _counts(counts: Mapping[str, int], chosen: Scenario) -> Table:
+    """Those that reconcile, and of the others those that are not 0, or should not be."""
     accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
     agree = counts["acknowledged"] == counts["read"] == accounted
     said = "they reconcile." if agree else "THEY DO NOT RECONCILE."
-    if not counts_all:
+    if not chosen.counts_all:
         said = "not asked of this pipeline, which lacks a query or a checkpoint to tell by."
     note = f"Acknowledged = read = counted + dropped late + deduplicated + dead letter: {said}"
     return Table(
         "Counts",
         note,
         ("count", "records or rows"),
-        tuple((name.replace("_", " "), value) for name, value in counts.items()),
+        tuple(
+            (name.replace("_", " "), value)
+            for name, value in counts.items()
+            if value or name in RECONCILED or name in chosen.proves
+        ),
     )
 
 
@@ -291,19 +328,22 @@ def _latency(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
         committed = np.array([one.committed_s for one in batches])
         late = committed[batch[read]] - evidence.measured.start_s - due[read]
         series.append(Series(query, _rounded(_worst(due[read], late, seconds))))
-    title, words = "Durable latency, worst event of each second", _slowest(figures["durable_latency_ms"])
+    title = "Durable latency, worst event of each second"
+    longest = max((value for one in series for value in one.values if value is not None), default=0.0)
+    words = _slowest(figures["durable_latency_ms"], longest)
     return Chart("latency", title, "s", tuple(seconds.tolist()), tuple(series), words)
 
 
-def _slowest(durable_ms: Mapping[str, Mapping[str, float] | None]) -> str:
+def _slowest(durable_ms: Mapping[str, Mapping[str, float] | None], longest_s: float) -> str:
     """What the chart of latency says; an event that was never committed has none."""
     top = {query: found["max"] for query, found in durable_ms.items() if found}
     if not top:
         return "No event of the measured part was committed."
     query = max(top, key=lambda name: top[name])
+    beyond = f" Over the whole load the longest took {longest_s:.2f} s." if longest_s > top[query] / 1e3 + 0.01 else ""
     return (
         f"Of the events of the measured part that were committed none took longer than {top[query] / 1e3:.2f} s"
-        f" until it was durable; the slowest query was {query}."
+        f" until it was durable; the slowest query was {query}.{beyond}"
     )
 
 
@@ -333,6 +373,8 @@ def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     usual, largest = np.median(acknowledged[_is_measured(evidence, seconds)]), figures["lag_records_max"]
     words = f"In the median second of the measured part {usual:,.0f} events were acknowledged"
     words += "." if largest is None else f"; the largest lag was {largest:,} records."
+    if largest is not None and lag.max(initial=0) > largest:
+        words += f" Over the whole load it came to {lag.max():,}."
     series = (
         Series("acknowledged", _rounded(acknowledged)),
         Series(f"committed by {widest}, mean of 5 s", _rounded(committed)),
@@ -363,6 +405,9 @@ def _batch_time(evidence: Evidence) -> Chart:
     words = "No batch ended in the measured part."
     if seconds:
         words = f"In the measured part the slowest query was {slowest}: its batches took {np.median(seconds):.2f} s in the median and {max(seconds):.2f} s at most."
+        longest = max(event["progress"].get("durationMs", {}).get("triggerExecution", 0) for event in events) / 1e3
+        if longest > max(seconds):
+            words += f" Over the whole run the longest took {longest:.2f} s."
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
 
 

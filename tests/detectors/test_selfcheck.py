@@ -23,7 +23,7 @@ def test_every_anomaly_is_found_as_its_own_kind():
         pytest.param(["workload.malformed=0"], OF_DEAD_LETTERS, id="nothing malformed"),
         pytest.param(['pipeline.queries=["page_views", "revenue"]'], OF_DEAD_LETTERS, id="no such query"),
         pytest.param(
-            ['pipeline.queries=["dead_letter"]'],
+            ['pipeline.queries=["dead_letter"]', 'proves=["out_of_order"]'],
             set(selfcheck.KINDS) - OF_DEAD_LETTERS - {"duplicated_row", "record_lost", "record_read_twice"},
             id="nothing else",
         ),

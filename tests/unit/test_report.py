@@ -39,6 +39,7 @@ def page(points: int = 20, **changes: object) -> Page:
         "unit": "s",
         "headroom": 0.76,
         "verdict": "pass",
+        "of": "p99 of durable latency, revenue",
     }
     fields = {
         "scenario": "load",
@@ -52,6 +53,7 @@ def page(points: int = 20, **changes: object) -> Page:
         "anomalies": None,
         "charts": (chart,),
         "shaded": ({"to": 0, "label": "warm-up"},),
+        "measured_s": None,
         "tables": (Table("Counts", "", ("count", "number"), (("sent", 1234567),)),),
     }
     return Page(**(fields | changes))
