@@ -1,4 +1,7 @@
-"""The command line: parse, one call, exit code. 0 pass, 1 fail, 2 bad usage, 3 unknown."""
+"""Proves a streaming pipeline right under difficult data and faults, and measures what it can carry.
+
+Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print result.json, alo
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(metavar="SCENARIO", help="a name of `harness list`, or a TOML file")],
-    eps: Annotated[float | None, typer.Option(help="events per second")] = None,
-    duration: Annotated[float | None, typer.Option(help="seconds of the measured part")] = None,
-    warm_up: Annotated[float | None, typer.Option(help="seconds of load before it")] = None,
+    eps: Annotated[float | None, typer.Option(help="events per second, instead of the scenario's")] = None,
+    duration: Annotated[float | None, typer.Option(help="seconds of the measured part, likewise")] = None,
+    warm_up: Annotated[float | None, typer.Option(help="seconds of load before it, likewise")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=SEED_MAX, help="same seed, same bytes")] = None,
     kafka: Annotated[
         str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
@@ -243,8 +246,8 @@ def list_() -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="SCENARIO")], sets: SetOption = None) -> None:
-    """A scenario in full, as it would be run."""
-    print(scenario.dump(scenario.load(name, sets or [])), end="")
+    """A scenario in full, as it would be run, and what each field means."""
+    print(scenario.described(scenario.load(name, sets or [])), end="")
 
 
 @app.command()

@@ -107,7 +107,7 @@ class Kafka:
 
 
 FAULTS_OF_PROCESSES = ("stop", "kill", "pause", "memory")
-"""`memory` runs out, and the kernel ends the pipeline's largest process. It takes root on Linux, as faults of disks do."""
+"""`memory` runs out, and the kernel ends the pipeline's largest process. It needs Linux and root, as faults of disks do."""
 FAULTS_OF_DISKS = ("full", "read_only")
 FAULTS_OF_RESTARTS = ("change", "truncated", "missing", "state_lost", "older")
 """The pipeline is stopped and started again otherwise: with other `flags` or another `command`, or on a checkpoint with a
@@ -222,11 +222,17 @@ class Fault:
 class Output:
     """Where another pipeline's result is found, and what its columns are called there."""
 
-    query: str = field(default="", metadata={"choices": tuple(QUERIES)})
+    query: str = field(default="", metadata={"choices": tuple(QUERIES), "doc": "whose result"})
     kafka: str = field(default="", metadata={"doc": "topic, without the prefix"})
     parquet: str = field(default="", metadata={"doc": "directory below {output}"})
     columns: tuple[str, ...] = field(default=(), metadata={"doc": "OURS=THEIRS of each column with another name"})
-    guarantee: str = field(default="", metadata={"choices": ("", "at-least-once", "exactly-once")})
+    guarantee: str = field(
+        default="",
+        metadata={
+            "choices": ("", "at-least-once", "exactly-once"),
+            "doc": "what is promised; empty is what the sink gives",
+        },
+    )
     keyed: bool = field(default=False, metadata={"doc": "Kafka: each record's key is the row's identity, joined by |"})
 
     @property
@@ -239,8 +245,14 @@ class Output:
 class Pipeline:
     """The system under test: ours with a profile and flags, or any command line."""
 
-    profile: str = field(default="default", metadata={"choices": ("default", "specification")})
-    flags: tuple[str, ...] = ()
+    profile: str = field(
+        default="default",
+        metadata={
+            "choices": ("default", "specification"),
+            "doc": "tuned for two cores, or as the specification has it",
+        },
+    )
+    flags: tuple[str, ...] = field(default=(), metadata={"doc": "further ones of its command line"})
     command: tuple[str, ...] = field(
         default=(),
         metadata={"doc": "instead of ours; placeholders {bootstrap} {prefix} {checkpoint} {output} {jars} {master}"},
@@ -248,7 +260,10 @@ class Pipeline:
     queries: tuple[str, ...] = field(
         default=(), metadata={"choices": tuple(QUERIES), "doc": "that it has; empty is all"}
     )
-    output: tuple[Output, ...] = ()
+    output: tuple[Output, ...] = field(
+        default=(),
+        metadata={"doc": "[[pipeline.output]]: where its results are found, where not in the contract's places"},
+    )
     checkpoint: str = field(
         default="{checkpoint}/{query}",
         metadata={"doc": "of each query; empty: there is none, the black-box oracle judges"},
@@ -262,7 +277,9 @@ class Pipeline:
     conversions: str = field(
         default="", metadata={"choices": ("", "linear", "join"), "doc": "its form; empty is the profile's"}
     )
-    deduplicate: bool = False
+    deduplicate: bool = field(
+        default=False, metadata={"doc": "an event id counts once, until the watermark has passed it"}
+    )
     start_after_s: float = _number(0, low=0, high=3600, doc="seconds of load before the pipeline starts: a backlog")
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
     workers: int = _number(0, low=0, high=8, doc="of a standalone cluster that it runs on, a core each; 0 is local")
@@ -295,8 +312,8 @@ class Limits:
 class Scenario:
     """One run, described in full."""
 
-    name: str
-    about: str = ""
+    name: str = field(metadata={"doc": "of the folder of its runs"})
+    about: str = field(default="", metadata={"doc": "in a sentence"})
     load: Load = field(default_factory=Load)
     workload: Workload = field(default_factory=Workload)
     kafka: Kafka = field(default_factory=Kafka)
@@ -328,7 +345,7 @@ class Scenario:
 
     @property
     def needs_root(self) -> bool:
-        """Whether a fault of it takes root on Linux: for a disk of its own, or a control group."""
+        """Whether a fault of it needs Linux and root: for a disk of its own, or a control group."""
         return any(fault.kind in (*FAULTS_OF_DISKS, "memory") for fault in self.fault)
 
     @property
@@ -520,6 +537,29 @@ def _problem(scenario: Scenario, fault: Fault, name: str) -> str | None:
 def dump(scenario: Scenario) -> str:
     """The scenario as TOML that `parse` reads back to an equal one."""
     return "\n".join(_table_lines("", msgspec.to_builtins(scenario))).lstrip("\n") + "\n"
+
+
+def described(scenario: Scenario) -> str:
+    """The same, with what each field means and may be behind it, as a comment."""
+    table, lines = "", []
+    for line in dump(scenario).splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        name = line.partition(" = ")[0]
+        doc = _meaning(table, name) if " = " in line else ""
+        lines.append(f"{line:<30}  # {doc}" if doc else line)
+    return "\n".join(lines) + "\n"
+
+
+def _meaning(table: str, name: str) -> str:
+    at: Any = Scenario
+    for part in filter(None, table.split(".")):
+        hint = typing.get_type_hints(at)[part]
+        at = next((one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)), hint)
+    told = next(item.metadata for item in dataclasses.fields(at) if item.name == name)
+    choices = " | ".join(choice or '""' for choice in told.get("choices", ()))
+    bounds = f"{_bound(told['min'])} to {_bound(told['max'])}" if "min" in told else ""
+    return "; ".join(filter(None, (told.get("doc", ""), bounds, choices)))
 
 
 def _table_lines(path: str, table: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """What must come out, batch by batch: the contract once more, in plain Python, an event at a time.
 
-Written to be read against contract.md and the semantics that facts.md lists; slower and smaller than
+Written to be read against contract.md and the semantics of Spark that tests/spark/test_semantics.py holds; slower and smaller than
 the pipeline, and sharing nothing with it. What it needs beside the records is Spark's own log: which
 batch read each record, and at which watermark each batch ran. Records come in the order of their
 partitions, so that of two copies the first is read first.

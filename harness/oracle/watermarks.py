@@ -2,7 +2,7 @@
 
 After a batch, each source's candidate is the newest event time it has read since the process started,
 less the delay; the watermark of the next batch is the smallest candidate, and never falls. A source that
-has read nothing since the start holds it back (facts.md, "Two sources").
+has read nothing since the start holds it back (tests/spark/test_semantics.py).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,16 @@ def test_a_dumped_scenario_reads_back_equal():
     one = scenario.load("load", ["load.eps=123.5", 'pipeline.flags=["--partitions", "2"]'])
 
     assert one == scenario.parse(tomllib.loads(scenario.dump(one)), "dump")
+
+
+@pytest.mark.parametrize("name", ["network", "load", str(Path(__file__).parents[1] / "e2e" / "other_engine.toml")])
+def test_a_shown_scenario_is_one_and_says_what_each_field_means(name):
+    """What it can be set to is known from there."""
+    one = scenario.load(name)
+    text = scenario.described(one)
+
+    assert one == scenario.parse(tomllib.loads(text), "shown")
+    assert [] == [line for line in text.splitlines() if " = " in line and "  # " not in line]
 
 
 @pytest.mark.parametrize(
