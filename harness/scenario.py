@@ -319,7 +319,9 @@ class Scenario:
     kafka: Kafka = field(default_factory=Kafka)
     pipeline: Pipeline = field(default_factory=Pipeline)
     limits: Limits = field(default_factory=Limits)
-    fault: tuple[Fault, ...] = ()
+    fault: tuple[Fault, ...] = field(
+        default=(), metadata={"doc": "[[fault]]: each in turn; see crash_points, network, disks"}
+    )
     judged: tuple[str, ...] = field(
         default=TARGETS,
         metadata={"choices": TARGETS, "doc": "that the verdict depends on; the other targets are measured and shown"},
