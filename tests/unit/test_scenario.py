@@ -12,6 +12,11 @@ from harness import scenario
 from harness.errors import ScenarioError
 
 
+def problems(**table) -> list[str]:
+    """Why a scenario of these tables would not be run."""
+    return list(scenario.contradictions(scenario.parse({"name": "x"} | table, "x.toml")))
+
+
 def test_every_scenario_that_is_shipped_can_be_read():
     """Each file is valid and says what it is about."""
     assert "load" in scenario.names()
@@ -75,12 +80,10 @@ def test_a_wrong_field_is_named(override, said):
 )
 def test_a_fault_of_the_cluster_needs_one(fault, workers, said):
     """Executors, workers and masters are there with pipeline.workers alone, and are hit as processes."""
-    table = {"name": "x", "fault": [{"at": 1, **fault}], "pipeline": {"workers": workers}}
-    if said is None:
-        assert workers == scenario.parse(table, "x.toml").pipeline.workers
-    else:
-        with pytest.raises(ScenarioError, match=rf"x.toml: fault\[0\].on = .*: {said}"):
-            scenario.parse(table, "x.toml")
+    found = problems(fault=[{"at": 1, **fault}], pipeline={"workers": workers, "cores": max(1, workers)})
+
+    assert said is None or said in found[0]
+    assert (said is None) is (not found)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +118,11 @@ def test_an_unknown_scenario_offers_the_nearest(tmp_path):
 
 def test_a_fault_of_a_query_needs_that_query():
     """A change of settings has none."""
-    table = {"name": "x", "pipeline": {"queries": ["sessions"]}}
-    with pytest.raises(ScenarioError, match=r"x.toml: fault\[0\].query = 'page_views': the pipeline has sessions"):
-        scenario.parse(table | {"fault": [{"kind": "crash", "at": 1}]}, "x.toml")
+    pipeline = {"queries": ["sessions"]}
+    wrong = "fault[0].query = 'page_views': the pipeline has sessions"
 
-    assert scenario.parse(table | {"fault": [{"kind": "change", "at": 1}]}, "x.toml").fault
+    assert [wrong] == problems(pipeline=pipeline, fault=[{"kind": "crash", "at": 1}])
+    assert [] == problems(pipeline=pipeline, fault=[{"kind": "change", "at": 1}])
 
 
 @pytest.mark.parametrize("start", ["foo", "1812-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
@@ -132,14 +135,15 @@ def test_a_start_that_is_no_time_of_ours_is_named(start):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        pytest.param({"fault": [{"kind": "kill"}]}, r"fault\[0\].at is missing", id="where a fault strikes"),
-        pytest.param({"pipeline": {"output": [{"kafka": "t"}]}}, r"output\[0\].query is missing", id="whose result"),
+        pytest.param({"fault": [{"kind": "kill"}]}, "fault[0].at is missing", id="where a fault strikes"),
+        pytest.param({"pipeline": {"output": [{"kafka": "t"}]}}, "output[0].query is missing", id="whose result"),
     ],
 )
 def test_what_has_no_default_is_asked_for(table, said):
     """Before anything is started, and not when the run directory is read back."""
-    with pytest.raises(ScenarioError, match=said):
-        scenario.parse({"name": "x"} | table, "x.toml")
+    [one] = problems(**table)
+
+    assert said in one
 
 
 @pytest.mark.parametrize(
