@@ -13,25 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from harness import checkers, evidence, findings, measures, proofs, workload
+from harness import checkers, evidence, findings, measures, recovery
+from harness import figures as measured
 from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.history import Run
-from harness.measures import Array, Span
 from harness.model import Anomaly, Result, Target, Verdict
-from harness.oracle.reference import Expected
 from harness.scenario import FAULTS_OF_DISKS, Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
-CALM_S = 10.0
-"""What is looked at before a fault for the lag that is usual, though nothing from before the recovery of the last one."""
-CALM_MIN_S = 2.0
-"""Where there is less, what was usual before an earlier fault stands for it: a batch or two."""
-ALMOST_NOTHING = 0.01
-"""Share of the load below which a query's throughput says nothing, as of an idle source."""
 NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
@@ -52,10 +43,10 @@ def judge(run: Run) -> Result:
     answers = evidence.expected(gathered)
     comparisons = findings.compare(gathered, answers)
     anomalies = findings.find(gathered, answers, comparisons)
-    counts = _counts(gathered, answers, comparisons)
-    figures = _figures(gathered, comparisons)
+    counts = measured.counts(gathered, answers, comparisons)
+    figures = measured.figures(gathered, comparisons)
     targets = _targets(gathered, figures, anomalies, counts)
-    faults = tuple(_with_recovery(gathered, comparisons))
+    faults = tuple(recovery.costs(gathered, comparisons))
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults)
     return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults)
 
@@ -96,105 +87,6 @@ def _hurt(run: Run) -> set[int]:
     return hurt
 
 
-def _with_recovery(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
-    struck = gathered.run.of_kind("fault")
-    # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
-    begins_s = [one.get("proof", {}).get("first_s", one["at_s"]) for one in struck]
-    healed_s = 0.0
-    since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
-    calm: Span | None = None
-    for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
-        at_s = fault["at_s"]
-        before = Span(max(since_s, begin_s - CALM_S), begin_s)
-        if before.end_s - before.start_s >= (CALM_MIN_S if calm else measures.LAG_EVERY_S):
-            calm = before
-        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"), healed_s)
-        healed_s = fault["healed_s"] or at_s
-        since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
-        yield (
-            fault
-            | cost
-            | {
-                "kind": fault["fault"].split()[0],
-                "replayed": measures.replayed(gathered.batches.values(), _starts(gathered, begin_s, next_s)),
-                "duplicates": _duplicates(comparisons, begin_s, next_s),
-                "behind": _behind(gathered, at_s),
-            }
-        )
-
-
-def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
-    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed."""
-    return {
-        query: measures.behind(gathered.sent, gathered.batch_of[query], batches, at_s)
-        for query, batches in gathered.batches.items()
-    }
-
-
-def _recovery(
-    gathered: Evidence,
-    comparisons: Mapping[str, Comparison],
-    calm: Span | None,
-    at_s: float,
-    healed_s: float,
-    since_s: float,
-) -> dict[str, float | None]:
-    """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
-
-    What lies before `since_s`, when the fault before had healed, is that one's.
-
-    `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
-    right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before.
-    """
-    outages = {
-        query: found
-        for query, batches in gathered.batches.items()
-        if (found := measures.outage(batches, at_s, healed_s, since_s))
-    }
-    if not outages or len(outages) < len(gathered.batches):
-        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
-    back = [
-        measures.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
-        if calm
-        else None
-        for query, found in gathered.batches.items()
-    ]
-    outputs = [
-        row_s
-        for query, one in comparisons.items()
-        for row_s in _new_right_rows(one)
-        if row_s > max(at_s, outages[query].start_s)
-    ]
-    return {
-        "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
-        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
-        "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
-        "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
-    }
-
-
-def _new_right_rows(comparison: Comparison) -> Iterator[float]:
-    """When each right row appeared for the first time."""
-    for key, rows in comparison.observed.items():
-        if right := [row.at_s for row in rows if checkers.is_right(comparison, key, row)]:
-            yield min(right)
-
-
-def _starts(gathered: Evidence, after_s: float, until_s: float) -> list[float]:
-    """When the pipeline was started, after a fault and before the next."""
-    return [at_s for at_s in evidence.started_s(gathered.run) if after_s < at_s <= until_s]
-
-
-def _duplicates(comparisons: Mapping[str, Comparison], after_s: float, until_s: float) -> int:
-    """Rows that stood already, and were written again after a fault and before the next."""
-    return sum(
-        after_s < row.at_s <= until_s
-        for one in comparisons.values()
-        for rows in one.observed.values()
-        for row in sorted(rows, key=lambda row: row.at_s)[1:]
-    )
-
-
 def unknown(why: str) -> Result:
     """The result of a run about which nothing can be said."""
     return Result(Verdict.UNKNOWN, why, (), {}, {}, ())
@@ -231,131 +123,6 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
 def _longest(recoveries: Sequence[float | None]) -> float | None:
     known = [one for one in recoveries if one is not None]
     return max(known) if known and len(known) == len(recoveries) else None
-
-
-def _counts(
-    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
-) -> dict[str, int]:
-    sent = gathered.sent
-    acknowledged = sent["offset"] >= 0
-    unread = np.zeros(len(acknowledged), dtype=bool)
-    for query in gathered.batches:
-        unread |= gathered.batch_of[query] == len(gathered.batches[query])
-    both = [answers[query] for query in ("page_views", "revenue") if query in answers]
-    return {
-        "sent": int((sent["sent_us"] > 0).sum()),
-        "acknowledged": int(acknowledged.sum()) + len(gathered.overwritten),
-        "read": int((acknowledged & ~unread).sum()),
-        "counted": sum(_total(comparisons[query], 0) for query in ("page_views", "revenue") if query in comparisons)
-        + sum(one.open_events for one in both),
-        "dropped_late": sum(one.late_events for one in both),
-        "deduplicated": sum(one.repeated for one in both),
-        "dead_letter": len(comparisons["dead_letter"].observed) if "dead_letter" in comparisons else 0,
-        "rows_expected": sum(len(one.expected) for one in comparisons.values()),
-        "rows_seen": sum(len(rows) for one in comparisons.values() for rows in one.observed.values()),
-        "unclaimed": proofs.unclaimed(gathered),
-        **proofs.counts(gathered, answers, comparisons),
-    }
-
-
-def _total(comparison: Comparison, column: int) -> int:
-    """Sum of a measure over the observed rows; what is no number is none."""
-    values = (rows[0].values[column : column + 1] for rows in comparison.observed.values())
-    return sum(int(value) for found in values for value in found if isinstance(value, int))
-
-
-def _figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    run, sent, measured = gathered.run, gathered.sent, gathered.measured
-    samples, progress = run.of_kind("sample"), run.of_kind("progress")
-    during = [event for event in progress if event["t"] >= measured.start_s]
-    return {
-        "durable_latency_ms": {query: measures.percentiles(durable(gathered, query)) for query in gathered.batches},
-        "emission_delay_ms": {
-            query: measures.percentiles(emission(gathered, comparison))
-            for query, comparison in comparisons.items()
-            if query != "dead_letter"
-        },
-        "generator_delay_ms": measures.percentiles(measures.generator_delay_ms(sent, measured)),
-        "ack_latency_ms": measures.percentiles(measures.ack_latency_ms(sent, measured)),
-        **_rates(gathered),
-        "state_bytes_max": _largest(measures.state(progress, "memoryUsedBytes")[1]),
-        "state_rows_max": _largest(measures.state(progress, "numRowsTotal")[1]),
-        "state_slope_bytes_s": round(measures.slope(*measures.state(during, "memoryUsedBytes")), 1),
-        **_resources(samples, measured, int(run.manifest["cores"])),
-    }
-
-
-def durable(gathered: Evidence, query: str) -> Array:
-    """Durable latency of the query in ms, of every measured event."""
-    return measures.durable_latency_ms(
-        gathered.sent, gathered.batch_of[query], gathered.batches[query], gathered.measured
-    )
-
-
-def emission(gathered: Evidence, comparison: Comparison) -> Array:
-    """Emission delay of the query's rows in ms."""
-    first = {key: min(seen, key=lambda one: one.at_s) for key, seen in comparison.observed.items()}
-    rows = [(key, seen.values, seen.at_s) for key, seen in first.items()]
-    return measures.emission_delay_ms(comparison.query, rows, gathered.sent, gathered.measured)
-
-
-def _largest(values: Array) -> int | None:
-    return int(values.max()) if len(values) else None
-
-
-def _rates(gathered: Evidence) -> dict[str, Any]:
-    sent, measured = gathered.sent, gathered.measured
-    own = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
-    offered_eps = float(own.sum()) / (measured.end_s - measured.start_s)
-    at_s = np.arange(measured.start_s, measured.end_s, 0.25)
-    shares: list[float | None] = []
-    lags: list[int] = []
-    lag_slopes: list[float] = []
-    for query in gathered.batches:
-        of_query = gathered.batch_of[query] >= 0
-        if of_query[own].sum() > ALMOST_NOTHING * own.sum():
-            due_s = sent["due_us"][of_query] / 1e6
-            shares.append(measures.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], measured))
-        lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)
-        lags.append(int(lag.max(initial=0)))
-        lag_slopes.append(
-            measures.slope(*measures.lag_at_commits(sent, gathered.batch_of[query], gathered.batches[query], measured))
-        )
-    seen = [one for one in shares if one is not None]
-    return {
-        "throughput_eps": round(offered_eps * min(seen), 2) if seen and len(seen) == len(shares) else None,
-        "offered_eps": round(offered_eps, 2),
-        "due_sent_share": round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6),
-        # Of a black box it is not known what it has read.
-        "lag_records_max": None if gathered.run.scenario.black_box else max(lags),
-        "lag_slope_eps": None if gathered.run.scenario.black_box else round(max(lag_slopes), 2),
-    }
-
-
-def _due(gathered: Evidence) -> int:
-    """How many events were due in the measured part."""
-    load = gathered.run.scenario.load
-    due = workload.due_s(load.segments, np.arange(load.events))
-    return int(((due >= load.warm_up_s) & (due < load.warm_up_s + load.duration_s)).sum())
-
-
-def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int) -> dict[str, Any]:
-    length = measured.end_s - measured.start_s
-    used = {
-        who: measures.consumed(samples, f"{who}_cpu_s", measured)
-        for who in ("pipeline", "machine", "brokers", "generator", "harness")
-    }
-    per_s = {who: None if seconds is None else round(seconds / length, 4) for who, seconds in used.items()}
-    return {
-        "pipeline_cores": per_s["pipeline"],
-        "machine_cpu_share": None if per_s["machine"] is None else round(per_s["machine"] / cores, 4),
-        "brokers_cores": per_s["brokers"],
-        "generator_cores": per_s["generator"],
-        "harness_cores": per_s["harness"],
-        "pipeline_rss_bytes_max": measures.largest(samples, "pipeline_rss"),
-        "harness_rss_bytes_max": measures.largest(samples, "harness_rss"),
-        "checkpoint_bytes_max": measures.largest(samples, "checkpoint_bytes"),
-    }
 
 
 def _targets(

@@ -38,6 +38,7 @@ LAYERS = (
     {"verdict"},
     {"findings"},
     {"explain"},
+    {"figures", "recovery"},
     {"proofs"},
     {"evidence"},
     {"oracle", "checkers", "measures"},

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from harness import evidence, findings, history, manifest, scenario, trial, verdict
+from harness import evidence, findings, history, manifest, recovery, scenario, trial, verdict
 from harness.model import Row, Target, Verdict
 from harness.oracle.batches import Batch
 from harness.simulate import simulate
@@ -289,7 +289,7 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
         run=replace(gathered.run, events=(*gathered.run.events, *happened)),
         batches={query: [held_up(one) for one in found] for query, found in gathered.batches.items()},
     )
-    first, second = verdict._with_recovery(slow, findings.compare(slow, evidence.expected(slow)))
+    first, second = recovery.costs(slow, findings.compare(slow, evidence.expected(slow)))
 
     assert ("kill", "kill") == (first["kind"], second["kind"])
     assert first["recovered_s"] > 25
@@ -307,7 +307,7 @@ def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path)
     ]
     struck = replace(gathered, run=replace(gathered.run, events=(*gathered.run.events, *happened)))
 
-    costs = list(verdict._with_recovery(struck, findings.compare(struck, evidence.expected(struck))))
+    costs = list(recovery.costs(struck, findings.compare(struck, evidence.expected(struck))))
     assert [None, None] == [one["recovered_s"] for one in costs]
 
 
@@ -390,7 +390,7 @@ def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
 def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
     """Neither right nor wrong; the trace is kept."""
     run = altered(tmp_path)
-    monkeypatch.setattr(verdict, "_figures", lambda *args: 1 // 0)
+    monkeypatch.setattr(verdict.measured, "figures", lambda *args: 1 // 0)
     result = trial.judge(run).result
 
     assert Verdict.UNKNOWN is result.verdict

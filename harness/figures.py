@@ -1,0 +1,143 @@
+"""The figures and the counts of a run: measures and proofs, asked of its evidence. Nothing is judged here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness import measures, proofs, workload
+from harness.checkers import Comparison
+from harness.evidence import Evidence
+from harness.measures import Array, Span
+from harness.oracle.reference import Expected
+
+ALMOST_NOTHING = 0.01
+"""Share of the load below which a query's throughput says nothing, as of an idle source."""
+
+
+def counts(
+    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
+) -> dict[str, int]:
+    sent = gathered.sent
+    acknowledged = sent["offset"] >= 0
+    unread = np.zeros(len(acknowledged), dtype=bool)
+    for query in gathered.batches:
+        unread |= gathered.batch_of[query] == len(gathered.batches[query])
+    both = [answers[query] for query in ("page_views", "revenue") if query in answers]
+    return {
+        "sent": int((sent["sent_us"] > 0).sum()),
+        "acknowledged": int(acknowledged.sum()) + len(gathered.overwritten),
+        "read": int((acknowledged & ~unread).sum()),
+        "counted": sum(_total(comparisons[query], 0) for query in ("page_views", "revenue") if query in comparisons)
+        + sum(one.open_events for one in both),
+        "dropped_late": sum(one.late_events for one in both),
+        "deduplicated": sum(one.repeated for one in both),
+        "dead_letter": len(comparisons["dead_letter"].observed) if "dead_letter" in comparisons else 0,
+        "rows_expected": sum(len(one.expected) for one in comparisons.values()),
+        "rows_seen": sum(len(rows) for one in comparisons.values() for rows in one.observed.values()),
+        "unclaimed": proofs.unclaimed(gathered),
+        **proofs.counts(gathered, answers, comparisons),
+    }
+
+
+def _total(comparison: Comparison, column: int) -> int:
+    """Sum of a measure over the observed rows; what is no number is none."""
+    values = (rows[0].values[column : column + 1] for rows in comparison.observed.values())
+    return sum(int(value) for found in values for value in found if isinstance(value, int))
+
+
+def figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """Every figure of result.json, each as measuring.md defines it."""
+    run, sent, measured = gathered.run, gathered.sent, gathered.measured
+    samples, progress = run.of_kind("sample"), run.of_kind("progress")
+    during = [event for event in progress if event["t"] >= measured.start_s]
+    return {
+        "durable_latency_ms": {query: measures.percentiles(durable(gathered, query)) for query in gathered.batches},
+        "emission_delay_ms": {
+            query: measures.percentiles(emission(gathered, comparison))
+            for query, comparison in comparisons.items()
+            if query != "dead_letter"
+        },
+        "generator_delay_ms": measures.percentiles(measures.generator_delay_ms(sent, measured)),
+        "ack_latency_ms": measures.percentiles(measures.ack_latency_ms(sent, measured)),
+        **_rates(gathered),
+        "state_bytes_max": _largest(measures.state(progress, "memoryUsedBytes")[1]),
+        "state_rows_max": _largest(measures.state(progress, "numRowsTotal")[1]),
+        "state_slope_bytes_s": round(measures.slope(*measures.state(during, "memoryUsedBytes")), 1),
+        **_resources(samples, measured, int(run.manifest["cores"])),
+    }
+
+
+def durable(gathered: Evidence, query: str) -> Array:
+    """Durable latency of the query in ms, of every measured event."""
+    return measures.durable_latency_ms(
+        gathered.sent, gathered.batch_of[query], gathered.batches[query], gathered.measured
+    )
+
+
+def emission(gathered: Evidence, comparison: Comparison) -> Array:
+    """Emission delay of the query's rows in ms."""
+    first = {key: min(seen, key=lambda one: one.at_s) for key, seen in comparison.observed.items()}
+    rows = [(key, seen.values, seen.at_s) for key, seen in first.items()]
+    return measures.emission_delay_ms(comparison.query, rows, gathered.sent, gathered.measured)
+
+
+def _largest(values: Array) -> int | None:
+    return int(values.max()) if len(values) else None
+
+
+def _rates(gathered: Evidence) -> dict[str, Any]:
+    sent, measured = gathered.sent, gathered.measured
+    own = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
+    offered_eps = float(own.sum()) / (measured.end_s - measured.start_s)
+    at_s = np.arange(measured.start_s, measured.end_s, 0.25)
+    shares: list[float | None] = []
+    lags: list[int] = []
+    lag_slopes: list[float] = []
+    for query in gathered.batches:
+        of_query = gathered.batch_of[query] >= 0
+        if of_query[own].sum() > ALMOST_NOTHING * own.sum():
+            due_s = sent["due_us"][of_query] / 1e6
+            shares.append(measures.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], measured))
+        lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)
+        lags.append(int(lag.max(initial=0)))
+        lag_slopes.append(
+            measures.slope(*measures.lag_at_commits(sent, gathered.batch_of[query], gathered.batches[query], measured))
+        )
+    seen = [one for one in shares if one is not None]
+    return {
+        "throughput_eps": round(offered_eps * min(seen), 2) if seen and len(seen) == len(shares) else None,
+        "offered_eps": round(offered_eps, 2),
+        "due_sent_share": round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6),
+        # Of a black box it is not known what it has read.
+        "lag_records_max": None if gathered.run.scenario.black_box else max(lags),
+        "lag_slope_eps": None if gathered.run.scenario.black_box else round(max(lag_slopes), 2),
+    }
+
+
+def _due(gathered: Evidence) -> int:
+    """How many events were due in the measured part."""
+    load = gathered.run.scenario.load
+    due = workload.due_s(load.segments, np.arange(load.events))
+    return int(((due >= load.warm_up_s) & (due < load.warm_up_s + load.duration_s)).sum())
+
+
+def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int) -> dict[str, Any]:
+    length = measured.end_s - measured.start_s
+    used = {
+        who: measures.consumed(samples, f"{who}_cpu_s", measured)
+        for who in ("pipeline", "machine", "brokers", "generator", "harness")
+    }
+    per_s = {who: None if seconds is None else round(seconds / length, 4) for who, seconds in used.items()}
+    return {
+        "pipeline_cores": per_s["pipeline"],
+        "machine_cpu_share": None if per_s["machine"] is None else round(per_s["machine"] / cores, 4),
+        "brokers_cores": per_s["brokers"],
+        "generator_cores": per_s["generator"],
+        "harness_cores": per_s["harness"],
+        "pipeline_rss_bytes_max": measures.largest(samples, "pipeline_rss"),
+        "harness_rss_bytes_max": measures.largest(samples, "harness_rss"),
+        "checkpoint_bytes_max": measures.largest(samples, "checkpoint_bytes"),
+    }
