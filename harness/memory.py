@@ -114,13 +114,13 @@ def _mine(parent: Path) -> Path:
 
 def _make(folder: Path) -> None:
     folder.mkdir()
-    first = (folder / "memory.max").exists()
+    newer = (folder / "memory.max").exists()
     limit, swap = (
-        ("memory.max", "memory.swap.max") if first else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+        ("memory.max", "memory.swap.max") if newer else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
     )
     (folder / limit).write_text(str(LIMIT_BYTES))
     if (folder / swap).exists():  # or its processes would swap, and none of them end
-        (folder / swap).write_text("0" if first else str(LIMIT_BYTES))
+        (folder / swap).write_text("0" if newer else str(LIMIT_BYTES))
 
 
 def _remove(folder: Path) -> None:

@@ -84,7 +84,10 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
         ends = topics.end_offsets(rig.cluster.bootstrap, names)
         return sum(end > 0 for of_topic in ends.values() for end in of_topic.values())
 
-    add = partial(topics.widen, rig.cluster.bootstrap, names)
+    def add() -> int:
+        topics.widen(rig.cluster.bootstrap, names)
+        return len(names)
+
     return faults.widen(fault, count, add, used, rig.patience)
 
 
@@ -162,10 +165,12 @@ def _restart(rig: Rig, fault: Fault) -> Struck:
 def _refusal(fault: Fault) -> str:
     """How our pipeline refuses this change of settings, or this damage; Spark itself minds a lost state."""
     if fault.kind == "change":
-        return "was made by other settings"
+        return "was made by other settings|(older|newer) than its results"
+    if fault.kind == "older":  # with all of the checkpoint, and so of any query that has its results in Parquet
+        return "checkpoint .+: older than its results"
     if fault.kind == "state_lost":
         return rf"query {fault.query} died: \[CANNOT_LOAD_STATE_STORE"
-    return rf"checkpoint \S+/{fault.query}[/:]"
+    return rf"checkpoint .+/{fault.query}[/:]"
 
 
 def _again(rig: Rig, args: list[str]) -> None:

@@ -58,16 +58,16 @@ def _environment(temporary: Path, java: str) -> dict[str, str]:
 
 
 class _Operator(msgspec.Struct):
-    memoryUsedBytes: int = 0
-    numRowsTotal: int = 0
-    numRowsDroppedByWatermark: int = 0
+    memoryUsedBytes: float = 0
+    numRowsTotal: float = 0
+    numRowsDroppedByWatermark: float = 0
 
 
 class _Progress(msgspec.Struct):
     """Spark's StreamingQueryProgress, as far as anything here reads it."""
 
     batchId: int
-    durationMs: dict[str, int] = {}
+    durationMs: dict[str, float] = {}
     stateOperators: list[_Operator] = []
 
 
@@ -75,8 +75,13 @@ class _Said(msgspec.Struct):
     """A line of JSON that a pipeline says; any other line goes to its log."""
 
     event: str
-    query: str = ""
-    progress: _Progress | None = None
+
+
+class _Told(msgspec.Struct):
+    """Such a line with the event ``progress``."""
+
+    query: str
+    progress: _Progress
 
 
 class System:
@@ -98,8 +103,8 @@ class System:
         self.started = threading.Event()
         self._worked = False
         self._unwritten = ""
-        self.batch_ms = 0
-        self.state_bytes: dict[str, int] = {}
+        self.batch_ms = 0.0
+        self.state_bytes: dict[str, float] = {}
 
     def is_up(self) -> bool:
         """Whether its queries have started, and its process is neither ended nor frozen."""
@@ -233,16 +238,17 @@ class System:
         stream.close()
 
     def _take(self, line: bytes) -> None:
-        said = msgspec.json.decode(line, type=_Said)
-        if said.event == "started":
+        event = msgspec.json.decode(line, type=_Said).event
+        if event == "started":
             self.started.set()
             self._worked = True
             self._history.write("process", name="pipeline", event="ready")
-        if said.event == "progress" and (progress := said.progress):
-            told = json.loads(line)["progress"]
-            self._history.write("progress", query=said.query, batch=progress.batchId, progress=told)
-            self.batch_ms = progress.durationMs.get("triggerExecution", 0)
-            self.state_bytes[said.query] = sum(one.memoryUsedBytes for one in progress.stateOperators)
+        if event == "progress":
+            told = msgspec.json.decode(line, type=_Told)
+            batch, as_it_is = told.progress.batchId, json.loads(line)["progress"]
+            self._history.write("progress", query=told.query, batch=batch, progress=as_it_is)
+            self.batch_ms = told.progress.durationMs.get("triggerExecution", 0)
+            self.state_bytes[told.query] = sum(one.memoryUsedBytes for one in told.progress.stateOperators)
 
 
 class Checkpoint:

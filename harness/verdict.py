@@ -19,7 +19,7 @@ from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.history import Run
 from harness.model import Anomaly, Result, Target, Verdict
-from harness.scenario import FAULTS_OF_DISKS, Limits
+from harness.scenario import Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
@@ -27,8 +27,8 @@ NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
 """Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
-
 NO_SPACE = os.strerror(errno.ENOSPC)
+"""What a process says of a full disk, whichever language it is written in."""
 
 
 def judge(run: Run) -> Result:
@@ -67,8 +67,8 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
-    if NO_SPACE in died["last"] and not any(fault.kind in FAULTS_OF_DISKS for fault in run.scenario.fault):
-        return unknown(f"{why}; no fault had filled a disk: this machine's is full")
+    if NO_SPACE in died["last"]:  # one that a fault has filled is expected to end it, and is no death of its own
+        return unknown(f"{why}; that disk is the machine's, and no fault had filled it")
     if set(died["brokers_down"]) - _hurt(run):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
     return replace(unknown(why), verdict=Verdict.FAIL)
@@ -185,7 +185,8 @@ def _conclude(
     slow = Verdict.UNKNOWN if _is_generator_limited(gathered, figures) else Verdict.FAIL
     findings = [
         *_wrong(targets, counts, anomalies),
-        *((slow, why) for why in _failures(gathered, targets, figures, faults)),
+        *((Verdict.FAIL, f"missed: {name}") for name in _missed(targets) if name == "state_size"),
+        *((slow, why) for why in _too_slow(gathered, targets, figures, faults)),
         *_doubts(gathered, targets, figures, counts, comparisons, faults),
     ]
     if not findings:
@@ -215,19 +216,22 @@ def _wrong(
         first = anomalies[0]
         key = "|".join(map(str, first.key))
         yield verdict, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {key}"
-    if any(target.name == "success" and target.judged and target.verdict is Verdict.FAIL for target in targets):
+    if "success" in _missed(targets):
         yield verdict, "missed: success"
 
 
-def _failures(
+def _missed(targets: Sequence[Target]) -> list[str]:
+    return [target.name for target in targets if target.judged and target.verdict is Verdict.FAIL]
+
+
+def _too_slow(
     gathered: Evidence, targets: Sequence[Target], figures: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    """What went wrong besides the output."""
+    """What took longer, or more CPU, than it may."""
     for what, value, limit in _limited(gathered, faults):
         if value is not None and value > limit:
             yield f"{what}: {value:g} s, above {limit:g} s"
-    missed = [target for target in targets if target.judged and target.verdict is Verdict.FAIL]
-    if names := [target.name for target in missed if target.name != "success"]:
+    if names := [name for name in _missed(targets) if name not in ("success", "state_size")]:
         yield f"missed: {', '.join(names)}"
     if "throughput" in names:
         yield (

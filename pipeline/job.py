@@ -77,9 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
             print("pipeline: nobody reads its standard output any more", file=sys.stderr)
             return 1
-        number = -code if code is not None and code < 0 else 0
-        name = signal.Signals(number).name if number else ""
-        how = f"by {name}: by somebody, or by the kernel for want of memory" if number else "by itself"
+        # Java that is asked to end, by SIGTERM or SIGHUP, adds the signal's number to 128.
+        number = 0 if code is None else -code if code < 0 else max(0, code - SIGNALS_FROM)
+        how = f"by signal {number}: by somebody, or by the kernel for want of memory" if number else f"with code {code}"
         print(f"pipeline: Spark's Java process has ended ({type(error).__name__}), {how}", file=sys.stderr)
         return SIGNALS_FROM + number if number else 1
     say("stopped")

@@ -87,18 +87,19 @@ def roll(fault: Fault, brokers: Mapping[str, Target], patience: Patience) -> Str
 
 
 def widen(
-    fault: Fault, count: Callable[[], int], add: Callable[[], None], used: Callable[[], int], patience: Patience
+    fault: Fault, count: Callable[[], int], add: Callable[[], int], used: Callable[[], int], patience: Patience
 ) -> Struck:
     """Add a partition to each input topic: it took where the metadata has more, it is over when all have records.
 
-    `used` is how many have. A broker that has not heard of the new ones yet may be the one that is asked.
+    `add` tells how many it adds, and `used` is how many have records. A broker that has not heard of the new ones yet
+    may be the one that is asked.
     """
     before, at_s = count(), patience.clock()
-    add()
-    patience.until(lambda: count() > before)
+    wanted = before + add()
+    patience.until(lambda: count() >= wanted)
     after = count()
-    healed_s = patience.healed_s(lambda: used() >= after > before)
-    proof = {"up_before": True, "up_after": {"partitions": after <= before}, "before": before, "after": after}
+    healed_s = patience.healed_s(lambda: used() >= wanted)
+    proof = {"up_before": True, "up_after": {"partitions": after < wanted}, "before": before, "after": after}
     return Struck(fault, at_s, proof, healed_s)
 
 

@@ -7,7 +7,7 @@ value has a least and a most, and where no event is open they are equal, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,11 +24,31 @@ READS = {
     "conversions": ("clickstream", "transactions"),
     "sessions": ("clickstream",),
 }
-TYPES: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "page_views": {"view_count": (int,), "unique_users": (int,)},
-    "revenue": {"transaction_count": (int,), "total_revenue": (str,), "avg_transaction": (str,)},
-    "conversions": {"clicks": (int,), "purchases": (int,), "conversion_rate": (int, float)},
-    "sessions": {"session_end": (str,), "event_count": (int,), "duration_seconds": (int, float), "status": (str,)},
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    """JSON has one kind of numbers: 3.0 is 3."""
+    return _is_number(value) and (isinstance(value, int) or value.is_integer())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+KINDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    "page_views": {"view_count": _is_count, "unique_users": _is_count},
+    "revenue": {"transaction_count": _is_count, "total_revenue": _is_text, "avg_transaction": _is_text},
+    "conversions": {"clicks": _is_count, "purchases": _is_count, "conversion_rate": _is_number},
+    "sessions": {
+        "session_end": _is_text,
+        "event_count": _is_count,
+        "duration_seconds": _is_number,
+        "status": _is_text,
+    },
 }
 """What each measure is after a way through JSON; a decimal is its digits."""
 Judged = tuple[Record, Click | Purchase | Rejected, bool]
@@ -57,8 +77,8 @@ def possible(events: Iterable[Judged]) -> dict[str, Expected]:
 
 def contradiction(query: str, moments: Mapping[str, Sequence[Moment]], key: Key, values: tuple[Any, ...]) -> str | None:
     """The measure that does not follow from the rest of its row, or from the `moments` in it; lateness excuses none."""
-    for (name, types), value in zip(TYPES.get(query, {}).items(), values, strict=False):
-        if isinstance(value, bool) or not isinstance(value, types):
+    for (name, kind), value in zip(KINDS.get(query, {}).items(), values, strict=False):
+        if not kind(value):
             return name
     match query, values:
         case "conversions", (clicks, purchases, rate):

@@ -152,7 +152,7 @@ def _of(target: Target, figures: Mapping[str, Any]) -> str:
         return ""
     kinds = {"durable latency": figures["durable_latency_ms"], "emission delay": figures["emission_delay_ms"]}
     found = {f"{kind}, {query}": one["p99"] for kind, of in kinds.items() for query, one in of.items() if one}
-    return next((f"p99 of {name}" for name, ms in found.items() if ms == target.value * 1e3), "")
+    return next((f"p99 of {name}" for name, ms in found.items() if ms / 1e3 == target.value), "")
 
 
 def _unit(target: Target) -> tuple[str, float]:
@@ -245,7 +245,7 @@ def _resources(figures: Mapping[str, Any]) -> Table:
         return None if figures[name] is None else round(figures[name] * factor, 3)
 
     rows = (
-        ("throughput, slope of committed input", figures["throughput_eps"], "events/s"),
+        ("throughput, share of what was due that was committed × offered", figures["throughput_eps"], "events/s"),
         ("offered", figures["offered_eps"], "events/s"),
         ("largest lag", figures["lag_records_max"], "records"),
         ("slope of the lag", figures["lag_slope_eps"], "records/s"),

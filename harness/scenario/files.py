@@ -64,7 +64,7 @@ def dump(scenario: Scenario) -> str:
 def described(scenario: Scenario) -> str:
     """The same, with what each field means and may be behind it, as a comment."""
     table, lines = "", []
-    for line in dump(scenario).splitlines():
+    for line in dump(scenario).rstrip("\n").split("\n"):
         if line.startswith("["):
             table = line.strip("[]")
         name = line.partition(" = ")[0]

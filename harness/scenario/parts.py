@@ -122,7 +122,6 @@ FAULT_TARGETS = (
 `checkpoint` and `results` are the pipeline's disks, for faults of disks; a broker's disk is that of its log."""
 
 
-REPLICAS_MIN = 3
 DISKS_OF_THE_PIPELINE = ("checkpoint", "results")
 BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
 ONE_BROKER = tuple(one for one in BROKERS if not one.endswith("brokers"))

@@ -187,14 +187,19 @@ def test_brokers_are_restarted_one_after_the_other(immune, proved):
     assert proved is result.proved
 
 
-@pytest.mark.parametrize(("added", "proved"), [(2, True), (0, False)])
+@pytest.mark.parametrize(("added", "proved"), [(2, True), (1, False), (0, False)])
 def test_partitions_that_are_not_there_after_are_not_proved(added, proved):
     """Counted in the metadata, before and after."""
     there, now = [2], [1.0]
+
+    def add() -> int:
+        there[0] += added
+        return 2
+
     result = faults.widen(
         Fault(kind="partitions", at=1),
         lambda: there[0],
-        lambda: there.__setitem__(0, there[0] + added),
+        add,
         lambda: there[0],
         faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds)),
     )
