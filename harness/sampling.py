@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
@@ -24,6 +24,8 @@ class Cpu:
     load: Load
     checkpoint: Checkpoint
     spark: Standalone | None = None
+    _seen_s: dict[int, float] = field(default_factory=dict)
+    """Of each process of a broker that there was, its CPU seconds when it was last seen: a dead one takes none back."""
 
     def sample(self) -> None:
         """Take a sample and write it down."""
@@ -34,10 +36,12 @@ class Cpu:
             "brokers": list(self.cluster.pids()),
             "generator": [self.load.pid],
         }
+        self._seen_s |= {pid: processes.tree_cpu_s(pid) for pid in self.cluster.pids()}
         now: dict[str, float] = {
-            f"{who}_cpu_s": round(sum(processes.tree_cpu_s(pid) for pid in ids if pid), 3) for who, ids in pids.items()
+            "pipeline_cpu_s": round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3),
+            "brokers_cpu_s": round(sum(self._seen_s.values()), 3),
+            "generator_cpu_s": round(processes.tree_cpu_s(self.load.pid) if self.load.pid else 0.0, 3),
         }
-        now["pipeline_cpu_s"] = round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3)
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
