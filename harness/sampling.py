@@ -36,7 +36,8 @@ class Cpu:
             "brokers": list(self.cluster.pids()),
             "generator": [self.load.pid],
         }
-        self._seen_s |= {pid: processes.tree_cpu_s(pid) for pid in self.cluster.pids()}
+        for pid in self.cluster.pids():  # one that ends meanwhile tells nothing any more
+            self._seen_s[pid] = max(processes.tree_cpu_s(pid), self._seen_s.get(pid, 0.0))
         now: dict[str, float] = {
             "pipeline_cpu_s": round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3),
             "brokers_cpu_s": round(sum(self._seen_s.values()), 3),
