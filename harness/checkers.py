@@ -105,7 +105,7 @@ def parted(comparison: Comparison) -> list[Anomaly]:
     """Events that must be in one row, since less than a gap lies between them, and are in two; rows that overlap.
 
     No lateness explains either: an event that surely counts comes before the row that could have held it is closed.
-    Of each session id the first.
+    Of each session id the first of either.
     """
     periods = _periods(comparison)
     found = []

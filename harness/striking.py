@@ -84,10 +84,7 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
         ends = topics.end_offsets(rig.cluster.bootstrap, names)
         return sum(end > 0 for of_topic in ends.values() for end in of_topic.values())
 
-    def add() -> int:
-        topics.widen(rig.cluster.bootstrap, names)
-        return len(names)
-
+    add = partial(topics.widen, rig.cluster.bootstrap, names)
     return faults.widen(fault, count, add, used, rig.patience)
 
 

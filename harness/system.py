@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -72,16 +73,11 @@ class _Progress(msgspec.Struct):
 
 
 class _Said(msgspec.Struct):
-    """A line of JSON that a pipeline says; any other line goes to its log."""
+    """A line of JSON that a pipeline says; any other line goes to its log. Of a progress alone the rest is looked at."""
 
     event: str
-
-
-class _Told(msgspec.Struct):
-    """Such a line with the event ``progress``."""
-
-    query: str
-    progress: _Progress
+    query: Any = None
+    progress: Any = None
 
 
 class System:
@@ -238,17 +234,16 @@ class System:
         stream.close()
 
     def _take(self, line: bytes) -> None:
-        event = msgspec.json.decode(line, type=_Said).event
-        if event == "started":
+        said = msgspec.json.decode(line, type=_Said)
+        if said.event == "started":
             self.started.set()
             self._worked = True
             self._history.write("process", name="pipeline", event="ready")
-        if event == "progress":
-            told = msgspec.json.decode(line, type=_Told)
-            batch, as_it_is = told.progress.batchId, json.loads(line)["progress"]
-            self._history.write("progress", query=told.query, batch=batch, progress=as_it_is)
-            self.batch_ms = told.progress.durationMs.get("triggerExecution", 0)
-            self.state_bytes[told.query] = sum(one.memoryUsedBytes for one in told.progress.stateOperators)
+        if said.event == "progress":
+            query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
+            self._history.write("progress", query=query, batch=progress.batchId, progress=said.progress)
+            self.batch_ms = progress.durationMs.get("triggerExecution", 0)
+            self.state_bytes[query] = sum(one.memoryUsedBytes for one in progress.stateOperators)
 
 
 class Checkpoint:

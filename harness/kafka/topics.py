@@ -103,8 +103,8 @@ def partitions(bootstrap: str, names: Collection[str]) -> int:
         return len(_partitions(_admin(bootstrap), names))
 
 
-def widen(bootstrap: str, names: Collection[str]) -> None:
-    """Add a partition to each topic, and wait until they are led."""
+def widen(bootstrap: str, names: Collection[str]) -> int:
+    """Add a partition to each topic, and wait until they are led; how many those are."""
     admin = _admin(bootstrap)
     with _one_line(bootstrap):
         known = admin.list_topics(timeout=ADMIN_S).topics
@@ -116,6 +116,7 @@ def widen(bootstrap: str, names: Collection[str]) -> None:
         led = await_true(lambda: all(_led(admin, [name], count) for name, count in wanted.items()), ADMIN_S)
     if not led:
         raise StackError(f"the new partitions have no leaders after {ADMIN_S:.0f} s: {', '.join(names)}")
+    return len(wanted)
 
 
 def end_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int, int]]:

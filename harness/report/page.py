@@ -33,6 +33,7 @@ PARTS = {
     "commit": ("commitOffsets",),
 }
 """Parts of a batch's time, by the names of Spark's durationMs."""
+WHOLE = "triggerExecution"
 RECONCILED = (
     "sent",
     "acknowledged",
@@ -394,18 +395,13 @@ def _batch_time(evidence: Evidence) -> Chart:
     events, seconds = by_query[slowest], took[slowest]
     x = tuple(round(event["t"] - evidence.measured.start_s, 2) for event in events)
     series = tuple(
-        Series(
-            part,
-            tuple(
-                sum(event["progress"].get("durationMs", {}).get(name, 0) for name in names) / 1e3 for event in events
-            ),
-        )
+        Series(part, tuple(sum(_part_s(event, name) for name in names) for event in events))
         for part, names in PARTS.items()
     )
     words = "No batch ended in the measured part."
     if seconds:
         words = f"In the measured part the slowest query was {slowest}: its batches took {np.median(seconds):.2f} s in the median and {max(seconds):.2f} s at most."
-        longest = max(event["progress"].get("durationMs", {}).get("triggerExecution", 0) for event in events) / 1e3
+        longest = max(_part_s(event, WHOLE) for event in events)
         if longest > max(seconds):
             words += f" Over the whole run the longest took {longest:.2f} s."
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
@@ -415,7 +411,12 @@ def _took_s(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> list[flo
     """How long each batch took that ended in the measured part, without those of the warm-up, the flush and the drain."""
     measured = evidence.measured
     during = (event for event in events if measured.start_s <= event["t"] < measured.end_s)
-    return [event["progress"].get("durationMs", {}).get("triggerExecution", 0) / 1e3 for event in during]
+    return [_part_s(event, WHOLE) for event in during]
+
+
+def _part_s(event: Mapping[str, Any], name: str) -> float:
+    """Seconds of a part of a batch; 0 where the pipeline does not tell it."""
+    return float(event["progress"].get("durationMs", {}).get(name, 0)) / 1e3
 
 
 def _state(evidence: Evidence) -> Chart:
