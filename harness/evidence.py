@@ -249,9 +249,9 @@ def _possible(evidence: Evidence) -> dict[str, Expected]:
 
 
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
-    """The watermark that each batch of a query must have run at, from what its predecessors read, and one more:
+    """The watermark that each batch of a query must have run at, from what its predecessors read.
 
-    that of the batch which would follow the last.
+    One more stands at the end: that of the batch that would follow the last.
     """
     sent, index = evidence.sent, evidence.batch_of[query]
     count = len(evidence.batches[query])
@@ -271,13 +271,13 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):
         # Whether one was skipped or run again, only what follows tells.
-        skips = max(({*skips, number}, skips), key=lambda one: _agree(law(one), recorded))
+        skips = max(({*skips, number}, skips), key=lambda one: _agree(law(one)[:-1], recorded))
     return law(skips)
 
 
 def _agree(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """How many are equal before the first that is not."""
-    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), len(ours))
+    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other), len(ours))
 
 
 def skipped(evidence: Evidence, query: str) -> set[int]:
