@@ -1,7 +1,7 @@
-"""A quick start of the pipeline, for runs that are not judged on speed.
+"""Java's flags for a pipeline of ours: its classes are mapped from an archive that the first run makes.
 
-Java compiles with its first compiler alone, and maps the pipeline's classes from an archive that the first such run
-makes: a start takes about half the time and half the CPU, and what runs for long is slower.
+A start takes three quarters of the time. A quick start compiles with Java's first compiler alone, too: half the time
+and half the CPU, and what runs for long is slower, so it is for runs that are not judged on speed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import os
 import shlex
 import subprocess
@@ -22,27 +21,33 @@ from harness import jars, leftovers, processes, standalone
 from harness.errors import StackError
 
 QUICK = "-XX:TieredStopAtLevel=1"
+SILENT = "-Xlog:disable -Xlog:all=warning:stderr"
+"""Java's own warnings go where they disturb no reader of what the pipeline says: it would write them among its lines."""
 PATIENCE_S = 300
 KEPT_S = 30 * 86_400
 """How long an archive is kept after its last use: another Java, or another environment, needs another one."""
 
 
-def quick_start() -> str:
+def flags(quick: bool) -> str:
     """Flags for Java; without the archive where it cannot be made, or another process is at it."""
+    said = [QUICK] if quick else []
     with contextlib.suppress(OSError, StackError):
         archive = jars.cache() / "classes" / f"{_what_it_fits()}.jsa"
         if not archive.exists():
             _make(archive)
         os.utime(archive)
-        return f"{QUICK} {shlex.quote(f'-XX:SharedArchiveFile={archive}')}"
-    return QUICK
+        said += [SILENT, shlex.quote(f"-XX:SharedArchiveFile={archive}")]
+    return " ".join(said)
 
 
 def _what_it_fits() -> str:
-    """Java passes over an archive that was made with another Java, or with jars that lie elsewhere."""
-    java = jars.java().resolve()
-    fits = f"{java} {java.stat().st_mtime_ns} {standalone.spark_home()} {importlib.metadata.version('pyspark')}"
-    return hashlib.sha256(fits.encode()).hexdigest()[:8]
+    """Java passes over an archive that was made with another Java, or with other jars: it compares place, time and size."""
+    home = standalone.spark_home()
+    digest = hashlib.sha256()
+    for file in (jars.java().resolve(), *sorted((home / "jars").iterdir())):
+        status = file.stat()
+        digest.update(f"{file} {int(status.st_mtime)} {status.st_size}\n".encode())
+    return f"{hashlib.sha256(str(home).encode()).hexdigest()[:8]}-{digest.hexdigest()[:8]}"
 
 
 @functools.cache
@@ -60,7 +65,7 @@ def _make(archive: Path) -> None:
                 print(f"setup: they could not be ({trouble}): Spark starts more slowly", file=sys.stderr, flush=True)
             else:
                 os.replace(fresh, archive)
-                _forget_old(archive.parent)
+                _forget_others(archive)
         finally:
             fresh.unlink(missing_ok=True)
 
@@ -78,7 +83,10 @@ def _lay_out(archive: Path, folder: Path) -> str:
         processes.kill_tree(process)
 
 
-def _forget_old(folder: Path) -> None:
-    for archive in folder.glob("*.jsa"):
-        if time.time() - archive.stat().st_mtime > KEPT_S:
-            archive.unlink(missing_ok=True)
+def _forget_others(archive: Path) -> None:
+    """Those of the same place, which fit no longer, and those that nobody uses."""
+    place = archive.name.partition("-")[0]
+    for other in archive.parent.glob("*.jsa"):
+        replaced = other != archive and other.name.startswith(f"{place}-")
+        if replaced or time.time() - other.stat().st_mtime > KEPT_S:
+            other.unlink(missing_ok=True)

@@ -92,7 +92,9 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     }
     temporary = scratch / "tmp"
     temporary.mkdir()
-    java = classes.quick_start() if scenario.pipeline.quick_start else ""
+    # A pipeline of somebody's own has other classes.
+    ours = scenario.pipeline.quick_start or not scenario.pipeline.command
+    java = classes.flags(scenario.pipeline.quick_start) if ours else ""
     system = System(command(scenario, places), logs / "pipeline.log", temporary, history, java)
     stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")

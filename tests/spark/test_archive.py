@@ -1,9 +1,10 @@
-"""The archive of Java's classes that a quick start maps."""
+"""The archive of Java's classes that a start of Spark maps."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import subprocess
 
 import pytest
@@ -13,18 +14,32 @@ from harness import classes, jars, standalone
 pytestmark = pytest.mark.spark
 
 
-def test_spark_maps_its_classes_from_the_archive(tmp_path):
-    """Java passes over one that does not fit, without a word."""
+@pytest.fixture(scope="module")
+def flags():
+    """Of a quick start, when there is an archive."""
     lock = jars.cache() / "classes" / f"{classes._what_it_fits()}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # until another worker has made it
-    flags = classes.quick_start()
+    flags = classes.flags(quick=True)
     assert "SharedArchiveFile" in flags
+    return flags
 
+
+def test_spark_maps_its_classes_from_the_archive(flags, tmp_path):
+    """Java passes over one that does not fit."""
     loaded = tmp_path / "loaded"
     environment = {**os.environ, "SPARK_SUBMIT_OPTS": f"{flags} -Xlog:class+load:file={loaded}"}
     subprocess.run([standalone.spark_home() / "bin" / "spark-submit", "--version"], env=environment, check=True)
 
     submit = [line for line in loaded.read_text().splitlines() if " org.apache.spark.deploy.SparkSubmit " in line]
     assert "shared objects file (top)" in submit[0]
+
+
+def test_java_that_passes_over_its_archive_leaves_standard_output_alone(flags, tmp_path):
+    """It would write its warning there, among the pipeline's lines of JSON."""
+    command = [jars.java(), *shlex.split(flags), "-cp", tmp_path, "-version"]
+    java = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "" == java.stdout
+    assert "Unable to use shared archive" in java.stderr

@@ -1,4 +1,4 @@
-"""A quick start needs nothing that may be missing: without the archive it is slower, and that is said."""
+"""A start needs no archive of classes: without it it is slower, and that is said."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ spawn = classes.processes.spawn
 def archive(tmp_path, monkeypatch):
     """Where the archive would be, in a cache of the test's own."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    monkeypatch.setattr(classes, "_what_it_fits", lambda: "today")
+    monkeypatch.setattr(classes, "_what_it_fits", lambda: "here-today")
     monkeypatch.setattr(classes.jars, "spark_jars", lambda: tmp_path)
     classes._make.cache_clear()
-    return tmp_path / "classes" / "today.jsa"
+    return tmp_path / "classes" / "here-today.jsa"
 
 
 @pytest.fixture
@@ -42,14 +42,15 @@ def maker(monkeypatch):
 def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
     """A second start finds it."""
     maker("open(out, 'x').write('classes')")
-    flags = classes.quick_start()
+    flags = classes.flags(quick=True)
 
-    assert f"{classes.QUICK} -XX:SharedArchiveFile={archive}" == flags
+    assert f"{classes.QUICK} {classes.SILENT} -XX:SharedArchiveFile={archive}" == flags
+    assert flags.removeprefix(f"{classes.QUICK} ") == classes.flags(quick=False)
     assert "classes" == archive.read_text()
     assert "setup: Java's classes are laid out, once" in capsys.readouterr().err
 
     maker("sys.exit(1)")
-    assert flags == classes.quick_start()
+    assert flags == classes.flags(quick=True)
     assert "" == capsys.readouterr().err
 
 
@@ -66,7 +67,7 @@ def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, 
     monkeypatch.setattr(classes, "PATIENCE_S", 0.5)
     maker(program)
 
-    assert [classes.QUICK] * 2 == [classes.quick_start(), classes.quick_start()]
+    assert [classes.QUICK, ""] == [classes.flags(quick=True), classes.flags(quick=False)]
     assert 1 == capsys.readouterr().err.count(said)
     assert [archive.with_suffix(".lock")] == list(archive.parent.iterdir())
 
@@ -78,8 +79,8 @@ def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
     with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        assert classes.QUICK == classes.quick_start()
-    assert classes.QUICK != classes.quick_start()
+        assert classes.QUICK == classes.flags(quick=True)
+    assert classes.QUICK != classes.flags(quick=True)
 
 
 def _no_java() -> str:
@@ -89,20 +90,42 @@ def _no_java() -> str:
 def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
     """A quick start is not what they are wanted for."""
     archive.parent.touch()
-    assert classes.QUICK == classes.quick_start()
+    assert classes.QUICK == classes.flags(quick=True)
 
     monkeypatch.setattr(classes, "_what_it_fits", _no_java)
-    assert classes.QUICK == classes.quick_start()
+    assert classes.QUICK == classes.flags(quick=True)
 
 
-def test_an_archive_that_nobody_has_used_for_a_month_goes(archive, maker):
-    """Of an environment that may be gone."""
+def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, maker):
+    """A month unused, of an environment that may be gone; or of the same place, before it was made again."""
     maker("open(out, 'x')")
     archive.parent.mkdir()
-    old, used = archive.with_name("old.jsa"), archive.with_name("used.jsa")
-    for path in (old, used):
+    old, used, replaced = (archive.with_name(f"{name}.jsa") for name in ("old-1", "used-1", "here-yesterday"))
+    for path in (old, used, replaced):
         path.touch()
     os.utime(old, (0, 0))
-    classes.quick_start()
+    classes.flags(quick=True)
 
     assert {archive, used} == set(archive.parent.glob("*.jsa"))
+
+
+@pytest.mark.parametrize("change", ["a jar's time", "a jar's size", "one jar more"])
+def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, monkeypatch, change):
+    """Java would pass over the one of before: start slowly, and say so among the pipeline's lines."""
+    jar = tmp_path / "jars" / "spark.jar"
+    jar.parent.mkdir()
+    jar.write_bytes(b"classes")
+    monkeypatch.setattr(classes.standalone, "spark_home", lambda: tmp_path)
+    monkeypatch.setattr(classes.jars, "java", lambda: tmp_path / "jars" / "spark.jar")
+    before = classes._what_it_fits()
+    match change:
+        case "a jar's time":
+            os.utime(jar, (0, 0))
+        case "a jar's size":
+            status = jar.stat()
+            jar.write_bytes(b"more classes")
+            os.utime(jar, ns=(status.st_atime_ns, status.st_mtime_ns))
+        case _:
+            (jar.parent / "other.jar").touch()
+
+    assert before != classes._what_it_fits()
