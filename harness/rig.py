@@ -19,7 +19,7 @@ from harness.history import Recorder
 from harness.kafka import Cluster, topics
 from harness.offering import Load
 from harness.sampling import Cpu
-from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
+from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Pipeline, Scenario
 from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
 from pipeline.schema import INPUT, RESULT_BYTES_MAX
@@ -81,7 +81,8 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
             host, _, port = broker.client_address.rpartition(":")
             relay.lead(number - 1, host, int(port))
     _create_topics(scenario, cluster)
-    spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs)
+    java = _java(scenario.pipeline)
+    spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs, java)
     places = {
         "bootstrap": cluster.bootstrap,
         "prefix": cluster.topic_prefix,
@@ -92,9 +93,6 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     }
     temporary = scratch / "tmp"
     temporary.mkdir()
-    # A pipeline of somebody's own has other classes.
-    ours = scenario.pipeline.quick_start or not scenario.pipeline.command
-    java = classes.flags(scenario.pipeline.quick_start) if ours else ""
     system = System(command(scenario, places), logs / "pipeline.log", temporary, history, java)
     stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
@@ -111,6 +109,11 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     )
 
 
+def _java(pipeline: Pipeline) -> str:
+    """Java's flags of a pipeline; one of somebody's own has other classes, and gets none that it does not ask for."""
+    return classes.flags(pipeline.quick_start) if pipeline.quick_start or not pipeline.command else ""
+
+
 def _relay(stack: ExitStack, scenario: Scenario, logs: Path) -> Relay | None:
     """A relay before the brokers, where a fault of the network is asked for."""
     if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
@@ -118,9 +121,9 @@ def _relay(stack: ExitStack, scenario: Scenario, logs: Path) -> Relay | None:
     return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed, logs / "relay.log"))
 
 
-def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path) -> Standalone | None:
+def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path, java: str) -> Standalone | None:
     """A cluster for the pipeline to run on, where the scenario has workers."""
-    return stack.enter_context(open_cluster(workers, folder, logs)) if workers else None
+    return stack.enter_context(open_cluster(workers, folder, logs, java)) if workers else None
 
 
 def _mount(stack: ExitStack, scenario: Scenario, scratch: Path) -> dict[str, Disk]:

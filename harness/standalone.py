@@ -174,10 +174,10 @@ class Executor:
 class Standalone:
     """One master and its workers of one core each."""
 
-    def __init__(self, workers: int, folder: Path, logs: Path) -> None:
-        """Nothing is started; `folder` is for what lives as long as the cluster, `logs` for what is kept."""
+    def __init__(self, workers: int, folder: Path, logs: Path, java: str = "") -> None:
+        """Nothing is started; `folder` is for what lives as long as the cluster, `logs` for what is kept, `java` flags of all."""
         self._port, self._page, *ports = free_ports(2 + 2 * workers)
-        self._folder, self._logs = folder.absolute(), logs
+        self._folder, self._logs, self._java = folder.absolute(), logs, java
         self._executors_wanted = 0
         self._applications_wanted: frozenset[str] = frozenset()
         place = ("--host", HOST, "--port", str(self._port), "--webui-port", str(self._page))
@@ -269,7 +269,8 @@ class Standalone:
 
     def _daemon(self, name: str, args: Sequence[str | Path], works: Callable[[], bool]) -> Daemon:
         log = self._logs / f"spark-{name.replace(' ', '-')}.log"
-        return Daemon(name, (spark_home() / "bin" / "spark-class", *args), environment(self._folder), log, works)
+        program = spark_home() / "bin" / "spark-class"
+        return Daemon(name, (program, *args), environment(self._folder, self._java), log, works)
 
     def _master_works(self) -> bool:
         """It is alive, with every worker that runs and every application that it had."""
@@ -287,10 +288,10 @@ class Standalone:
 
 
 @contextlib.contextmanager
-def open_cluster(workers: int, folder: Path, logs: Path) -> Iterator[Standalone]:
-    """Start a master and `workers` workers, and kill all of it at the end."""
+def open_cluster(workers: int, folder: Path, logs: Path, java: str = "") -> Iterator[Standalone]:
+    """Start a master and `workers` workers, with flags for Java, and kill all of it at the end."""
     (folder / "recovery").mkdir(parents=True)
-    cluster = Standalone(workers, folder, logs)
+    cluster = Standalone(workers, folder, logs, java)
     try:
         cluster.start()
         yield cluster
@@ -306,13 +307,17 @@ def spark_home() -> Path:
     return Path(spec.origin).parent
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What master and workers are started with: all on loopback, all files in `folder`, a master that remembers."""
+def environment(folder: Path, java: str = "") -> dict[str, str]:
+    """What master and workers are started with: all on loopback, all files in `folder`, a master that remembers.
+
+    Flags for `java` reach the executors too, which inherit it all.
+    """
     # Nobody submits to it, and its door for that stands at a port that is the same for every master.
     closed = "-Dspark.master.rest.enabled=false"
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
+        "JDK_JAVA_OPTIONS": java,
         "SPARK_HOME": str(spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
