@@ -15,6 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
+QUICK = "pipeline.quick_start=true"
 RARELY = 'pipeline.flags=["--trigger","2 seconds"]'
 SHORT = [
     *("--eps", "1200", "--warm-up", "20", "--duration", "60"),
@@ -49,8 +50,9 @@ def test_an_event_in_ten_thousand_counted_twice_fails_by_name(harness, broken):
     """The verdict is fail, the kind is wrong value, and the rows are those of page_views."""
     queries = ["page_views", "sessions"]
     command = json.dumps(broken("counted_twice", "--queries", ",".join(queries)))
-    only = ("--set", f"pipeline.command={command}", "--set", f"pipeline.queries={json.dumps(queries)}")
-    run = harness("run", "load", *SHORT, *only, "--json")
+    only = (f"pipeline.command={command}", f"pipeline.queries={json.dumps(queries)}", 'judged=["success"]', QUICK)
+    offered = ("--eps", "2000", "--warm-up", "10", "--duration", "20", "--set", "workload.time_scale=120")
+    run = harness("run", "load", *offered, *(part for value in only for part in ("--set", value)), "--json")
 
     assert 1 == run.returncode, run.stderr
     result = json.loads(run.stdout)
