@@ -1,7 +1,8 @@
-"""Java's flags for a pipeline of ours: its classes are mapped from an archive that the first run makes.
+"""Archives of Java's classes: what starts again and again maps them, instead of loading them each time.
 
-A start takes three quarters of the time. A quick start compiles with Java's first compiler alone, too: half the time
-and half the CPU, and what runs for long is slower, so it is for runs that are not judged on speed.
+The first start makes the archive and the cache keeps it: it is Java's own class-data sharing. A start of the pipeline takes
+three quarters of the time, one of a broker two thirds of the CPU. A quick start of the pipeline compiles with Java's first
+compiler alone, too: half the time and half the CPU, and what runs for long is slower, so it is for runs that are not judged on speed.
 """
 
 from __future__ import annotations
@@ -15,54 +16,62 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from harness import jars, leftovers, processes, standalone
+from harness import jars, leftovers, processes
 from harness.errors import StackError
 
 QUICK = "-XX:TieredStopAtLevel=1"
-SILENT = "-Xlog:disable -Xlog:all=warning:stderr"
-"""Java's own warnings go where they disturb no reader of what the pipeline says: it would write them among its lines."""
+WARNS_APART = ("-Xlog:disable", "-Xlog:all=warning:stderr")
+"""Java would write its warnings on standard output, where they disturb who reads it."""
 PATIENCE_S = 300
 KEPT_S = 30 * 86_400
 """How long an archive is kept after its last use: another Java, or another environment, needs another one."""
 
 
 def flags(quick: bool) -> str:
-    """Flags for Java; without the archive where it cannot be made, or another process is at it."""
-    said = [QUICK] if quick else []
+    """Java's flags of the pipeline."""
+    mapped = archived("Spark", jars.spark_home() / "jars", _lay_out)
+    return shlex.join([QUICK, *mapped] if quick else mapped)
+
+
+def archived(name: str, folder: Path, lay_out: Callable[[Path, Path], str]) -> tuple[str, ...]:
+    """Flags by which Java maps the classes of a folder's jars; none where there is no archive and none can be made.
+
+    `lay_out` writes it: it is given its path and a scratch folder, and returns why it could not, or nothing.
+    """
     with contextlib.suppress(OSError, StackError):
-        archive = jars.cache() / "classes" / f"{_what_it_fits()}.jsa"
+        archive = jars.cache() / "classes" / f"{_what_it_fits(folder)}.jsa"
         if not archive.exists():
-            _make(archive)
+            _make(name, archive, lay_out)
         os.utime(archive)
-        said += [SILENT, shlex.quote(f"-XX:SharedArchiveFile={archive}")]
-    return " ".join(said)
+        return (*WARNS_APART, f"-XX:SharedArchiveFile={archive}")
+    return ()
 
 
-def _what_it_fits() -> str:
+def _what_it_fits(folder: Path) -> str:
     """Java passes over an archive that was made with another Java, or with other jars: it compares place, time and size."""
-    home = standalone.spark_home()
     digest = hashlib.sha256()
-    for file in (jars.java().resolve(), *sorted((home / "jars").iterdir())):
+    for file in (jars.java().resolve(), *sorted(folder.iterdir())):
         status = file.stat()
         digest.update(f"{file} {int(status.st_mtime)} {status.st_size}\n".encode())
-    return f"{hashlib.sha256(str(home).encode()).hexdigest()[:8]}-{digest.hexdigest()[:8]}"
+    return f"{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}-{digest.hexdigest()[:8]}"
 
 
 @functools.cache
-def _make(archive: Path) -> None:
-    """Once a process at most: where it fails, that is said, and starts are slower."""
+def _make(name: str, archive: Path, lay_out: Callable[[Path, Path], str]) -> None:
+    """Once a process at most: where it fails, or another process is at it, starts are slower."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     fresh = archive.with_suffix(f".{os.getpid()}")
     with archive.with_suffix(".lock").open("w") as lock, leftovers.scratch("classes") as folder:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if archive.exists():
             return
-        print("setup: Java's classes are laid out, once (half a minute)", file=sys.stderr, flush=True)
+        print(f"setup: Java's classes of {name} are laid out, once", file=sys.stderr, flush=True)
         try:
-            if trouble := _lay_out(fresh, folder):
-                print(f"setup: they could not be ({trouble}): Spark starts more slowly", file=sys.stderr, flush=True)
+            if trouble := lay_out(fresh, folder):
+                print(f"setup: they could not be ({trouble}): {name} starts more slowly", file=sys.stderr, flush=True)
             else:
                 os.replace(fresh, archive)
                 _forget_others(archive)
@@ -71,7 +80,7 @@ def _make(archive: Path) -> None:
 
 
 def _lay_out(archive: Path, folder: Path) -> str:
-    """Write an archive, with temporary files in a folder; why that failed, or nothing."""
+    """Write the archive of the pipeline, with temporary files in a folder; why that failed, or nothing."""
     command = [sys.executable, "-m", "pipeline.classes", "--jars", str(jars.spark_jars()), str(archive)]
     log = folder / "log"
     process = processes.spawn(command, log=log, env={"TMPDIR": str(folder), "SPARK_LOCAL_DIRS": str(folder)})

@@ -60,6 +60,14 @@ def broker_jars() -> Path:
     return _ready(jar_set("broker"))
 
 
+def spark_home() -> Path:
+    """The folder of the pyspark package, which has all of Spark; StackError where it is not installed."""
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        raise StackError("pyspark is not installed: install the requirements again (make env)")
+    return Path(spec.origin).parent
+
+
 def cache() -> Path:
     """What is kept between runs and outside the project: ``HARNESS_CACHE``, or the user's cache folder."""
     named = os.environ.get("HARNESS_CACHE")
@@ -167,8 +175,7 @@ def _ivy_command(jars: JarSet, settings: Path, folder: Path, work: Path) -> list
 
 
 def _ivy_jar() -> Path:
-    spec = importlib.util.find_spec("pyspark")
-    folder = Path(spec.origin).parent / "jars" if spec and spec.origin else Path("pyspark/jars")
+    folder = spark_home() / "jars"
     found = next(iter(sorted(folder.glob("ivy-*.jar"))), None)
     if found is None:
         raise StackError(f"no Ivy in {folder}: install the requirements again (make env)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import json
 import os
 import shutil
@@ -269,7 +268,7 @@ class Standalone:
 
     def _daemon(self, name: str, args: Sequence[str | Path], works: Callable[[], bool]) -> Daemon:
         log = self._logs / f"spark-{name.replace(' ', '-')}.log"
-        program = spark_home() / "bin" / "spark-class"
+        program = jars.spark_home() / "bin" / "spark-class"
         return Daemon(name, (program, *args), environment(self._folder, self._java), log, works)
 
     def _master_works(self) -> bool:
@@ -299,14 +298,6 @@ def open_cluster(workers: int, folder: Path, logs: Path, java: str = "") -> Iter
         cluster.end()
 
 
-def spark_home() -> Path:
-    """The folder of the pyspark package, which has all of Spark; StackError where it is not installed."""
-    spec = importlib.util.find_spec("pyspark")
-    if spec is None or spec.origin is None:
-        raise StackError("pyspark is not installed: install the requirements again (make env)")
-    return Path(spec.origin).parent
-
-
 def environment(folder: Path, java: str = "") -> dict[str, str]:
     """What master and workers are started with: all on loopback, all files in `folder`, a master that remembers.
 
@@ -318,7 +309,7 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
         "JDK_JAVA_OPTIONS": java,
-        "SPARK_HOME": str(spark_home()),
+        "SPARK_HOME": str(jars.spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_DAEMON_MEMORY": "256m",

@@ -40,6 +40,8 @@ LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
 ENDS_WITHIN_S = 2.0
 SIGNALS_FROM = 128
+AGAIN_SOON = {"kafka.retry.backoff.max.ms": "200", "kafka.reconnect.backoff.max.ms": "200"}
+"""Kafka's clients wait up to a second between tries: that would come on top of every election of a leader."""
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
@@ -175,7 +177,7 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
     )
     match settings.sinks[name]:
         case "kafka":
-            writer = writer.format("kafka").option("kafka.bootstrap.servers", settings.bootstrap)
+            writer = writer.format("kafka").options(**AGAIN_SOON).option("kafka.bootstrap.servers", settings.bootstrap)
             writer = writer.option("topic", settings.topic_prefix + QUERIES[name].topic)
             writer = writer.option("kafka.max.request.size", RESULT_BYTES_MAX)
         case "parquet":
@@ -200,6 +202,7 @@ def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> Data
 def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
     reader = (
         spark.readStream.format("kafka")
+        .options(**AGAIN_SOON)
         .option("kafka.bootstrap.servers", settings.bootstrap)
         .option("subscribe", settings.topic_prefix + topic)
         .option("startingOffsets", settings.starting_offsets)

@@ -31,7 +31,8 @@ def settings(nodes: int) -> dict[str, str | int]:
         "share.coordinator.state.topic.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": 0,
         "auto.create.topics.enable": "false",
-        "broker.session.timeout.ms": 6_000,
+        # Three heartbeats may be missed; a dead leader, or controller, is given up so soon.
+        "broker.session.timeout.ms": 4_000,
         "broker.heartbeat.interval.ms": 1_000,
         # Events carry their own times, which may lie years back or ahead: age removes and refuses nothing.
         "log.retention.ms": -1,

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import jars, processes
+from harness import classes, jars, processes
 from harness.errors import ScenarioError, StackError
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
@@ -33,7 +33,7 @@ JVM = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
 )
-FORMAT_JVM = ("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+FORMAT_JVM = ("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,10 @@ class Node:
 class EmbeddedBroker:
     """One broker process of ours."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, java: Sequence[str] = ()) -> None:
+        """`java` are further flags for Java."""
         self.node = node
+        self._java = java
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -106,7 +108,7 @@ class EmbeddedBroker:
         """Start it where it is not running; StackError ends with the line of its log that tells why not."""
         if self.pid is None:
             self._process = processes.spawn(
-                [jars.java(), *JVM, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
+                [jars.java(), *JVM, *self._java, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
                 log=self.node.folder / "broker.log",
                 cwd=self.node.folder,
             )
@@ -196,7 +198,8 @@ def open_cluster(nodes: int, directory: Path, advertised: Mapping[int, int] | No
     """
     if not 1 <= nodes <= NODES_MAX:
         raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
-    brokers = {node.id: EmbeddedBroker(node) for node in _lay_out(nodes, directory, advertised or {})}
+    java = classes.archived("Kafka", jars.broker_jars(), archive)
+    brokers = {node.id: EmbeddedBroker(node, java) for node in _lay_out(nodes, directory, advertised or {})}
     cluster = EmbeddedCluster(brokers)
     try:
         _start(cluster)
@@ -204,6 +207,18 @@ def open_cluster(nodes: int, directory: Path, advertised: Mapping[int, int] | No
     finally:
         for broker in brokers.values():
             broker.kill()
+
+
+def archive(file: Path, folder: Path) -> str:
+    """Run a broker until it is up, and have Java write an archive of its classes; why that failed, or nothing."""
+    [node] = _lay_out(1, folder, {})
+    broker = EmbeddedBroker(node, (f"-XX:ArchiveClassesAtExit={file}",))
+    try:
+        broker.start()
+        broker.stop()
+        return "" if file.exists() else broker._last_words()
+    finally:
+        broker.kill()
 
 
 def settings(node: Node, nodes: Sequence[Node]) -> dict[str, str | int]:

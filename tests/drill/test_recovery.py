@@ -9,40 +9,24 @@ import pytest
 
 from harness.model import Verdict
 
-EMBEDDED = "kafka.where=embedded"
+AS_LOAD = ("load.eps=5000", "kafka.where=embedded", "kafka.partitions=1", "pipeline.quick_start=false")
 pytestmark = [pytest.mark.drill, pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
 def test_one_of_three_brokers_killed_at_5000_a_second(run_scenario):
     """No event is lost, and the lag is back within 15 s of the kill, of a pipeline that is warm and keeps up."""
     fault = '[{kind = "kill", on = "leader", at = 800_000, caught_up = true, for_s = 5}]'
-    load = (
-        "load.eps=5000",
-        "load.warm_up_s=150",
-        "load.duration_s=40",
-        "load.stretch_s=100",
-        "kafka.partitions=1",
-        EMBEDDED,
-    )
-    result = run_scenario("broker_kill", *load, f"fault={fault}", "pipeline.quick_start=false", "limits.recovery_s=15")
+    load = (*AS_LOAD, "load.warm_up_s=150", "load.duration_s=40", "load.stretch_s=100")
+    result = run_scenario("broker_kill", *load, f"fault={fault}", "limits.recovery_s=15")
 
     assert Verdict.PASS is result.verdict, result.why
 
 
 def test_the_pipeline_killed_at_5000_a_second_with_20_minutes_of_state(run_scenario):
     """It has caught up within 30 s. The 20 minutes are sent in two, and have been read before it is killed."""
-    load = (
-        "load.eps=5000",
-        "load.warm_up_s=240",
-        "load.duration_s=90",
-        "load.stretch_s=300",
-        "workload.time_scale=1",
-        EMBEDDED,
-    )
+    load = (*AS_LOAD, "load.warm_up_s=240", "load.duration_s=90", "load.stretch_s=300", "workload.time_scale=1")
     history = ("load.burst_at_s=1", "load.burst_factor=10", "load.burst_s=120")
     fault = '[{kind = "kill", on = "pipeline", at = 7_000_000, caught_up = true}]'
-    result = run_scenario(
-        "kill", *load, *history, f"fault={fault}", "pipeline.quick_start=false", "limits.recovery_s=30"
-    )
+    result = run_scenario("kill", *load, *history, f"fault={fault}", "limits.recovery_s=30")
 
     assert Verdict.PASS is result.verdict, result.why

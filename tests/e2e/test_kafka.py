@@ -18,7 +18,7 @@ import confluent_kafka
 import psutil
 import pytest
 
-from harness import kafka, leftovers
+from harness import jars, kafka, leftovers
 from harness.errors import StackError
 from harness.kafka import Cluster, topics
 from harness.owners import Owner
@@ -123,6 +123,15 @@ def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path, opened):
         eventually(lambda: all(broker.is_up() for broker in cluster.brokers.values()))
         assert sorted([b"x", b"y"]) == sorted(sent_and_read(cluster, "things", [b"y"]))
         assert "started" in first.log().lower()
+
+
+def test_java_maps_the_classes_of_an_embedded_broker(tmp_path):
+    """With -Xshare:on it would not start where it could not."""
+    archive = tmp_path / "classes.jsa"
+    assert "" == kafka.embedded.archive(archive, tmp_path)
+    mapped = ("-Xshare:on", f"-XX:SharedArchiveFile={archive}", "-cp", f"{jars.broker_jars()}/*")
+
+    subprocess.run([jars.java(), *mapped, "-version"], check=True)
 
 
 def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import classes, jars, standalone
+from harness import classes, jars
 
 pytestmark = pytest.mark.spark
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def flags():
     """Of a quick start, when there is an archive."""
-    lock = jars.cache() / "classes" / f"{classes._what_it_fits()}.lock"
+    lock = jars.cache() / "classes" / f"{classes._what_it_fits(jars.spark_home() / 'jars')}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # until another worker has made it
@@ -30,7 +30,7 @@ def test_spark_maps_its_classes_from_the_archive(flags, tmp_path):
     """Java passes over one that does not fit."""
     loaded = tmp_path / "loaded"
     environment = {**os.environ, "SPARK_SUBMIT_OPTS": f"{flags} -Xlog:class+load:file={loaded}"}
-    subprocess.run([standalone.spark_home() / "bin" / "spark-submit", "--version"], env=environment, check=True)
+    subprocess.run([jars.spark_home() / "bin" / "spark-submit", "--version"], env=environment, check=True)
 
     submit = [line for line in loaded.read_text().splitlines() if " org.apache.spark.deploy.SparkSubmit " in line]
     assert "shared objects file (top)" in submit[0]

@@ -18,7 +18,7 @@ spawn = classes.processes.spawn
 def archive(tmp_path, monkeypatch):
     """Where the archive would be, in a cache of the test's own."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    monkeypatch.setattr(classes, "_what_it_fits", lambda: "here-today")
+    monkeypatch.setattr(classes, "_what_it_fits", lambda folder: "here-today")
     monkeypatch.setattr(classes.jars, "spark_jars", lambda: tmp_path)
     classes._make.cache_clear()
     return tmp_path / "classes" / "here-today.jsa"
@@ -44,10 +44,10 @@ def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
     maker("open(out, 'x').write('classes')")
     flags = classes.flags(quick=True)
 
-    assert f"{classes.QUICK} {classes.SILENT} -XX:SharedArchiveFile={archive}" == flags
+    assert f"{classes.QUICK} {' '.join(classes.WARNS_APART)} -XX:SharedArchiveFile={archive}" == flags
     assert flags.removeprefix(f"{classes.QUICK} ") == classes.flags(quick=False)
     assert "classes" == archive.read_text()
-    assert "setup: Java's classes are laid out, once" in capsys.readouterr().err
+    assert "setup: Java's classes of Spark are laid out, once" in capsys.readouterr().err
 
     maker("sys.exit(1)")
     assert flags == classes.flags(quick=True)
@@ -83,7 +83,7 @@ def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
     assert classes.QUICK != classes.flags(quick=True)
 
 
-def _no_java() -> str:
+def _no_java(folder) -> str:
     raise StackError("Java is missing")
 
 
@@ -110,14 +110,11 @@ def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, make
 
 
 @pytest.mark.parametrize("change", ["a jar's time", "a jar's size", "one jar more"])
-def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, monkeypatch, change):
+def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, change):
     """Java would pass over the one of before: start slowly, and say so among the pipeline's lines."""
-    jar = tmp_path / "jars" / "spark.jar"
-    jar.parent.mkdir()
+    jar = tmp_path / "spark.jar"
     jar.write_bytes(b"classes")
-    monkeypatch.setattr(classes.standalone, "spark_home", lambda: tmp_path)
-    monkeypatch.setattr(classes.jars, "java", lambda: tmp_path / "jars" / "spark.jar")
-    before = classes._what_it_fits()
+    before = classes._what_it_fits(tmp_path)
     match change:
         case "a jar's time":
             os.utime(jar, (0, 0))
@@ -126,6 +123,6 @@ def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, mo
             jar.write_bytes(b"more classes")
             os.utime(jar, ns=(status.st_atime_ns, status.st_mtime_ns))
         case _:
-            (jar.parent / "other.jar").touch()
+            (tmp_path / "other.jar").touch()
 
-    assert before != classes._what_it_fits()
+    assert before != classes._what_it_fits(tmp_path)
