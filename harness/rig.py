@@ -19,7 +19,7 @@ from harness.history import Recorder
 from harness.kafka import Cluster, topics
 from harness.offering import Load
 from harness.sampling import Cpu
-from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Pipeline, Scenario
+from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
 from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
 from pipeline.schema import INPUT, RESULT_BYTES_MAX
@@ -81,7 +81,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
             host, _, port = broker.client_address.rpartition(":")
             relay.lead(number - 1, host, int(port))
     _create_topics(scenario, cluster)
-    java = _java(scenario.pipeline)
+    java = classes.quick_start() if scenario.pipeline.quick_start else ""
     spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs, java)
     places = {
         "bootstrap": cluster.bootstrap,
@@ -107,11 +107,6 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     return Rig(
         scenario, directory, scratch, cluster, system, checkpoint, load, cpu, places, wires, disks, history, spark
     )
-
-
-def _java(pipeline: Pipeline) -> str:
-    """Java's flags of a pipeline; one of somebody's own has other classes, and gets none that it does not ask for."""
-    return classes.flags(pipeline.quick_start) if pipeline.quick_start or not pipeline.command else ""
 
 
 def _relay(stack: ExitStack, scenario: Scenario, logs: Path) -> Relay | None:

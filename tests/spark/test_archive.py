@@ -21,7 +21,7 @@ def flags():
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # until another worker has made it
-    flags = classes.flags(quick=True)
+    flags = classes.quick_start()
     assert "SharedArchiveFile" in flags
     return flags
 
