@@ -2,7 +2,7 @@
 
 The first start makes the archive and the cache keeps it: it is Java's own class-data sharing. A start of a broker takes two
 thirds of the CPU. A quick start of the pipeline maps its classes and compiles with Java's first compiler alone: half the time
-and half the CPU, and what runs for long is slower with either, so it is for runs that are not judged on speed.
+and half the CPU, and what then runs for long is slower: it is for runs that are not judged on speed.
 """
 
 from __future__ import annotations
