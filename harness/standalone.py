@@ -308,7 +308,7 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
-        "JDK_JAVA_OPTIONS": java,
+        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java}".strip(),
         "SPARK_HOME": str(jars.spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),

@@ -217,6 +217,8 @@ def archive(file: Path, folder: Path) -> str:
         broker.start()
         broker.stop()
         return "" if file.exists() else broker._last_words()
+    except StackError as error:
+        return str(error)
     finally:
         broker.kill()
 

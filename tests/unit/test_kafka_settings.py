@@ -120,3 +120,15 @@ def test_a_container_is_told_to_clients_by_its_port_here_and_to_its_peers_by_nam
     assert "CLIENT://127.0.0.1:23456,PLAINTEXT://broker-2:9094" == told["advertised.listeners"]
     assert "1@broker-1:9093,2@broker-2:9093,3@broker-3:9093" == told["controller.quorum.voters"]
     assert (3, 2) == (told["offsets.topic.replication.factor"], told["transaction.state.log.min.isr"])
+
+
+def test_a_broker_that_does_not_start_leaves_no_archive_and_says_why(tmp_path, monkeypatch):
+    """Where it is told, it is told once: whoever asks for the archive goes on without."""
+    monkeypatch.setattr(embedded, "_lay_out", lambda count, folder, advertised: [Node(1, 1, 2, folder)])
+
+    def ends(broker, wait_s=0):
+        raise StackError("broker 1 ended with 1 while it started")
+
+    monkeypatch.setattr(EmbeddedBroker, "start", ends)
+
+    assert "broker 1 ended with 1 while it started" == embedded.archive(tmp_path / "classes.jsa", tmp_path)

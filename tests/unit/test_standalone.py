@@ -155,14 +155,15 @@ def test_a_master_tells_of_itself_on_its_page():
     assert ({}, set(), set()) == (silent, standalone.alive_workers(silent), standalone.applications(silent))
 
 
-def test_nothing_of_it_is_seen_from_elsewhere(tmp_path):
-    """Loopback only, and its files in one folder."""
+def test_nothing_of_it_is_seen_from_elsewhere(tmp_path, monkeypatch):
+    """Loopback only, and its files in one folder; the user's own flags for Java stay."""
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Xss2m")
     values = standalone.environment(tmp_path, "-XX:+UseSerialGC")
 
     assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
     assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
     assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
-    assert "-XX:+UseSerialGC" == values["JDK_JAVA_OPTIONS"]
+    assert "-Xss2m -XX:+UseSerialGC" == values["JDK_JAVA_OPTIONS"]
 
 
 class Machine:
