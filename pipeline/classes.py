@@ -14,6 +14,7 @@ import random
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from pyspark import SparkContext
@@ -34,6 +35,8 @@ def main() -> int:
     java_options = (f"-XX:ArchiveClassesAtExit={args.archive}", f"-Djava.io.tmpdir={tempfile.gettempdir()}")
     os.environ["SPARK_SUBMIT_OPTS"] = shlex.join(("-XX:TieredStopAtLevel=1", *java_options))
     settings = flags.parse(["--bootstrap", "none", "--checkpoint", "none", "--output", "none", "--jars", args.jars])
+    # An archive fits a longer class path than its own, and no shorter one, which Spark's workers have.
+    settings = replace(settings, local_files="")
     spark = job.session(settings)
     with tempfile.TemporaryDirectory() as folder:
         _load(spark, settings, folder)

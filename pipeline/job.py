@@ -34,7 +34,7 @@ from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, say
 from pipeline.schema import QUERIES, RESULT_BYTES_MAX
-from pipeline.settings import Settings
+from pipeline.settings import LOCAL_FILES_JAR, Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
@@ -147,7 +147,23 @@ def _configuration(settings: Settings) -> dict[str, str]:
         configuration["spark.executor.extraJavaOptions"] = settings.java_options
     if settings.state_store == "rocksdb":
         configuration["spark.sql.streaming.stateStore.providerClass"] = ROCKSDB
-    return configuration | _connector(settings) | dict(settings.conf)
+    return configuration | _connector(settings) | _local_files(settings) | dict(settings.conf)
+
+
+def _local_files(settings: Settings) -> dict[str, str]:
+    """Hadoop would start a process, chmod, for each file of checkpoints and sinks: twenty a second at five queries."""
+    jars = sorted(Path(settings.jars).glob(LOCAL_FILES_JAR)) if settings.jars else []
+    if not (jars and settings.local_files and settings.master.startswith("local") and _starts_java()):
+        return {}
+    # Spark looks for the class before it has loaded any of its jars.
+    given = os.environ.get("SPARK_DIST_CLASSPATH")
+    os.environ["SPARK_DIST_CLASSPATH"] = os.pathsep.join([*([given] if given else []), str(jars[-1])])
+    return {"spark.hadoop.fs.file.impl": settings.local_files}
+
+
+def _starts_java() -> bool:
+    """Whether the session starts Spark's Java: not with spark-submit, nor after an earlier session."""
+    return SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ
 
 
 def _connector(settings: Settings) -> dict[str, str]:

@@ -15,6 +15,8 @@ SINKS = ("kafka", "parquet", "console")
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+LOCAL_FILES = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
+LOCAL_FILES_JAR = "hadoop-bare-naked-local-fs-*.jar"
 DAY_MS = 86_400_000
 DIGITS_MAX = 19
 """Of a number that Java can hold."""
@@ -30,6 +32,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "apart": 0.05,
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
+        "local_files": LOCAL_FILES,
         "java_options": "-XX:+UseParallelGC",
         "codegen_cache": 2000,
         "hashed_groups": 100_000,
@@ -40,6 +43,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "apart": 0.0,
         "conversions": "join",
         "checkpoint_manager": "",
+        "local_files": "",
         "java_options": "",
         "codegen_cache": 100,
         "hashed_groups": 128,
@@ -71,6 +75,8 @@ class Settings:
     conversions: str
     deduplicate: bool = False
     checkpoint_manager: str
+    local_files: str
+    """Java class for local files, from a jar of the connector's folder; "" for Hadoop's, which starts a process a file."""
     java_options: str
     codegen_cache: int
     hashed_groups: int
@@ -133,7 +139,7 @@ def _places(where: argparse._ArgumentGroup) -> None:
     add("--bootstrap", required=True, metavar="HOST:PORT", help="Kafka brokers")
     add("--checkpoint", required=True, type=_folder, metavar="DIR", help="where each query keeps its checkpoint")
     add("--output", required=True, type=_folder, metavar="DIR", help="where Parquet results go, a folder a query")
-    jars = "folder with Spark's Kafka connector; without it Spark fetches the connector itself"
+    jars = "folder with the jars of Spark's Kafka connector and of local files; without it Spark fetches the connector itself"
     add("--jars", metavar="DIR", help=jars)
     add("--topic-prefix", metavar="P", help="what every topic's name begins with")
 

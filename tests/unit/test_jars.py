@@ -44,12 +44,12 @@ def test_every_jar_of_ivy_has_its_sum_and_no_sum_is_idle():
 @pytest.mark.parametrize(
     ("name", "count", "key"),
     [
-        pytest.param("spark", 4, "spark-sql-kafka-0-10_2.13-4.2.0.jar", id="spark"),
+        pytest.param("spark", 5, "spark-sql-kafka-0-10_2.13-4.2.0.jar", id="spark"),
         pytest.param("broker", 46, "kafka_2.13-4.3.1.jar", id="broker"),
     ],
 )
 def test_each_set_is_complete(name, count, key):
-    """The connector's four; a broker's 45 and something that writes its log."""
+    """The connector's four and one for local files; a broker's 45 and something that writes its log."""
     found = jars.jar_set(name)
 
     assert count == len(found.sums)
