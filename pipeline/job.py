@@ -226,7 +226,9 @@ def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
     )
     if settings.max_offsets_per_trigger:
         reader = reader.option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
-    return reader.load()
+    records = reader.load()
+    # From one partition Spark groups records where it reads them: a batch is one task, and needs no shuffle.
+    return records.coalesce(1) if settings.partitions == 1 else records
 
 
 def _as_records(result: DataFrame, name: str) -> DataFrame:

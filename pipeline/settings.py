@@ -177,7 +177,7 @@ def _execution(how: argparse._ArgumentGroup) -> None:
         f"from batch to batch of a query, such as '1500 ms'; 0 ms is as fast as can be {_of_profiles('trigger_ms', ' ms')};"
         f" by this share of it each query waits longer than the one before {_of_profiles('apart')}"
     )
-    partitions = f"shuffle partitions, and so of the state {_of_profiles('partitions')}"
+    partitions = f"of the shuffle, and so of the state; with 1 a batch is one task, without a shuffle {_of_profiles('partitions')}"
     add("--trigger", type=_interval, dest="trigger_ms", metavar="T", help=trigger)
     add("--partitions", type=_whole(2**31 - 1), metavar="N", help=partitions)
     add("--master", default="local[2]", metavar="URL", help="Spark's master")

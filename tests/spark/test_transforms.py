@@ -16,7 +16,7 @@ from harness.model import Record
 from harness.oracle.records import iso
 from harness.oracle.reference import of_one_batch
 from harness.workload import TOPICS, Workload
-from pipeline import transforms
+from pipeline import job, settings, transforms
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 
 pytestmark = pytest.mark.spark
@@ -83,6 +83,18 @@ def test_every_row_is_the_oracles(day, records, query, compute):
 
     assert len(rows) > 10
     assert rows == observed(query, compute(*records(*day)))
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_records_of_one_partition_need_no_shuffle(records, query):
+    """Spark knows that a union of single partitions is one, so that even two topics are grouped in one task."""
+    places = ["--bootstrap", "none", "--checkpoint", "none", "--output", "none"]
+    clicks, buys = (frame.repartition(3).coalesce(1) for frame in records([click(T0)], [buy(T0)]))
+    topics = [{CLICKSTREAM: clicks, TRANSACTIONS: buys}[topic] for topic in QUERIES[query].reads]
+    result = job.compute(query, topics, settings.parse(places))
+
+    exchanges = result._jdf.queryExecution().executedPlan().toString().count("Exchange")
+    assert len(topics) == exchanges  # ours, by repartition
 
 
 HARD_CASES = {
