@@ -205,12 +205,13 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
 
 def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> DataFrame:
     """The result of a query, from the records of the topics that it reads, in their order."""
+    once, one_task = settings.deduplicate, settings.partitions == 1
     makers: dict[str, Callable[..., DataFrame]] = {
-        "page_views": partial(transforms.page_views, once=settings.deduplicate),
-        "revenue": partial(transforms.revenue, once=settings.deduplicate),
-        "conversions": partial(transforms.conversions, form=settings.conversions, once=settings.deduplicate),
-        "sessions": partial(transforms.sessions, once=settings.deduplicate),
-        "dead_letter": transforms.dead_letter,
+        "page_views": partial(transforms.page_views, once=once, one_task=one_task),
+        "revenue": partial(transforms.revenue, once=once, one_task=one_task),
+        "conversions": partial(transforms.conversions, form=settings.conversions, once=once, one_task=one_task),
+        "sessions": partial(transforms.sessions, once=once, one_task=one_task),
+        "dead_letter": partial(transforms.dead_letter, one_task=one_task),
     }
     return makers[name](*records)
 
@@ -226,9 +227,7 @@ def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
     )
     if settings.max_offsets_per_trigger:
         reader = reader.option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
-    records = reader.load()
-    # From one partition Spark groups records where it reads them: a batch is one task, and needs no shuffle.
-    return records.coalesce(1) if settings.partitions == 1 else records
+    return reader.load()
 
 
 def _as_records(result: DataFrame, name: str) -> DataFrame:

@@ -4,6 +4,9 @@ Records are DataFrames with the columns of Spark's Kafka source.
 Every query reads a record by the same strict rules: `from_json` alone would turn a number into a string
 and a string into a number, so a record must first be shown to have the right types. A regular expression
 shows it for the usual flat record at little cost; any other is read, the slow way, through a variant.
+
+With `once` the records of one event id count as one. With `one_task` a batch is read and grouped in one task,
+without a shuffle, which is half the work of a small batch; the state then has to be one partition.
 """
 
 from __future__ import annotations
@@ -50,22 +53,22 @@ SPACE = r"[ \t\r\n]*"
 """All that may stand between the parts of JSON; Java's \\s is more, and its $ matches before a last line's end."""
 
 
-def page_views(records: DataFrame, once: bool = False) -> DataFrame:
+def page_views(records: DataFrame, once: bool = False, one_task: bool = False) -> DataFrame:
     """Events and distinct users per minute, product and category; the users are exact."""
     window = F.window("timestamp", f"{PAGE_VIEWS_WINDOW_S} seconds")
     return (
-        _watermarked(records, CLICKSTREAM, once)
+        _watermarked(records, CLICKSTREAM, once, one_task)
         .groupBy(window, "product_id", "category")
         .agg(F.count("*").alias("view_count"), F.size(F.collect_set("user_id")).alias("unique_users"))
         .select(*_bounds(), "product_id", "category", "view_count", "unique_users")
     )
 
 
-def revenue(records: DataFrame, once: bool = False) -> DataFrame:
+def revenue(records: DataFrame, once: bool = False, one_task: bool = False) -> DataFrame:
     """Transactions, their sum and their mean per five minutes and category, in decimals."""
     mean = F.col("total_revenue") / F.col("transaction_count").cast("decimal(12,0)")
     return (
-        _watermarked(records, TRANSACTIONS, once)
+        _watermarked(records, TRANSACTIONS, once, one_task)
         .groupBy(F.window("timestamp", f"{REVENUE_WINDOW_S} seconds"), "category")
         .agg(F.count("*").alias("transaction_count"), F.sum("amount").alias("total_revenue"))
         .select(
@@ -78,12 +81,12 @@ def revenue(records: DataFrame, once: bool = False) -> DataFrame:
     )
 
 
-def sessions(records: DataFrame, once: bool = False) -> DataFrame:
+def sessions(records: DataFrame, once: bool = False, one_task: bool = False) -> DataFrame:
     """Periods of activity of one session id, closed by 30 minutes without an event."""
     start, end = F.min("timestamp").alias("session_start"), F.max("timestamp").alias("session_end")
     duration = (F.unix_millis("session_end") - F.unix_millis("session_start")) / 1000.0
     return (
-        _watermarked(records, CLICKSTREAM, once)
+        _watermarked(records, CLICKSTREAM, once, one_task)
         .groupBy(F.session_window("timestamp", f"{SESSION_GAP_S} seconds"), "session_id")
         .agg(start, end, F.count("*").alias("event_count"))
         .select(
@@ -97,25 +100,26 @@ def sessions(records: DataFrame, once: bool = False) -> DataFrame:
     )
 
 
-def conversions(clickstream: DataFrame, transactions: DataFrame, form: str, once: bool = False) -> DataFrame:
+def conversions(
+    clickstream: DataFrame, transactions: DataFrame, form: str, once: bool = False, one_task: bool = False
+) -> DataFrame:
     """Clicks and how many of them led to a purchase, per five minutes of the click's time and product.
 
-    `form` is ``linear`` or ``join``; both give the same rows for records that are not late. With `once`
-    the clicks of one event id count as one.
+    `form` is ``linear`` or ``join``; both give the same rows for records that are not late.
     """
     record = F.col("event_id") if once else F.concat_ws(":", "partition", "offset")
     clicks = valid(clickstream, CLICKSTREAM).select("user_id", "product_id", "timestamp", record.alias("record"))
     purchases = valid(transactions, TRANSACTIONS).select("user_id", "product_id", "timestamp")
-    counted = _join(clicks, purchases) if form == "join" else _linear(clicks, purchases, once)
+    counted = _join(clicks, purchases, one_task) if form == "join" else _linear(clicks, purchases, once, one_task)
     rate = F.col("purchases") / F.col("clicks")
     return counted.select(
         "window_start", "window_end", "product_id", "clicks", "purchases", rate.cast("double").alias("conversion_rate")
     )
 
 
-def dead_letter(clickstream: DataFrame, transactions: DataFrame) -> DataFrame:
+def dead_letter(clickstream: DataFrame, transactions: DataFrame, one_task: bool = False) -> DataFrame:
     """Every record that the contract rejects, its bytes untouched, and the first reason in the order of its fields."""
-    return _rejected(clickstream, CLICKSTREAM).unionByName(_rejected(transactions, TRANSACTIONS))
+    return _tasks(_rejected(clickstream, CLICKSTREAM).unionByName(_rejected(transactions, TRANSACTIONS)), one_task)
 
 
 def _rejected(records: DataFrame, topic: str) -> DataFrame:
@@ -135,13 +139,18 @@ def _bounds() -> tuple[Column, Column]:
     return F.col("window.start").alias("window_start"), F.col("window.end").alias("window_end")
 
 
-def _watermarked(records: DataFrame, topic: str, once: bool) -> DataFrame:
+def _tasks(events: DataFrame, one_task: bool) -> DataFrame:
+    """Events in one partition, where one task is to group them; after the watermark, which hides from Spark that it is one."""
+    return events.coalesce(1) if one_task else events
+
+
+def _watermarked(records: DataFrame, topic: str, once: bool, one_task: bool) -> DataFrame:
     """Valid records under the watermark; with `once` those of one event id count as one until it has passed them."""
-    events = valid(records, topic).withWatermark("timestamp", DELAY)
+    events = _tasks(valid(records, topic).withWatermark("timestamp", DELAY), one_task)
     return events.dropDuplicatesWithinWatermark([INPUT[topic][0].name]) if once else events
 
 
-def _linear(clicks: DataFrame, purchases: DataFrame, once: bool) -> DataFrame:
+def _linear(clicks: DataFrame, purchases: DataFrame, once: bool, one_task: bool) -> DataFrame:
     """One aggregation over the union of both streams; no click ever meets more than its next purchase.
 
     A purchase is put into each of the three click windows whose clicks it can convert. The event time of
@@ -168,7 +177,7 @@ def _linear(clicks: DataFrame, purchases: DataFrame, once: bool) -> DataFrame:
         (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
         F.lit(None).cast("string").alias("id"),
     )
-    both = seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay))
+    both = _tasks(seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay)), one_task)
     # A set of (time, id) holds the copies of a click once, and equal purchases too, which change nothing.
     copies_once = F.transform(F.collect_set(F.struct("mark", F.coalesce("id", F.lit("")))), lambda one: one["mark"])
     collected = copies_once if once else F.collect_list("mark")
@@ -205,7 +214,7 @@ def _matched(marks: str) -> Column:
     return F.aggregate(marks, start, step)
 
 
-def _join(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
+def _join(clicks: DataFrame, purchases: DataFrame, one_task: bool) -> DataFrame:
     """The left-outer stream-stream join; each click counts once, however many purchases it met."""
     left = clicks.withWatermark("timestamp", DELAY)
     right = purchases.select(
@@ -217,7 +226,8 @@ def _join(clicks: DataFrame, purchases: DataFrame) -> DataFrame:
     )
     converted = F.collect_set(F.when(F.col("buyer").isNotNull(), F.col("record")))
     return (
-        left.join(right, within, "leftOuter")
+        _tasks(left, one_task)
+        .join(_tasks(right, one_task), within, "leftOuter")
         .groupBy(F.window("timestamp", f"{CONVERSIONS_WINDOW_S} seconds"), "product_id")
         .agg(
             F.size(F.collect_set("record")).cast("long").alias("clicks"),

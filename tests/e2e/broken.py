@@ -21,9 +21,9 @@ def counted_twice() -> None:
     """One clickstream event in ten thousand counts twice in page_views."""
     right = transforms.page_views
 
-    def page_views(records, once=False):
+    def page_views(records, **rest):
         again = records.where((F.col("offset") % 10_000) == 77)
-        return right(records.unionByName(again))
+        return right(records.unionByName(again), **rest)
 
     transforms.page_views = page_views
 
@@ -31,7 +31,7 @@ def counted_twice() -> None:
 def pairs() -> None:
     """The plain left-outer join: each click counts once per purchase."""
 
-    def linear(clicks: DataFrame, purchases: DataFrame, once: bool) -> DataFrame:
+    def linear(clicks: DataFrame, purchases: DataFrame, once: bool, one_task: bool) -> DataFrame:
         right = purchases.selectExpr("user_id buyer", "product_id bought", "timestamp bought_at")
         within = "user_id = buyer AND product_id = bought AND bought_at >= timestamp"
         joined = clicks.withWatermark("timestamp", transforms.DELAY).join(
@@ -104,16 +104,16 @@ def doubles() -> None:
 def swallowed() -> None:
     """Dead letters are swallowed."""
     right = transforms.dead_letter
-    transforms.dead_letter = lambda *records: right(*records).where("offset % 2 = 0")
+    transforms.dead_letter = lambda *records, **rest: right(*records, **rest).where("offset % 2 = 0")
 
 
 def written_twice() -> None:
     """A row in a hundred is written twice."""
     right = transforms.page_views
 
-    def page_views(records, once=False):
+    def page_views(records, **rest):
         again = F.when(F.hash("window_start", "product_id") % 100 == 0, F.array(F.lit(1), F.lit(2)))
-        return right(records).withColumn("n", F.explode(F.coalesce(again, F.array(F.lit(1))))).drop("n")
+        return right(records, **rest).withColumn("n", F.explode(F.coalesce(again, F.array(F.lit(1))))).drop("n")
 
     transforms.page_views = page_views
 
@@ -129,7 +129,7 @@ def missing() -> None:
 def state_kept() -> None:
     """State that is never dropped: event ids are remembered for ever."""
     right = transforms._watermarked
-    transforms._watermarked = lambda records, topic, once: right(records, topic, once).dropDuplicates(
+    transforms._watermarked = lambda records, topic, *rest: right(records, topic, *rest).dropDuplicates(
         [transforms.INPUT[topic][0].name]
     )
 
@@ -163,7 +163,7 @@ def append_sink() -> None:
 def brittle() -> None:
     """A malformed record ends the job."""
     right = transforms.dead_letter
-    transforms.dead_letter = lambda *records: right(*records).withColumn(
+    transforms.dead_letter = lambda *records, **rest: right(*records, **rest).withColumn(
         "reason", F.raise_error(F.concat(F.lit("cannot be parsed: "), "reason"))
     )
 

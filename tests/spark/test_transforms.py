@@ -85,16 +85,26 @@ def test_every_row_is_the_oracles(day, records, query, compute):
     assert rows == observed(query, compute(*records(*day)))
 
 
-@pytest.mark.parametrize("query", QUERIES)
-def test_records_of_one_partition_need_no_shuffle(records, query):
-    """Spark knows that a union of single partitions is one, so that even two topics are grouped in one task."""
-    places = ["--bootstrap", "none", "--checkpoint", "none", "--output", "none"]
-    clicks, buys = (frame.repartition(3).coalesce(1) for frame in records([click(T0)], [buy(T0)]))
-    topics = [{CLICKSTREAM: clicks, TRANSACTIONS: buys}[topic] for topic in QUERIES[query].reads]
-    result = job.compute(query, topics, settings.parse(places))
+@pytest.mark.parametrize(("query", "form"), [*((query, "linear") for query in QUERIES), ("conversions", "join")])
+def test_one_partition_of_state_needs_no_shuffle(spark, tmp_path, query, form):
+    """Seen in the plan of a batch that was run: a watermark hides from Spark that there is one partition."""
+    for topic, value in ((CLICKSTREAM, click(T0)), (TRANSACTIONS, buy(T0))):
+        (tmp_path / topic).mkdir()
+        (tmp_path / topic / "one").write_bytes(value)
+    topics = [
+        spark.readStream.text(str(tmp_path / topic)).selectExpr(
+            "CAST(NULL AS binary) key", "CAST(value AS binary) value", f"'{topic}' topic", "0 partition", "0L offset"
+        )
+        for topic in QUERIES[query].reads
+    ]
+    flags = ["--bootstrap", "none", "--checkpoint", "none", "--output", "none", "--conversions", form]
+    result = job.compute(query, topics, settings.parse(flags)).writeStream.format("noop").trigger(availableNow=True)
+    started = result.option("checkpointLocation", str(tmp_path / "checkpoint")).start()
+    started.awaitTermination(60)
 
-    exchanges = result._jdf.queryExecution().executedPlan().toString().count("Exchange")
-    assert len(topics) == exchanges  # ours, by repartition
+    plan = started._jsq.explainInternal(False)
+    assert "Coalesce" in plan
+    assert "Exchange" not in plan
 
 
 HARD_CASES = {
