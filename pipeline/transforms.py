@@ -6,7 +6,7 @@ and a string into a number, so a record must first be shown to have the right ty
 shows it for the usual flat record at little cost; any other is read, the slow way, through a variant.
 
 With `once` the records of one event id count as one. With `one_task` a batch is read and grouped in one task,
-without a shuffle, which is half the work of a small batch; the state then has to be one partition.
+without a shuffle; the state must then have one partition.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def conversions(
 
 def dead_letter(clickstream: DataFrame, transactions: DataFrame, one_task: bool = False) -> DataFrame:
     """Every record that the contract rejects, its bytes untouched, and the first reason in the order of its fields."""
-    return _tasks(_rejected(clickstream, CLICKSTREAM).unionByName(_rejected(transactions, TRANSACTIONS)), one_task)
+    return _gathered(_rejected(clickstream, CLICKSTREAM).unionByName(_rejected(transactions, TRANSACTIONS)), one_task)
 
 
 def _rejected(records: DataFrame, topic: str) -> DataFrame:
@@ -139,14 +139,14 @@ def _bounds() -> tuple[Column, Column]:
     return F.col("window.start").alias("window_start"), F.col("window.end").alias("window_end")
 
 
-def _tasks(events: DataFrame, one_task: bool) -> DataFrame:
+def _gathered(events: DataFrame, one_task: bool) -> DataFrame:
     """Events in one partition, where one task is to group them; after the watermark, which hides from Spark that it is one."""
     return events.coalesce(1) if one_task else events
 
 
 def _watermarked(records: DataFrame, topic: str, once: bool, one_task: bool) -> DataFrame:
     """Valid records under the watermark; with `once` those of one event id count as one until it has passed them."""
-    events = _tasks(valid(records, topic).withWatermark("timestamp", DELAY), one_task)
+    events = _gathered(valid(records, topic).withWatermark("timestamp", DELAY), one_task)
     return events.dropDuplicatesWithinWatermark([INPUT[topic][0].name]) if once else events
 
 
@@ -177,7 +177,7 @@ def _linear(clicks: DataFrame, purchases: DataFrame, once: bool, one_task: bool)
         (F.unix_millis("timestamp") * 2 + 1).alias("mark"),
         F.lit(None).cast("string").alias("id"),
     )
-    both = _tasks(seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay)), one_task)
+    both = _gathered(seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay)), one_task)
     # A set of (time, id) holds the copies of a click once, and equal purchases too, which change nothing.
     copies_once = F.transform(F.collect_set(F.struct("mark", F.coalesce("id", F.lit("")))), lambda one: one["mark"])
     collected = copies_once if once else F.collect_list("mark")
@@ -226,8 +226,8 @@ def _join(clicks: DataFrame, purchases: DataFrame, one_task: bool) -> DataFrame:
     )
     converted = F.collect_set(F.when(F.col("buyer").isNotNull(), F.col("record")))
     return (
-        _tasks(left, one_task)
-        .join(_tasks(right, one_task), within, "leftOuter")
+        _gathered(left, one_task)
+        .join(_gathered(right, one_task), within, "leftOuter")
         .groupBy(F.window("timestamp", f"{CONVERSIONS_WINDOW_S} seconds"), "product_id")
         .agg(
             F.size(F.collect_set("record")).cast("long").alias("clicks"),
