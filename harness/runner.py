@@ -105,6 +105,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
         phases.begin("drain", "until every query has committed everything")
         (_quiet if rig.scenario.black_box else _drain)(rig, phases)
     rig.system.check()
+    rig.system.dismiss()
     rig.system.stop()
     rig.checkpoint.sweep()
     phases.begin("collect", "every result row")
@@ -116,7 +117,10 @@ def _conduct(rig: Rig, phases: Phases) -> None:
 def _start_pipeline(rig: Rig, phases: Phases) -> None:
     rig.system.start()
     patience_s = rig.scenario.pipeline.ready_s
-    _eventually(rig, phases, rig.system.started.is_set, lambda: 0, "the pipeline's queries to start", patience_s)
+    _eventually(rig, phases, rig.system.has_started, lambda: 0, "the pipeline's queries to start", patience_s)
+    if rig.scenario.pipeline.standby:
+        rig.system.stand_by()
+        _eventually(rig, phases, rig.system.stands_by, lambda: 0, "another pipeline to stand by", patience_s)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Cpu:
         machine = psutil.cpu_times()
         own = psutil.Process()
         pids: dict[str, list[int | None]] = {
-            "pipeline": [self.system.pid, *(self.spark.pids() if self.spark else ())],
+            "pipeline": [*self.system.pids(), *(self.spark.pids() if self.spark else ())],
             "brokers": list(self.cluster.pids()),
             "generator": [self.load.pid],
         }

@@ -80,8 +80,45 @@ class _Said(msgspec.Struct):
     progress: Any = None
 
 
+class _Process:
+    """A process of the pipeline: what it has said of itself, and what it has used."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.waits = threading.Event()
+        self.started = threading.Event()
+        self.reader: threading.Thread | None = None
+        self._cpu_s = 0.0
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def cpu_s(self) -> float:
+        """CPU seconds of it and all that came from it; of one that ended by itself, until this was last asked."""
+        if self.process.returncode is None:
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self.process.pid))
+        return self._cpu_s
+
+    def last_line(self) -> str:
+        """The last line of its log that says something, and is no frame of a stack."""
+        return processes.last_said(self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else "")
+
+    def kill(self) -> None:
+        """Kill it with everything it started, and hear it out."""
+        self.cpu_s()
+        processes.kill_tree(self.process)
+        self.heard_out()
+
+    def heard_out(self) -> None:
+        """What it has said is written down."""
+        if self.reader is not None:
+            self.reader.join(5)
+
+
 class System:
-    """The pipeline as a process: started, followed, stopped or killed."""
+    """The pipeline as a process: started, followed, stopped or killed; and maybe a second one that stands by."""
 
     def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "") -> None:
         """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags."""
@@ -89,14 +126,11 @@ class System:
         self._log = log
         self._environment = _environment(temporary, java)
         self._history = history
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
-        self._starts = 0
+        self._all: list[_Process] = []
+        self._now: _Process | None = None
+        self._standby: _Process | None = None
         self._down = False
         self._closed = False
-        self._ended_cpu_s = 0.0
-        self._cpu_s = 0.0
-        self.started = threading.Event()
         self._worked = False
         self._unwritten = ""
         self.batch_ms = 0.0
@@ -104,9 +138,17 @@ class System:
 
     def is_up(self) -> bool:
         """Whether its queries have started, and its process is neither ended nor frozen."""
-        if self._process is None or self._process.poll() is not None or not self.started.is_set():
+        if self._now is None or not self._now.is_alive() or not self._now.started.is_set():
             return False
-        return psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED
+        return psutil.Process(self._now.process.pid).status() != psutil.STATUS_STOPPED
+
+    def has_started(self) -> bool:
+        """Whether its queries have."""
+        return self._now is not None and self._now.started.is_set()
+
+    def stands_by(self) -> bool:
+        """Whether a second one waits for the first to end."""
+        return self._standby is not None and self._standby.waits.is_set()
 
     def pause(self) -> None:
         """Freeze it with everything it started."""
@@ -117,20 +159,22 @@ class System:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._now is not None and self._now.is_alive():
             # It leads a session of its own, and so a process group.
-            os.killpg(self._process.pid, number)
+            os.killpg(self._now.process.pid, number)
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes until now; of one that ended by itself, until this was last asked."""
-        if self._process is not None:
-            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
-        return self._ended_cpu_s + self._cpu_s
+        return sum(one.cpu_s() for one in self._all)
 
     @property
     def pid(self) -> int | None:
         """The process id, or None before the start."""
-        return self._process.pid if self._process else None
+        return self._now.process.pid if self._now else None
+
+    def pids(self) -> list[int]:
+        """Of each of its processes that has not ended."""
+        return [one.process.pid for one in self._all if one.is_alive()]
 
     def expect_end(self, expected: bool = True) -> None:
         """It may end by itself, until it is started again: `check` says nothing of it. Or it may not any more."""
@@ -138,7 +182,7 @@ class System:
 
     def ended(self) -> int | None:
         """The exit code of a process that has ended, or None."""
-        return None if self._process is None else self._process.poll()
+        return None if self._now is None else self._now.process.poll()
 
     def become(self, args: list[str]) -> list[str]:
         """Another command line starts it from now on; the one that did so far."""
@@ -148,28 +192,44 @@ class System:
     def start(self, flags: Sequence[str] = ()) -> None:
         """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
 
-        `flags` follow its own for this start alone.
+        `flags` follow its own for this start alone. One that stands by is not started: it has seen the end itself.
         """
         if self._closed:
             raise StackError("the run is over: the pipeline is not started again")
-        if self._process is not None and self._process.poll() is None:
-            raise StackError(f"the pipeline runs already, as process {self._process.pid}: two would share a checkpoint")
-        if self._starts:
-            self._log = self._log.with_name(f"pipeline-{self._starts + 1}.log")
-        self._starts += 1
-        self.started.clear()
-        self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
-        args = [*self._args, *flags]
+        if self._now is not None and self._now.is_alive():
+            raise StackError(
+                f"the pipeline runs already, as process {self._now.process.pid}: two would share a checkpoint"
+            )
+        if self._standby is not None:
+            self._now, self._standby = self._standby, None
+        else:
+            self._now = self._spawn([*self._args, *flags], "start")
+        self._down = False
+
+    def stand_by(self) -> None:
+        """Start a second one, which waits for the first to end and then takes over."""
+        self._standby = self._spawn([*self._args, "--standby"], "stand by")
+
+    def dismiss(self) -> None:
+        """End the one that stands by, or it would take over from one that is to end."""
+        if self._standby is not None:
+            self._standby.kill()
+            self._standby = None
+
+    def _spawn(self, args: list[str], event: str) -> _Process:
+        log = self._log.with_name(f"pipeline-{len(self._all) + 1}.log") if self._all else self._log
         try:
-            self._process = processes.spawn(args, log=self._log, env=self._environment, stdout=subprocess.PIPE)
+            process = processes.spawn(args, log=log, env=self._environment, stdout=subprocess.PIPE)
         except OSError as error:
             raise StackError(
                 f"the pipeline cannot be started: {args[0]}: {error.strerror}; see pipeline.command"
             ) from error
-        self._history.write("process", name="pipeline", event="start", pid=self._process.pid, command=args)
-        self._reader = threading.Thread(target=self._follow, daemon=True, name="progress")
-        self._reader.start()
-        self._down = False
+        one = _Process(process, log)
+        self._all.append(one)
+        self._history.write("process", name="pipeline", event=event, pid=process.pid, command=args)
+        one.reader = threading.Thread(target=self._follow, args=(one,), daemon=True, name="progress")
+        one.reader.start()
+        return one
 
     def check(self) -> None:
         """Raise PipelineDied if the process has ended by itself, with its last line, and nobody expected it.
@@ -178,72 +238,76 @@ class System:
         """
         if self._unwritten:
             raise StackError(self._unwritten)
-        if self._process is not None and not self._down and (code := self._process.poll()) is not None:
-            died = PipelineDied(code, self.last_line(), self._log)
+        if self._now is not None and not self._down and (code := self._now.process.poll()) is not None:
+            died = PipelineDied(code, self.last_line(), self._now.log)
             raise died if self._worked else StackError(str(died))
+        if self._standby is not None and not self._down and not self._standby.is_alive():
+            raise StackError(
+                f"the pipeline that stood by ended by itself: {self._standby.last_line()}; see {self._standby.log}"
+            )
 
     def last_line(self) -> str:
         """The last line of the process's log that says something, and is no frame of a stack."""
-        return processes.last_said(
-            self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
-        )
+        return self._now.last_line() if self._now else processes.last_said("")
 
     def stop(self, grace_s: float = 60.0) -> bool:
         """Ask it to stop between batches; kill it after `grace_s`. True where asking was enough."""
         orderly = True
-        if self._process is not None:
+        if self._now is not None:
             self._down = True
-            self.cpu_s()
-            orderly = processes.stop(self._process, grace_s)
-            self._history.write("process", name="pipeline", event="stop", code=self._process.returncode)
-            if self._reader is not None:
-                self._reader.join(5)
+            self._now.cpu_s()
+            orderly = processes.stop(self._now.process, grace_s)
+            self._history.write("process", name="pipeline", event="stop", code=self._now.process.returncode)
+            self._now.heard_out()
         return orderly
 
     def kill(self) -> None:
         """Kill it with everything it started."""
-        if self._process is not None:
+        if self._now is not None:
             self._down = True
-            self.cpu_s()
-            processes.kill_tree(self._process)
-            if self._reader is not None:
-                self._reader.join(5)
+            self._now.kill()
 
     def close(self) -> None:
-        """Kill it for good: a fault that is still under way cannot start it again."""
+        """Kill it for good, and what stands by: a fault that is still under way cannot start it again."""
         self._closed = True
+        self.dismiss()
         self.kill()
 
     def tell_stacks(self) -> None:
         """Have its Java processes write to the log what each of their threads is at."""
-        for pid in processes.tree_pids(self._process.pid) if self._process is not None else ():
-            processes.tell_stacks(pid)
+        for pid in self.pids():
+            for one in processes.tree_pids(pid):
+                processes.tell_stacks(one)
 
-    def _follow(self) -> None:
-        assert self._process is not None
-        stream = self._process.stdout
+    def _follow(self, one: _Process) -> None:
+        stream = one.process.stdout
         assert stream is not None
         for line in stream:  # to the end, whatever it says: a pipe that nobody empties would block it
             try:
-                self._take(line)
+                self._take(one, line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                with contextlib.suppress(OSError), self._log.open("ab") as log:
+                with contextlib.suppress(OSError), one.log.open("ab") as log:
                     log.write(line)
             except OSError as error:
                 self._unwritten = f"what the pipeline says cannot be written down: {error.strerror}"
         stream.close()
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, one: _Process, line: bytes) -> None:
         said = msgspec.json.decode(line, type=_Said)
-        if said.event == "started":
-            self.started.set()
-            self._worked = True
-            self._history.write("process", name="pipeline", event="ready")
-        if said.event == "progress":
-            query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
-            self._history.write("progress", query=query, batch=progress.batchId, progress=said.progress)
-            self.batch_ms = progress.durationMs.get("triggerExecution", 0)
-            self.state_bytes[query] = sum(one.memoryUsedBytes for one in progress.stateOperators)
+        match said.event:
+            case "standing by":
+                one.waits.set()
+            case "taking over":  # from here on it may read and write: this is its start
+                self._history.write("process", name="pipeline", event="start", pid=one.process.pid, command=[])
+            case "started":
+                one.started.set()
+                self._worked = True
+                self._history.write("process", name="pipeline", event="ready")
+            case "progress":
+                query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
+                self._history.write("progress", query=query, batch=progress.batchId, progress=said.progress)
+                self.batch_ms = progress.durationMs.get("triggerExecution", 0)
+                self.state_bytes[query] = sum(part.memoryUsedBytes for part in progress.stateOperators)
 
 
 class Checkpoint:

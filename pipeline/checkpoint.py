@@ -92,18 +92,23 @@ def _write(settings: Settings, path: Path, content: Mapping[str, object]) -> Non
         raise CheckpointError(f"checkpoint {settings.checkpoint} cannot be written: {error.strerror}") from error
 
 
+def where(settings: Settings) -> Path:
+    """Where it is on this machine."""
+    return Path(_local(settings.checkpoint))
+
+
 def _signature(settings: Settings) -> Path:
-    return Path(_local(settings.checkpoint)) / "settings.json"
+    return where(settings) / "settings.json"
 
 
 def _sources(settings: Settings) -> Path:
-    return Path(_local(settings.checkpoint)) / "topics.json"
+    return where(settings) / "topics.json"
 
 
 def whole(settings: Settings) -> None:
     """Refuse a checkpoint that is damaged, or older than what stands in a sink that counts its batches."""
     for name in settings.queries:
-        folder = Path(_local(settings.checkpoint)) / name
+        folder = where(settings) / name
         begun, committed = _numbers(folder / "offsets"), _numbers(folder / "commits")
         _logs_agree(folder, begun, committed)
         for number in begun[-2:]:
@@ -165,7 +170,7 @@ def _same_age(folder: Path, log: Path, begun: list[int], committed: list[int]) -
 
 def reach(settings: Settings, query: str) -> Reach:
     """How far a query is. The checkpoint must be whole."""
-    folder = Path(_local(settings.checkpoint)) / query
+    folder = where(settings) / query
     begun, committed = _numbers(folder / "offsets"), _numbers(folder / "commits")
     if settings.sinks[query] == "parquet":
         # A batch that the sink has is committed as it is: Spark does not read its records again.

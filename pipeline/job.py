@@ -1,17 +1,20 @@
 """The job: sources → transforms → sinks, one streaming query a result, until it is told to stop.
 
 Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage,
-128 + N where signal N ended Spark's Java process; each with one line on standard error. Standard output carries JSON lines: started, progress, stopped.
+128 + N where signal N ended Spark's Java process; each with one line on standard error. Standard output carries JSON lines: started, progress,
+stopped; before them, of a standby, standing by and taking over.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,7 +30,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import broker, checkpoint, loss, transforms
+from pipeline import broker, checkpoint, claim, loss, transforms
 from pipeline import settings as flags
 from pipeline.broker import BrokerError
 from pipeline.checkpoint import CheckpointError, Reach
@@ -55,18 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop: list[int] = []
     _listen(stop)
     try:
-        checkpoint.agree(settings)
-        checkpoint.whole(settings)
-        spark = session(settings)
-        _listen(stop)  # again: PySpark has put in a handler of its own
-        try:
-            topics, lost = _look_for_records(spark, settings, settings.queries)
-            if lost:
-                print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
-            checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
-            _follow(start(spark, settings), stop, partial(_gone, spark, settings))
-        finally:
-            _quietly(spark.stop)
+        _run(settings, stop)
     except (JobError, CheckpointError, BrokerError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 1
@@ -86,6 +78,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SIGNALS_FROM + number if number else 1
     say("stopped")
     return 0
+
+
+def _run(settings: Settings, stop: list[int]) -> None:
+    """Work on the checkpoint until told to stop; a standby has Spark started before it waits for the checkpoint."""
+    with ExitStack() as ends:
+        spark = ends.enter_context(_running(settings, stop)) if settings.standby else None
+        if spark:
+            broker.names(spark, settings.bootstrap)
+            say("standing by")
+        if not ends.enter_context(_claimed(settings, stop)):
+            return
+        if spark:
+            say("taking over")
+        checkpoint.agree(settings)
+        checkpoint.whole(settings)
+        spark = spark or ends.enter_context(_running(settings, stop))
+        topics, lost = _look_for_records(spark, settings, settings.queries)
+        if lost:
+            print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
+        checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
+        _follow(start(spark, settings), stop, partial(_gone, spark, settings))
+
+
+@contextmanager
+def _running(settings: Settings, stop: list[int]) -> Iterator[SparkSession]:
+    spark = session(settings)
+    _listen(stop)  # again: PySpark has put in a handler of its own
+    try:
+        yield spark
+    finally:
+        _quietly(spark.stop)
+
+
+@contextmanager
+def _claimed(settings: Settings, stop: list[int]) -> Iterator[bool]:
+    """Hold the checkpoint; false where the job was told to stop while it waited for that."""
+    deadline = math.inf if settings.standby else time.monotonic() + ENDS_WITHIN_S
+    with claim.held(checkpoint.where(settings), lambda: bool(stop) or time.monotonic() > deadline) as held:
+        if not (held or stop):
+            raise CheckpointError(
+                f"checkpoint {settings.checkpoint}: another pipeline works on it: end that one first, or wait with --standby"
+            )
+        yield held
 
 
 def _end_of_java() -> int | None:

@@ -81,6 +81,7 @@ class Settings:
     codegen_cache: int
     hashed_groups: int
     driver_memory: str
+    standby: bool = False
     conf: Sequence[tuple[str, str]] = ()
 
     def interval_ms(self, query: str) -> int:
@@ -185,6 +186,8 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     limit = "rate limit: records of a topic in a batch of a query"
     add("--max-offsets-per-trigger", type=_whole(2**63 - 1), metavar="N", help=limit)
     add("--driver-memory", type=_memory, default="1g", metavar="SIZE", help="heap of the driver, such as 512m or 2g")
+    standby = "wait, with Spark started, until no other pipeline works on the checkpoint; then take over"
+    add("--standby", action="store_true", help=standby)
     setting = "any setting of Spark; may be repeated"
     add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
 

@@ -55,6 +55,8 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     yield from _of_workload(scenario.workload)
     yield from _of_kafka(scenario.kafka.where)
     yield from _of_pipeline(scenario.pipeline)
+    if scenario.pipeline.standby:
+        yield from _of_standby(scenario)
     if scenario.black_box and scenario.pipeline.deduplicate:
         yield "pipeline.deduplicate: it needs a pipeline.checkpoint to be judged by"
     for name in scenario.proves:
@@ -118,6 +120,14 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
         for name in (column.partition("=")[0] for column in output.columns):
             if name not in ours:
                 yield f"pipeline.output[{at}].columns: {name!r} is none of {', '.join(ours)}: OURS=THEIRS"
+
+
+def _of_standby(scenario: Scenario) -> Iterator[str]:
+    """It takes over once: after that, none stands by."""
+    if scenario.pipeline.command or scenario.pipeline.workers:
+        yield "pipeline.standby: for our own pipeline alone, on a local master"
+    if [(fault.kind, fault.on) for fault in scenario.fault] not in ([("kill", "pipeline")], [("stop", "pipeline")]):
+        yield "pipeline.standby: for one fault, which must be kill or stop of the pipeline"
 
 
 def _of_placing(scenario: Scenario, fault: Fault) -> Iterator[str]:

@@ -251,6 +251,10 @@ class Pipeline:
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
     workers: int = _number(0, low=0, high=8, doc="of a standalone cluster that it runs on, a core each; 0 is local")
     ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
+    standby: bool = field(
+        default=False,
+        metadata={"doc": "a second one waits, with Spark started, and takes over when the fault has ended the first"},
+    )
     quick_start: bool = field(
         default=False,
         metadata={"doc": "Java starts in half the time and is slower later: for runs not judged on speed"},

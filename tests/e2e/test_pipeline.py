@@ -22,6 +22,7 @@ from harness import jars, workload
 from harness.kafka import topics
 from harness.load.engine import producer_settings
 from harness.workload import TOPICS, Workload
+from pipeline import claim
 from pipeline.schema import CLICKSTREAM, QUERIES, RESULT_BYTES_MAX
 
 pytestmark = pytest.mark.e2e
@@ -164,6 +165,33 @@ def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
     assert 1 == run.returncode
     [line] = run.stderr.strip().splitlines()
     assert "partitions: the checkpoint has 7, asked for 1" in line
+
+
+def test_a_checkpoint_that_another_pipeline_works_on_is_refused(cluster, tmp_path):
+    """On one line, and before Spark is started; nothing is written there."""
+    with claim.held(tmp_path / "checkpoint", lambda: True):
+        run = ended(arguments(cluster.bootstrap, tmp_path))
+
+    assert 1 == run.returncode
+    [line] = run.stderr.strip().splitlines()
+    assert "checkpoint: another pipeline works on it: end that one first, or wait with --standby" in line
+    assert [] == list((tmp_path / "checkpoint").iterdir())
+
+
+def test_a_standby_that_is_told_to_stop_has_touched_nothing(cluster, tmp_path):
+    """SIGTERM while it waits: exit code 0, as if it had worked."""
+    args = arguments(cluster.bootstrap, tmp_path, "--standby")
+    with (
+        claim.held(tmp_path / "checkpoint", lambda: True),
+        subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None
+        assert {"event": "standing by"} == json.loads(process.stdout.readline())
+        process.terminate()
+        assert [{"event": "stopped"}] == [json.loads(line) for line in process.stdout]
+        assert 0 == process.wait(60)
+
+    assert [] == list((tmp_path / "checkpoint").iterdir())
 
 
 @pytest.fixture(scope="module")

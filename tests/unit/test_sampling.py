@@ -16,7 +16,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     pids = [1, 2]
     cpu = Cpu(
         SimpleNamespace(write=lambda kind, **what: told.append(what)),
-        SimpleNamespace(pid=None, cpu_s=lambda: 1.0),
+        SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
         SimpleNamespace(pids=lambda: pids),
         SimpleNamespace(pid=None, sent=0, acknowledged=0),
         SimpleNamespace(size_bytes=lambda: 0),

@@ -87,6 +87,26 @@ def test_a_fault_of_the_cluster_needs_one(fault, workers, said):
 
 
 @pytest.mark.parametrize(
+    ("faults", "pipeline", "said"),
+    [
+        ([{"kind": "kill"}], {}, None),
+        ([{"kind": "stop"}], {}, None),
+        ([{"kind": "pause"}], {}, "for one fault, which must be kill or stop of the pipeline"),
+        ([{"kind": "kill", "on": "leader"}], {}, "for one fault, which must be kill or stop of the pipeline"),
+        ([{"kind": "kill"}, {"kind": "kill"}], {}, "for one fault, which must be kill or stop of the pipeline"),
+        ([], {}, "for one fault, which must be kill or stop of the pipeline"),
+        ([{"kind": "kill"}], {"command": ["engine"]}, "for our own pipeline alone, on a local master"),
+        ([{"kind": "kill"}], {"workers": 2}, "for our own pipeline alone, on a local master"),
+    ],
+)
+def test_a_standby_takes_over_once(faults, pipeline, said):
+    """After that none stands by."""
+    found = problems(fault=[{"at": 1, **fault} for fault in faults], pipeline={"standby": True, **pipeline})
+
+    assert found == ([] if said is None else [f"pipeline.standby: {said}"])
+
+
+@pytest.mark.parametrize(
     ("override", "said"),
     [
         pytest.param('judged=["success", "cpu"]', "not where cpu is judged", id="a target"),

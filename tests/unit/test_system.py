@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -26,11 +26,18 @@ def system(tmp_path) -> Iterator[System]:
 
 def ended(system: System) -> int:
     """Wait for its end."""
-    deadline = time.monotonic() + 20
-    while (code := system.ended()) is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert comes(lambda: system.ended() is not None)
+    code = system.ended()
     assert code is not None
     return code
+
+
+def comes(condition: Callable[[], bool]) -> bool:
+    """Whether it holds within 20 s."""
+    deadline = time.monotonic() + 20
+    while not (holds := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds
 
 
 def test_further_flags_are_those_of_one_start(system):
@@ -62,7 +69,7 @@ def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
     with history.recording(tmp_path) as recorder:
         system = System([sys.executable, "-c", works], tmp_path / "pipeline.log", tmp_path, recorder)
         system.start()
-        assert system.started.wait(10)
+        assert comes(system.has_started)
         ended(system)
         with pytest.raises(PipelineDied, match="ended by itself with code 1: a bad record") as died:
             system.check()
@@ -101,7 +108,7 @@ def test_a_line_that_is_no_progress_goes_to_the_log_and_the_next_is_read(tmp_pat
     with history.recording(tmp_path) as recorder:
         system = System(["cat", str(tmp_path / "said")], tmp_path / "pipeline.log", tmp_path, recorder)
         system.start()
-        assert system.started.wait(10)
+        assert comes(system.has_started)
         system.kill()
 
     assert odd == (tmp_path / "pipeline.log").read_bytes().splitlines()
@@ -121,6 +128,74 @@ def test_two_never_share_a_checkpoint(tmp_path):
                 system.start()
         finally:
             system.kill()
+
+
+STANDS_BY = """
+import pathlib, sys, time
+say = lambda event: print('{"event": "%s"}' % event, flush=True)
+if "--standby" in sys.argv:
+    say("standing by")
+    while not pathlib.Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+    say("taking over")
+say("started")
+time.sleep(600)
+"""
+
+
+def test_what_stands_by_takes_over_and_is_not_started(tmp_path):
+    """Its start is the moment at which it takes over; both are followed, each with a log of its own."""
+    free = tmp_path / "free"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", STANDS_BY, str(free)], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        assert comes(system.has_started)
+        system.stand_by()
+        assert comes(system.stands_by)
+        first, (_, second) = system.pid, system.pids()
+        system.kill()
+        system.check()
+        assert not system.is_up()
+        free.touch()
+        system.start()
+        assert comes(system.is_up)
+        assert not system.stands_by()
+        assert second == system.pid
+        system.kill()
+
+    told = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [("start", first), ("ready", None), ("stand by", second), ("start", second), ("ready", None)] == [
+        (one["event"], one.get("pid")) for one in told if one["kind"] == "process"
+    ]
+    assert {"pipeline.log", "pipeline-2.log"} == {path.name for path in tmp_path.glob("*.log")}
+
+
+def test_what_stands_by_ends_with_the_run(tmp_path):
+    """It is dismissed before the first is asked to end; or it would take over."""
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", STANDS_BY, "never"], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        system.stand_by()
+        assert comes(system.stands_by)
+        system.dismiss()
+        assert 1 == len(system.pids())
+        system.stand_by()
+        system.close()
+
+    assert not system.pids()
+
+
+def test_what_stands_by_and_ends_is_an_error(tmp_path):
+    """None would take over."""
+    ends = "import sys, time; time.sleep(60) if '--standby' not in sys.argv else sys.exit('no broker')"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", ends], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        system.stand_by()
+        assert comes(lambda: 1 == len(system.pids()))
+        with pytest.raises(StackError, match="the pipeline that stood by ended by itself: no broker"):
+            system.check()
+        system.close()
 
 
 def test_what_is_over_is_not_started_again(tmp_path):

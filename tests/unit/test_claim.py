@@ -1,0 +1,70 @@
+"""One pipeline at a time works on a checkpoint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline import claim
+from pipeline.checkpoint import CheckpointError
+
+HOLDS = """
+import pathlib, sys, time
+from pipeline import claim
+with claim.held(pathlib.Path(sys.argv[1]), lambda: True) as held:
+    print(held, flush=True)
+    time.sleep(600)
+"""
+
+
+def at_once() -> bool:
+    """Do not wait."""
+    return True
+
+
+def test_a_second_one_has_it_only_when_the_first_is_done(tmp_path):
+    """The folder is made for the first."""
+    folder = tmp_path / "new" / "checkpoint"
+    with claim.held(folder, at_once) as first, claim.held(folder, at_once) as second:
+        assert (True, False) == (first, second)
+    with claim.held(folder, at_once) as third:
+        assert third
+
+
+def test_what_is_killed_holds_nothing(tmp_path):
+    """And who waits has it then."""
+    args = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert "True\n" == process.stdout.readline()
+        with claim.held(tmp_path, at_once) as held:
+            assert not held
+        threading.Timer(0.1, process.kill).start()
+        with claim.held(tmp_path, lambda: False) as held:
+            assert held
+
+
+def test_who_waits_for_a_folder_that_is_replaced_has_the_new_one(tmp_path):
+    """A checkpoint that was moved away is nobody's any more."""
+    folder = tmp_path / "checkpoint"
+
+    def replace() -> bool:
+        folder.rename(tmp_path / "away")
+        folder.mkdir()
+        return False
+
+    with claim.held(folder, at_once) as first, claim.held(folder, replace) as second:
+        assert first
+        assert second
+
+
+def test_a_checkpoint_that_is_no_folder_is_refused(tmp_path):
+    """In one line, which names it."""
+    (tmp_path / "checkpoint").write_text("")
+    said = r"checkpoint .*/checkpoint cannot be opened: File exists"
+    with pytest.raises(CheckpointError, match=said), claim.held(tmp_path / "checkpoint", at_once):
+        pass
