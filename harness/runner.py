@@ -118,9 +118,6 @@ def _start_pipeline(rig: Rig, phases: Phases) -> None:
     rig.system.start()
     patience_s = rig.scenario.pipeline.ready_s
     _eventually(rig, phases, rig.system.has_started, lambda: 0, "the pipeline's queries to start", patience_s)
-    if rig.scenario.pipeline.standby:
-        rig.system.stand_by()
-        _eventually(rig, phases, rig.system.stands_by, lambda: 0, "another pipeline to stand by", patience_s)
 
 
 @contextmanager
@@ -183,6 +180,8 @@ def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start:
     load = rig.scenario.load
     phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
     _until(rig, phases, start + load.warm_up_s, schedule)
+    if rig.scenario.pipeline.standby:  # only now are there records for it to rehearse on
+        rig.system.stand_by()
     phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
     _until(rig, phases, start + load.warm_up_s + load.duration_s, schedule)
     if load.cool_down_s:

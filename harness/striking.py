@@ -39,6 +39,8 @@ def _process(rig: Rig, fault: Fault) -> Struck:
         return _process_of_spark(rig, fault)
     if fault.on != "pipeline":
         return faults.strike(fault, _brokers(rig, fault.on), rig.patience)
+    if rig.scenario.pipeline.standby and not rig.patience.until(rig.system.stands_by):
+        raise StackError(f"fault {fault.kind}: no pipeline stands by after {rig.patience.for_s:g} s")
     done = faults.strike(fault, {fault.on: rig.system}, rig.patience)
     rig.system.check()
     return done

@@ -20,7 +20,7 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from pipeline import generator, job
+from pipeline import generator, job, queries
 from pipeline import settings as flags
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 from pipeline.settings import Settings
@@ -70,14 +70,14 @@ def _load(spark: SparkSession, settings: Settings, folder: str) -> None:
     ]
     spark.createDataFrame(records, COLUMNS).write.parquet(f"{folder}/records")
     stream = spark.readStream.schema(COLUMNS).parquet(f"{folder}/records")
-    queries = [
-        job.compute(name, [stream.where(f"topic = '{topic}'") for topic in QUERIES[name].reads], settings)
+    running = [
+        queries.compute(name, [stream.where(f"topic = '{topic}'") for topic in QUERIES[name].reads], settings)
         .writeStream.trigger(availableNow=True)
         .option("checkpointLocation", f"{folder}/{name}")
         .start(f"{folder}/{name}.parquet")
         for name in QUERIES
     ]
-    for query in queries:
+    for query in running:
         query.awaitTermination()
 
 

@@ -1,4 +1,4 @@
-"""The job: sources → transforms → sinks, one streaming query a result, until it is told to stop.
+"""The job: Spark is started, then the queries on a checkpoint that may be continued, until it is told to stop.
 
 Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage,
 128 + N where signal N ended Spark's Java process; each with one line on standard error. Standard output carries JSON lines: started, progress,
@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,25 +27,22 @@ import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from pipeline import broker, checkpoint, claim, loss, transforms
+from pipeline import broker, checkpoint, claim, loss, queries
 from pipeline import settings as flags
 from pipeline.broker import BrokerError
 from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, say
-from pipeline.schema import QUERIES, RESULT_BYTES_MAX
+from pipeline.schema import QUERIES
 from pipeline.settings import LOCAL_FILES_JAR, Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
 ENDS_WITHIN_S = 2.0
 SIGNALS_FROM = 128
-AGAIN_SOON = {"kafka.retry.backoff.max.ms": "200", "kafka.reconnect.backoff.max.ms": "200"}
-"""Kafka's clients wait up to a second between tries: that would come on top of every election of a leader."""
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 
 
@@ -85,7 +83,7 @@ def _run(settings: Settings, stop: list[int]) -> None:
     with ExitStack() as ends:
         spark = ends.enter_context(_running(settings, stop)) if settings.standby else None
         if spark:
-            broker.names(spark, settings.bootstrap)
+            _rehearse(spark, settings, stop)
             say("standing by")
         if not ends.enter_context(_claimed(settings, stop)):
             return
@@ -98,7 +96,23 @@ def _run(settings: Settings, stop: list[int]) -> None:
         if lost:
             print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
-        _follow(start(spark, settings), stop, partial(_gone, spark, settings))
+        running = queries.start(spark, settings)
+        say("started", queries=list(settings.queries))
+        _follow(running, stop, partial(_gone, spark, settings))
+
+
+def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
+    """So that a standby, once it has taken over, is as fast as what has run for a while."""
+    _look_for_topics(spark, settings, settings.queries, {})
+    names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as scratch:
+        running = queries.rehearse(spark, settings, broker.topics(spark, settings.bootstrap, names), scratch)
+        while not stop and any(query.isActive for query in running):
+            time.sleep(LOOK_EVERY_S)
+        for query in running:
+            if query.exception() is not None:
+                print(f"pipeline: query {query.name} could not be rehearsed: {_died_of(query)}", file=sys.stderr)
+            _quietly(query.stop)
 
 
 @contextmanager
@@ -210,112 +224,31 @@ def _connector(settings: Settings) -> dict[str, str]:
     return {"spark.jars": ",".join(jars)}
 
 
-def start(spark: SparkSession, settings: Settings) -> list[StreamingQuery]:
-    """Start every query of the settings."""
-    queries = [_start(spark, settings, name) for name in settings.queries]
-    say("started", queries=list(settings.queries))
-    return queries
-
-
-def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery:
-    result = compute(name, [_topic(spark, settings, topic) for topic in QUERIES[name].reads], settings)
-    writer = result.writeStream if settings.sinks[name] != "kafka" else _as_records(result, name).writeStream
-    writer = (
-        writer.queryName(name)
-        .outputMode("append")
-        .trigger(processingTime=f"{settings.interval_ms(name)} milliseconds")
-        .option("checkpointLocation", f"{settings.checkpoint}/{name}")
-    )
-    match settings.sinks[name]:
-        case "kafka":
-            writer = writer.format("kafka").options(**AGAIN_SOON).option("kafka.bootstrap.servers", settings.bootstrap)
-            writer = writer.option("topic", settings.topic_prefix + QUERIES[name].topic)
-            writer = writer.option("kafka.max.request.size", RESULT_BYTES_MAX)
-        case "parquet":
-            writer = writer.format("parquet").option("path", f"{settings.output}/{name}")
-        case "console":
-            writer = writer.format("console").option("truncate", "false")
-    return writer.start()
-
-
-def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> DataFrame:
-    """The result of a query, from the records of the topics that it reads, in their order."""
-    once, one_task = settings.deduplicate, settings.partitions == 1
-    makers: dict[str, Callable[..., DataFrame]] = {
-        "page_views": partial(transforms.page_views, once=once, one_task=one_task),
-        "revenue": partial(transforms.revenue, once=once, one_task=one_task),
-        "conversions": partial(transforms.conversions, form=settings.conversions, once=once, one_task=one_task),
-        "sessions": partial(transforms.sessions, once=once, one_task=one_task),
-        "dead_letter": partial(transforms.dead_letter, one_task=one_task),
-    }
-    return makers[name](*records)
-
-
-def _topic(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
-    reader = (
-        spark.readStream.format("kafka")
-        .options(**AGAIN_SOON)
-        .option("kafka.bootstrap.servers", settings.bootstrap)
-        .option("subscribe", settings.topic_prefix + topic)
-        .option("startingOffsets", settings.starting_offsets)
-        .option("failOnDataLoss", "false" if settings.accept_loss else "true")
-    )
-    if settings.max_offsets_per_trigger:
-        reader = reader.option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
-    return reader.load()
-
-
-def _as_records(result: DataFrame, name: str) -> DataFrame:
-    """Rows as Kafka records: JSON keyed by the row's identity; a rejected record as it came, with headers."""
-    if name == "dead_letter":
-        pairs = [
-            F.struct(F.lit(header).alias("key"), F.col(header).cast("string").cast("binary").alias("value"))
-            for header in ("topic", "partition", "offset", "reason")
-        ]
-        return result.select("key", "value", F.array(*pairs).alias("headers"))
-    query = QUERIES[name]
-    times = {column for column, kind in result.dtypes if kind == "timestamp"}
-
-    def text(column: str) -> Column:
-        moment = F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'")
-        return moment if column in times else F.col(column).cast("string")
-
-    value = F.to_json(
-        F.struct(
-            *(
-                text(column).alias(column) if column in times else F.col(column)
-                for column in query.identity + query.measures
-            )
-        )
-    )
-    return result.select(F.concat_ws("|", *map(text, query.identity)).alias("key"), value.alias("value"))
-
-
-def _follow(queries: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]) -> None:
-    progress = Progress(queries)
+def _follow(running: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]) -> None:
+    progress = Progress(running)
     while not stop:
         progress.report()
-        for query in queries:
+        for query in running:
             if not query.isActive:
                 why = gone(query.name) or _died_of(query)
-                for other in queries:
+                for other in running:
                     # If Spark ended under them their complaints would stand below the reason.
                     _quietly(other.stop)
                 raise JobError(f"query {query.name} died: {why}")
         time.sleep(LOOK_EVERY_S)
-    _stop_between_batches(queries)
+    _stop_between_batches(running)
     progress.report()
-    for query in queries:
+    for query in running:
         if query.exception() is not None:
             raise JobError(f"query {query.name} died while it was to be stopped: {_died_of(query)}")
 
 
-def _stop_between_batches(queries: Sequence[StreamingQuery]) -> None:
+def _stop_between_batches(running: Sequence[StreamingQuery]) -> None:
     """Inside a batch a stop would interrupt its threads, and leave rows of a batch that is not committed.
 
     A query that has fallen behind begins its next batch at once: it is stopped as soon as the one that it is at has ended.
     """
-    busy, deadline = {query: _batch(query) for query in queries}, time.monotonic() + BETWEEN_BATCHES_S
+    busy, deadline = {query: _batch(query) for query in running}, time.monotonic() + BETWEEN_BATCHES_S
     while busy and time.monotonic() < deadline:
         for query, batch in list(busy.items()):
             if not (query.isActive and query.status["isTriggerActive"]) or _batch(query) != batch:

@@ -30,7 +30,7 @@ def test_the_pipeline_killed_at_5000_a_second_with_20_minutes_of_state(run_scena
     """
     load = (*AS_LOAD, "load.warm_up_s=240", "load.duration_s=90", "load.stretch_s=300", "workload.time_scale=1")
     history = ("load.burst_at_s=1", "load.burst_factor=10", "load.burst_s=120")
-    fault = '[{kind = "kill", on = "pipeline", at = 7_000_000, caught_up = true}]'
+    fault = '[{kind = "kill", on = "pipeline", at = 7_250_000, caught_up = true}]'
     spare = f"pipeline.standby={standby}"
     result = run_scenario("kill", *load, *history, spare, f"fault={fault}", "limits.recovery_s=30")
 

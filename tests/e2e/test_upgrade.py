@@ -20,13 +20,13 @@ WHERE = ["--bootstrap", "{bootstrap}", "--checkpoint", "{checkpoint}", "--output
 def upgraded(target: Path) -> Path:
     """A copy of the pipeline whose plans have a further step, as the file that starts it."""
     shutil.copytree(ROOT / "pipeline", target / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    source = target / "pipeline" / "job.py"
+    source = target / "pipeline" / "queries.py"
     text = source.read_text()
     assert "    return reader.load()\n" in text
     source.write_text(
         text.replace("    return reader.load()\n", '    return reader.load().where("offset + partition >= 0")\n')
     )
-    return source
+    return target / "pipeline" / "job.py"
 
 
 def test_an_upgraded_pipeline_goes_on_where_the_old_one_stopped(run_scenario, tmp_path):

@@ -16,7 +16,7 @@ from harness.model import Record
 from harness.oracle.records import iso
 from harness.oracle.reference import of_one_batch
 from harness.workload import TOPICS, Workload
-from pipeline import job, settings, transforms
+from pipeline import queries, settings, transforms
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 
 pytestmark = pytest.mark.spark
@@ -98,7 +98,7 @@ def test_one_partition_of_state_needs_no_shuffle(spark, tmp_path, query, form):
         for topic in QUERIES[query].reads
     ]
     flags = ["--bootstrap", "none", "--checkpoint", "none", "--output", "none", "--conversions", form]
-    result = job.compute(query, topics, settings.parse(flags)).writeStream.format("noop").trigger(availableNow=True)
+    result = queries.compute(query, topics, settings.parse(flags)).writeStream.format("noop").trigger(availableNow=True)
     started = result.option("checkpointLocation", str(tmp_path / "checkpoint")).start()
     started.awaitTermination(60)
 
