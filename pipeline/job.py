@@ -29,6 +29,7 @@ from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipeline import broker, checkpoint, claim, loss, queries
 from pipeline import settings as flags
@@ -79,30 +80,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, stop: list[int]) -> None:
-    """Work on the checkpoint until told to stop; a standby has Spark started before it waits for the checkpoint."""
+    """Work on the checkpoint until told to stop; a standby has all else behind it before it waits for the checkpoint."""
     with ExitStack() as ends:
-        spark = ends.enter_context(_running(settings, stop)) if settings.standby else None
-        if spark:
-            _rehearse(spark, settings, stop)
-            say("standing by")
+        prepared = ends.enter_context(_stood_by(settings, stop)) if settings.standby else None
         if not ends.enter_context(_claimed(settings, stop)):
             return
-        if spark:
+        if prepared:
             say("taking over")
         checkpoint.agree(settings)
         checkpoint.whole(settings)
-        spark = spark or ends.enter_context(_running(settings, stop))
+        spark, writers = prepared or ends.enter_context(_prepared(settings, stop))
         topics, lost = _look_for_records(spark, settings, settings.queries)
         if lost:
             print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
-        running = queries.start(spark, settings)
+        running = [writer.start() for writer in writers]
         say("started", queries=list(settings.queries))
         _follow(running, stop, partial(_gone, spark, settings))
 
 
+@contextmanager
+def _prepared(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
+    """Spark, and the queries ready to be started on it."""
+    spark = session(settings)
+    _listen(stop)  # again: PySpark has put in a handler of its own
+    try:
+        yield spark, queries.prepare(spark, settings)
+    finally:
+        _quietly(spark.stop)
+
+
+@contextmanager
+def _stood_by(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
+    """The same, with a rehearsal: what then takes over is as fast as what has run for a while."""
+    with _prepared(settings, stop) as (spark, writers):
+        _rehearse(spark, settings, stop)
+        say("standing by")
+        yield spark, writers
+
+
 def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
-    """So that a standby, once it has taken over, is as fast as what has run for a while."""
     _look_for_topics(spark, settings, settings.queries, {})
     names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as scratch:
@@ -113,16 +130,6 @@ def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
             if query.exception() is not None:
                 print(f"pipeline: query {query.name} could not be rehearsed: {_died_of(query)}", file=sys.stderr)
             _quietly(query.stop)
-
-
-@contextmanager
-def _running(settings: Settings, stop: list[int]) -> Iterator[SparkSession]:
-    spark = session(settings)
-    _listen(stop)  # again: PySpark has put in a handler of its own
-    try:
-        yield spark
-    finally:
-        _quietly(spark.stop)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from pipeline import transforms
 from pipeline.loss import Topic
@@ -21,9 +22,9 @@ REHEARSED = 20_000
 """Records of a partition that a rehearsal reads, at most."""
 
 
-def start(spark: SparkSession, settings: Settings) -> list[StreamingQuery]:
-    """Start every query of the settings."""
-    return [_start(spark, settings, name) for name in settings.queries]
+def prepare(spark: SparkSession, settings: Settings) -> list[DataStreamWriter]:
+    """Every query of the settings, ready to be started; no broker is asked for that, and no checkpoint looked at."""
+    return [_prepare(spark, settings, name) for name in settings.queries]
 
 
 def rehearse(
@@ -49,7 +50,7 @@ def rehearse(
     ]
 
 
-def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery:
+def _prepare(spark: SparkSession, settings: Settings, name: str) -> DataStreamWriter:
     writer = _rows(spark, settings, name, {}).writeStream
     writer = (
         writer.queryName(name)
@@ -66,7 +67,7 @@ def _start(spark: SparkSession, settings: Settings, name: str) -> StreamingQuery
             writer = writer.format("parquet").option("path", f"{settings.output}/{name}")
         case "console":
             writer = writer.format("console").option("truncate", "false")
-    return writer.start()
+    return writer
 
 
 def _rows(spark: SparkSession, settings: Settings, name: str, begin: Mapping[str, str]) -> DataFrame:
