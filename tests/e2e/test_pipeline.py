@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,25 +62,41 @@ def produce(bootstrap: str, first: int, prefix: str = "") -> None:
     assert 0 == producer.flush(30)
 
 
+@contextlib.contextmanager
+def running(args: list[str]) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
+    """A job that leads a session of its own, and what it has said on standard error once it has ended.
+
+    That goes to a file: two queries that die at once fill a pipe, and the job would wait for who reads it last.
+    """
+    pipe = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(args, cwd=ROOT, stderr=errors, **pipe) as process:
+
+        def told() -> str:
+            errors.seek(0)
+            return errors.read()
+
+        try:
+            yield process, told
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def stopped_after(args: list[str], batches: dict[str, int], by: int = signal.SIGTERM) -> tuple[int, list[str], str]:
     """Run until each query has come to that batch, then a signal: exit code, standard output's lines, standard error."""
     said, left = [], dict(batches)
-    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running(args) as (process, told):
         assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            for line in process.stdout:
-                said.append(line)
-                for query, batch in progress([line]):
-                    if batch >= left.get(query, batch + 1):
-                        del left[query]
-                if not left:
-                    process.send_signal(by)
-                    break
-            said += process.stdout
-            return process.wait(60), said, process.stderr.read()
-        finally:
-            process.kill()
+        for line in process.stdout:
+            said.append(line)
+            for query, batch in progress([line]):
+                if batch >= left.get(query, batch + 1):
+                    del left[query]
+            if not left:
+                process.send_signal(by)
+                break
+        said += process.stdout
+        return process.wait(60), said, told()
 
 
 def progress(said: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -107,14 +124,14 @@ def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_
 def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cluster, tmp_path):
     """By the kernel for want of memory, or by somebody: nothing that a query has done."""
     args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views")
-    with subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running(args) as (process, told):
         assert process.stdout is not None
-        assert process.stderr is not None
         assert "started" == json.loads(process.stdout.readline())["event"]
         java = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "java"]
         for one in java:
             one.kill()
-        last = process.stderr.read().strip().splitlines()[-1]
+        process.wait(60)
+        last = told().strip().splitlines()[-1]
 
     assert 1 == len(java)
     assert 128 + signal.SIGKILL == process.returncode
@@ -264,7 +281,7 @@ def test_a_job_that_could_not_start_leaves_nothing_to_disagree_with(cluster, tmp
     wrong = ended(arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "other-", "--queries", "revenue"))
 
     assert 1 == wrong.returncode
-    assert not (tmp_path / "checkpoint").exists()
+    assert [] == list((tmp_path / "checkpoint").iterdir())
 
 
 def test_a_broker_that_is_not_there_is_named(tmp_path):
@@ -388,25 +405,18 @@ def _expired(read: Read) -> str:
 @pytest.mark.parametrize("strike", [_deleted, _made_again, _expired])
 def test_what_is_lost_while_it_runs_ends_it_with_one_line(read, strike):
     """The job is frozen meanwhile, so that it cannot have read what is taken from it."""
-    with subprocess.Popen(
-        read.arguments(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as job:
+    with running(read.arguments()) as (job, told):
         assert job.stdout is not None
-        assert job.stderr is not None
-        try:
-            assert "started" in job.stdout.readline()
-            os.killpg(job.pid, signal.SIGSTOP)
-            said = strike(read)
-            os.killpg(job.pid, signal.SIGCONT)
-            job.stdout.read()
-            *before, line = job.stderr.read().strip().splitlines()
+        assert "started" in job.stdout.readline()
+        os.killpg(job.pid, signal.SIGSTOP)
+        said = strike(read)
+        os.killpg(job.pid, signal.SIGCONT)
+        job.stdout.read()
 
-            assert 1 == job.wait(60)
-            assert line.startswith("pipeline: query ")
-            assert said in line, (before, line)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(job.pid, signal.SIGKILL)
+        assert 1 == job.wait(60)
+        *before, line = told().strip().splitlines()
+        assert line.startswith("pipeline: query ")
+        assert said in line, (before, line)
 
 
 def test_the_job_runs_as_a_file_too():
