@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.checkpoint import CheckpointError
 
 LOOK_EVERY_S = 0.02
+JAVA = "java.pid"
 
 
 @contextmanager
@@ -51,3 +52,37 @@ def _taken(folder: Path) -> int | None:
         raise
     os.close(place)
     return None
+
+
+def note_java(folder: Path, pid: int) -> None:
+    """Write down which process of Java works on the checkpoint."""
+    try:
+        (folder / JAVA).write_text(str(pid), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be written: {error.strerror}") from error
+
+
+def outlive_java(folder: Path, patience_s: float) -> None:
+    """Wait until the Java that was noted last is gone: where its Python was killed alone, it goes on writing for a second.
+
+    A process that has its number by now is waited for too, `patience_s` at most.
+    """
+    try:
+        pid = int((folder / JAVA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    deadline = time.monotonic() + patience_s
+    while _is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY_S)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs. One whose last thread has ended does not, though init may take note only a second later."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's; or no Linux, where nothing more is told
+        return True

@@ -86,6 +86,7 @@ def _run(settings: Settings, stop: list[int]) -> None:
         if not ends.enter_context(_claimed(settings, stop)):
             return
         if prepared:
+            claim.outlive_java(checkpoint.where(settings), ENDS_WITHIN_S)
             say("taking over")
         checkpoint.agree(settings)
         checkpoint.whole(settings)
@@ -94,6 +95,7 @@ def _run(settings: Settings, stop: list[int]) -> None:
         if lost:
             print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
+        claim.note_java(checkpoint.where(settings), _java())
         running = [writer.start() for writer in writers]
         say("started", queries=list(settings.queries))
         _follow(running, stop, partial(_gone, spark, settings))
@@ -144,10 +146,22 @@ def _claimed(settings: Settings, stop: list[int]) -> Iterator[bool]:
         yield held
 
 
+def _started_java() -> subprocess.Popen[bytes] | None:
+    """Spark's Java process; None with spark-submit, where it is Java that started this."""
+    process: subprocess.Popen[bytes] | None = getattr(SparkContext._gateway, "proc", None)
+    return process
+
+
+def _java() -> int:
+    """The process id of Spark's Java."""
+    process = _started_java()
+    return process.pid if process else os.getppid()
+
+
 def _end_of_java() -> int | None:
     """The exit code of Spark's Java process, below 0 for a signal; None where it runs."""
-    process: subprocess.Popen[bytes] | None = getattr(SparkContext._gateway, "proc", None)
-    if process is None:  # with spark-submit it is Java that started this
+    process = _started_java()
+    if process is None:
         return None
     try:
         return process.wait(ENDS_WITHIN_S)

@@ -68,3 +68,25 @@ def test_a_checkpoint_that_is_no_folder_is_refused(tmp_path):
     said = r"checkpoint .*/checkpoint cannot be opened: File exists"
     with pytest.raises(CheckpointError, match=said), claim.held(tmp_path / "checkpoint", at_once):
         pass
+
+
+def test_who_takes_over_waits_for_the_java_before_it(tmp_path):
+    """It outlives its Python by a moment; what is not noted, or noted badly, is not waited for."""
+    with subprocess.Popen(["sleep", "600"]) as java:
+        claim.note_java(tmp_path, java.pid)
+        threading.Timer(0.1, java.kill).start()
+        claim.outlive_java(tmp_path, 60)
+        assert java.poll() is not None
+    claim.outlive_java(tmp_path, 60)
+    (tmp_path / "java.pid").write_text("")
+    claim.outlive_java(tmp_path, 60)
+    claim.outlive_java(tmp_path / "none", 60)
+
+
+def test_who_takes_over_waits_no_longer_than_it_was_told(tmp_path):
+    """The number may be another process's by now."""
+    with subprocess.Popen(["sleep", "600"]) as another:
+        claim.note_java(tmp_path, another.pid)
+        claim.outlive_java(tmp_path, 0.05)
+        assert another.poll() is None
+        another.kill()
