@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.checkpoint import CheckpointError
@@ -19,8 +19,10 @@ JAVA = "java.pid"
 def held(folder: Path, enough: Callable[[], bool]) -> Iterator[bool]:
     """Hold a checkpoint's folder, made where it is missing, until the context ends; says whether it is held.
 
-    Where another process holds it, it is tried again until `enough`. CheckpointError where the folder cannot be opened.
+    Where another process holds it, it is tried again until `enough`. A folder that was made for nothing goes again.
+    CheckpointError where it cannot be opened.
     """
+    made = not folder.exists()
     try:
         while (place := _taken(folder)) is None and not enough():
             time.sleep(LOOK_EVERY_S)
@@ -30,7 +32,17 @@ def held(folder: Path, enough: Callable[[], bool]) -> Iterator[bool]:
         yield place is not None
     finally:
         if place is not None:
+            if made and _is(folder, place):
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
             os.close(place)
+
+
+def _is(folder: Path, place: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(place), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _taken(folder: Path) -> int | None:
@@ -43,7 +55,7 @@ def _taken(folder: Path) -> int | None:
     place = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(place), folder.stat()):
+        if _is(folder, place):
             return place
     except BlockingIOError:
         pass

@@ -81,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(settings: Settings, stop: list[int]) -> None:
     """Work on the checkpoint until told to stop; a standby has all else behind it before it waits for the checkpoint."""
-    with ExitStack() as ends:
+    with ExitStack() as claimed, ExitStack() as ends:  # the checkpoint is let go last, once Spark has stopped
         prepared = ends.enter_context(_stood_by(settings, stop)) if settings.standby else None
-        if not ends.enter_context(_claimed(settings, stop)):
+        if not claimed.enter_context(_claimed(settings, stop)):
             return
         if prepared:
             claim.outlive_java(checkpoint.where(settings), ENDS_WITHIN_S)
@@ -123,9 +123,10 @@ def _stood_by(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSessio
 
 def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
     _look_for_topics(spark, settings, settings.queries, {})
-    names = {settings.topic_prefix + topic for name in settings.queries for topic in QUERIES[name].reads}
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as scratch:
-        running = queries.rehearse(spark, settings, broker.topics(spark, settings.bootstrap, names), scratch)
+        running = queries.rehearse(
+            spark, settings, broker.topics(spark, settings.bootstrap, _read(settings, settings.queries)), scratch
+        )
         while not stop and any(query.isActive for query in running):
             time.sleep(LOOK_EVERY_S)
         for query in running:
@@ -323,8 +324,7 @@ def _look_for_records(
     """The topics that are read and what of them is lost; refuses where one is gone, or more than is accepted."""
     reaches = {name: checkpoint.reach(settings, name) for name in queries}
     _look_for_topics(spark, settings, queries, reaches)
-    names = {settings.topic_prefix + topic for name in queries for topic in QUERIES[name].reads}
-    topics = broker.topics(spark, settings.bootstrap, names)
+    topics = broker.topics(spark, settings.bootstrap, _read(settings, queries))
     loss.same(reaches, checkpoint.topics(settings), topics)
     lost = loss.lost(reaches, topics)
     if lost and not settings.accept_loss:
@@ -332,12 +332,18 @@ def _look_for_records(
     return topics, lost
 
 
+def _read(settings: Settings, queries: Sequence[str]) -> set[str]:
+    """The topics that these queries read."""
+    return {settings.topic_prefix + topic for name in queries for topic in QUERIES[name].reads}
+
+
 def _look_for_topics(
     spark: SparkSession, settings: Settings, queries: Sequence[str], reaches: Mapping[str, Reach]
 ) -> None:
     """Say at once which broker or topic is not there; Spark alone would wait for it."""
-    names = {settings.topic_prefix + topic for name in queries for topic in QUERIES[name].reads}
-    names |= {settings.topic_prefix + QUERIES[name].topic for name in queries if settings.sinks[name] == "kafka"}
+    names = _read(settings, queries) | {
+        settings.topic_prefix + QUERIES[name].topic for name in queries if settings.sinks[name] == "kafka"
+    }
     there = broker.names(spark, settings.bootstrap)
     if gone := sorted(loss.gone(reaches, there)):
         raise JobError(

@@ -62,6 +62,19 @@ def test_who_waits_for_a_folder_that_is_replaced_has_the_new_one(tmp_path):
         assert second
 
 
+@pytest.mark.parametrize("what", ["nothing", "something", "it was there"])
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path, what):
+    """What holds something, or was there before, stays."""
+    folder = tmp_path / "checkpoint"
+    if what == "it was there":
+        folder.mkdir()
+    with claim.held(folder, at_once):
+        if what == "something":
+            (folder / "settings.json").touch()
+
+    assert folder.exists() is (what != "nothing")
+
+
 def test_a_checkpoint_that_is_no_folder_is_refused(tmp_path):
     """In one line, which names it."""
     (tmp_path / "checkpoint").write_text("")
