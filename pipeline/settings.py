@@ -29,7 +29,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "default": {
         "partitions": 1,
         "trigger_ms": 1600,
-        "apart": 0.05,
+        "apart": 0.03,
         "conversions": "linear",
         "checkpoint_manager": FAST_CHECKPOINTS,
         "local_files": LOCAL_FILES,

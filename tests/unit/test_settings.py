@@ -21,7 +21,7 @@ def test_no_two_queries_begin_their_batches_together():
     """By default; the specification has one interval for all."""
     ours, specified = settings.parse(NEEDED), settings.parse([*NEEDED, "--profile", "specification"])
 
-    assert [1600, 1680, 1760, 1840, 1920] == [ours.interval_ms(query) for query in settings.TURNS]
+    assert [1600, 1648, 1696, 1744, 1792] == [ours.interval_ms(query) for query in settings.TURNS]
     assert {10_000} == {specified.interval_ms(query) for query in settings.TURNS}
     assert set(QUERIES) == set(settings.TURNS)
 
