@@ -238,6 +238,11 @@ def _too_slow(
             f"{figures['throughput_eps']:,.0f} of {figures['offered_eps']:,.0f} events/s offered were committed,"
             f" the lag growing by {figures['lag_slope_eps']:,.0f} events/s"
         )
+    elif "latency" in names and not faults and (figures["throughput_eps"] or 0) > 1.01 * figures["offered_eps"]:
+        yield (
+            f"{figures['throughput_eps']:,.0f} events/s were committed of {figures['offered_eps']:,.0f} offered: it was"
+            " still catching up with the warm-up, of which more (load.warm_up_s) may be needed"
+        )
 
 
 def _limited(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float | None, float]]:

@@ -238,6 +238,27 @@ def test_a_pipeline_that_falls_behind_is_told_by_how_much():
 
 
 @pytest.mark.parametrize(
+    ("committed", "faults", "said"),
+    [
+        pytest.param(20_703.1, (), True, id="catching up"),
+        pytest.param(20_100.0, (), False, id="warm"),
+        pytest.param(None, (), False, id="never measured"),
+        pytest.param(20_703.1, ({"fault": "kill pipeline"},), False, id="after a fault"),
+    ],
+)
+def test_a_pipeline_that_still_catches_up_with_the_warm_up_is_told_so(committed, faults, said):
+    """Nothing else would show that its latency is that of a cold start."""
+    figures = {"throughput_eps": committed, "offered_eps": 20_000.0, "lag_slope_eps": -141.5}
+    target = verdict._target("latency", 17.8, 10, "s")
+    run = SimpleNamespace(scenario=scenario.load("load"))
+
+    missed, *more = verdict._too_slow(SimpleNamespace(run=run), [target], figures, faults)
+
+    assert "missed: latency" == missed
+    assert said == any("20,703 events/s were committed of 20,000 offered" in why for why in more)
+
+
+@pytest.mark.parametrize(
     ("limit", "wanted"),
     [
         pytest.param("limits.recovery_s=15", Verdict.UNKNOWN, id="limited"),
