@@ -241,7 +241,7 @@ def _too_slow(
     elif "latency" in names and not faults and (figures["throughput_eps"] or 0) > 1.01 * figures["offered_eps"]:
         yield (
             f"{figures['throughput_eps']:,.0f} events/s were committed of {figures['offered_eps']:,.0f} offered: it was"
-            " still catching up with the warm-up, of which more (load.warm_up_s) may be needed"
+            " still catching up with the warm-up, which may be too short (load.warm_up_s)"
         )
 
 
