@@ -1,9 +1,10 @@
 """The five queries: pure functions from the records of Kafka to result rows.
 
 Records are DataFrames with the columns of Spark's Kafka source.
-Every query reads a record by the same strict rules: `from_json` alone would turn a number into a string
-and a string into a number, so a record must first be shown to have the right types. A regular expression
-shows it for the usual flat record at little cost; any other is read, the slow way, through a variant.
+Every query reads a record by the same strict rules: `from_json` alone turns a number into a string and a
+string into a number, so a record must be shown to have the right types as well. Of the usual one it is shown
+by writing its fields again and comparing the bytes, of any other flat one by a regular expression, and of the
+rest, the slow way, through a variant.
 
 With `once` the records of one event id count as one. With `one_task` a batch is read and grouped in one task,
 without a shuffle; the state must then have one partition.
@@ -40,7 +41,8 @@ JSON_OPTIONS = {
     "allowUnquotedFieldNames": "false",
     "allowNonNumericNumbers": "false",
 }
-SPARK_TYPE = {"string": "string", "timestamp": "string", "integer": "int", "decimal(12,2)": "decimal(12,2)"}
+SPARK_TYPE = {"string": "string", "timestamp": "string", "integer": "int", "decimal(12,2)": "double"}
+"""Any decimal(12,2) comes back exactly from a double; for a decimal, Spark would write out the zeros of 1e100000000, for hours."""
 VARIANT_TYPE = {
     "string": "STRING",
     "timestamp": "STRING",
@@ -48,7 +50,7 @@ VARIANT_TYPE = {
     "decimal(12,2)": r"BIGINT|DOUBLE|DECIMAL\(\d+,\s*\d+\)",
 }
 NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,2})?"}
-TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})?\z"
+TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})?\z"
 SPACE = r"[ \t\r\n]*"
 """All that may stand between the parts of JSON; Java's \\s is more, and its $ matches before a last line's end."""
 
@@ -238,30 +240,11 @@ def _join(clicks: DataFrame, purchases: DataFrame, one_task: bool) -> DataFrame:
 
 
 def _typed(records: DataFrame, topic: str) -> DataFrame:
-    """The records of a topic, whether they are `plain`, and `d`, the fields as far as they can be read.
-
-    `from_json` sees plain records alone: 1e100000000 would keep it busy for hours, writing out the zeros.
-    """
+    """The records of a topic and `d`, their fields as far as they can be read, whatever their types were."""
     fields = ", ".join(f"`{field.name}` {SPARK_TYPE[field.type]}" for field in INPUT[topic])
-    text = F.col("value").cast("string")
-    parsed = F.when(F.col("plain"), F.from_json(text, fields, JSON_OPTIONS)).otherwise(_from_variant(topic, text))
-    looked_at = records.select("key", "value", "topic", "partition", "offset", _is_plain(topic).alias("plain"))
+    parsed = F.from_json(F.col("value").cast("string"), fields, JSON_OPTIONS)
     # The generator keeps Catalyst from copying the parse into the filter above it: one parse a record.
-    return looked_at.select("*", F.explode(F.array(parsed)).alias("d"))
-
-
-def _from_variant(topic: str, text: Column) -> Column:
-    """All fields by name, each null where it is absent or cannot be what it should."""
-
-    def fields(variant: Column) -> Column:
-        return F.struct(
-            *(
-                F.try_variant_get(variant, f"$.{field.name}", SPARK_TYPE[field.type]).alias(field.name)
-                for field in INPUT[topic]
-            )
-        )
-
-    return F.transform(F.array(F.try_parse_json(text)), fields)[0]
+    return records.select("key", "value", "topic", "partition", "offset", F.explode(F.array(parsed)).alias("d"))
 
 
 def _text() -> Column:
@@ -270,7 +253,7 @@ def _text() -> Column:
 
 def _is_valid(topic: str) -> Column:
     """Never null. Small on purpose: the plan of every batch carries it, and Spark compiles it anew."""
-    right_types = F.when(F.col("plain"), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
+    right_types = F.when(_is_usual(topic), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
     present = [F.col(f"d.{field.name}").isNotNull() for field in INPUT[topic] if field.required]
     in_range = [
         F.coalesce(check, F.lit(False)) for field in INPUT[topic] for check in _checks(field, F.col(f"d.{field.name}"))
@@ -278,7 +261,26 @@ def _is_valid(topic: str) -> Column:
     return reduce(and_, [F.is_valid_utf8(_text()), F.coalesce(right_types, F.lit(False)), *present, *in_range])
 
 
-def _is_plain(topic: str) -> Column:
+def _is_usual(topic: str) -> Column:
+    """A record that is, byte for byte, what its fields make when they are written in order without spaces.
+
+    Its types are then right: where there is no backslash no text holds a quote, so that what looks like a pair is one.
+    """
+    written = F.concat(
+        F.lit("{"), *(_written(field, "," if at else "") for at, field in enumerate(INPUT[topic])), F.lit("}")
+    )
+    return F.coalesce((_text() == written) & ~F.contains(_text(), F.lit("\\")), F.lit(False))
+
+
+def _written(field: Field, comma: str) -> Column:
+    value, quote = F.col(f"d.{field.name}"), '"'
+    if field.type in NUMBER:
+        value, quote = _read(field, value).cast("string"), ""
+    pair = F.concat(F.lit(f'{comma}"{field.name}":{quote}'), value, F.lit(quote))
+    return pair if field.required else F.coalesce(pair, F.lit(""))
+
+
+def _is_plain(topic: str, text: Column) -> Column:
     """A flat record without a backslash whose types are right: every pair is text, but for the numbers.
 
     Java runs a greedy class in a loop of its own, and a possessive one a virtual call a character. No class
@@ -288,10 +290,10 @@ def _is_plain(topic: str) -> Column:
     names = "|".join(field.name for field in numbers)
     string = r'"[^"\\\x00-\x1f]*"'
     colon, comma = f"{SPACE}:{SPACE}", f"{SPACE},{SPACE}"
-    text = (f'(?!"(?:{names})")' if names else "") + f"{string}{colon}{string}"
-    pair = "|".join([text, *(f'"{field.name}"{colon}{NUMBER[field.type]}' for field in numbers)])
+    of_text = (f'(?!"(?:{names})")' if names else "") + f"{string}{colon}{string}"
+    pair = "|".join([of_text, *(f'"{field.name}"{colon}{NUMBER[field.type]}' for field in numbers)])
     pair = f"(?:{pair})" if numbers else pair
-    return _text().rlike(rf"^{SPACE}\{{{SPACE}{pair}(?:{comma}{pair}){{0,30}}{SPACE}\}}{SPACE}\z")
+    return text.rlike(rf"^{SPACE}\{{{SPACE}{pair}(?:{comma}{pair}){{0,30}}{SPACE}\}}{SPACE}\z")
 
 
 def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
@@ -307,7 +309,8 @@ def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
 def _has_right_types(topic: str, text: Column, d: Column) -> Column:
     types = ";".join(f"(?:{VARIANT_TYPE[field.type]}{'' if field.required else '|-'})" for field in INPUT[topic])
     exact = [_is_exact(field, text, d[field.name]) for field in INPUT[topic] if field.type == "decimal(12,2)"]
-    return reduce(and_, [_is_object(text), _kinds(topic, text).rlike(f"^{types}$"), *exact])
+    by_variant = reduce(and_, [_is_object(text), _kinds(topic, text).rlike(f"^{types}$"), *exact])
+    return F.when(_is_plain(topic, text), F.lit(True)).otherwise(by_variant)
 
 
 def _is_object(text: Column) -> Column:
@@ -334,11 +337,12 @@ def _is_exact(field: Field, text: Column, value: Column) -> Column:
     decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, the text tells.
     """
     name = "".join(f"(?:{letter}|{_escaped(letter)})" for letter in field.name)
+    decimal = _read(field, value)
     not_0 = rf'"{name}"{SPACE}:{SPACE}-?[0.]*[1-9]'
-    told = text.rlike(rf"{not_0}[\d.]{{12,}}[1-9]") | ((value == 0) & text.rlike(not_0))
+    told = text.rlike(rf"{not_0}[\d.]{{12,}}[1-9]") | ((decimal == 0) & text.rlike(not_0))
     number = F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant")
     short = F.schema_of_variant(number).rlike(r"^(?:BIGINT|DECIMAL\((?:\d|1[0-2]),)")
-    same = value.cast("double") == F.try_variant_get(number, "$", "double")
+    same = decimal.cast("double") == F.try_variant_get(number, "$", "double")
     return F.coalesce(same & (short | ~told), F.lit(False))
 
 
@@ -353,7 +357,7 @@ def _checks(field: Field, value: Column) -> list[Column]:
     if field.type == "timestamp":
         return [value.rlike(TIMESTAMP) & _read(field, value).isNotNull()]
     if field.type == "decimal(12,2)":
-        return [value >= field.minimum]
+        return [_read(field, value) >= field.minimum]
     if field.type == "integer":
         return [value >= field.minimum]
     return [value.isin(*field.allowed)] if field.allowed else []
@@ -380,7 +384,8 @@ def _faults(field: Field, kind: Column, text: Column, value: Column) -> list[Col
     if field.type == "timestamp":
         return [*faults, F.when(~F.coalesce(_checks(field, value)[0], F.lit(False)), wrong_type)]
     if field.type == "decimal(12,2)":
-        return [*faults, F.when(~_is_exact(field, text, value), wrong_type), F.when(value < field.minimum, wrong_value)]
+        too_low = ~_checks(field, value)[0]
+        return [*faults, F.when(~_is_exact(field, text, value), wrong_type), F.when(too_low, wrong_value)]
     if field.type == "integer":
         return [*faults, F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
     return [*faults, *(F.when(~check, wrong_value) for check in _checks(field, value))]
@@ -389,4 +394,6 @@ def _faults(field: Field, kind: Column, text: Column, value: Column) -> list[Col
 def _read(field: Field, value: Column) -> Column:
     if field.type == "timestamp":
         return F.date_trunc("MILLISECOND", value.try_cast("timestamp"))
+    if field.type == "decimal(12,2)":
+        return value.try_cast(field.type)
     return value

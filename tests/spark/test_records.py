@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from pyspark.sql import functions as F
 
 from harness import workload
 from harness.model import Record
-from harness.oracle.records import Rejected, parse
+from harness.oracle.records import Click, Rejected, parse
 from harness.workload import TOPICS, Workload
 from pipeline import transforms
 from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS
@@ -78,6 +79,8 @@ ODD_QUANTITIES = [
     '"1"',
     "true",
 ]
+ENDLESS = ("1e100000000", "-1e-100000000", "1" * 1000)
+"""Numbers instead of text; written out, the first two would take hours."""
 ODD_TIMES = (
     "2026-01-01",
     "2026-01-01T10:00:00",
@@ -126,12 +129,22 @@ def altered(base: dict) -> list[bytes]:
         b'{"user_id": 5, ' + raw[1:],
     ]
     values += [raw[:-1] + b",}", raw.replace(b"user_", b"us\xffer_"), raw.replace(b'"category"', b'"\\u0063ategory"')]
+    values += [
+        json.dumps(base | {"user_id": 5, name: 'x","user_id":"y'}).encode() for name in base if name != "user_id"
+    ]
     return [*values, b"null", b"5", b'"a"', b"[]", b"{}", b"", b"\xff\xfe", b"\x00"]
+
+
+def compact(values: list[bytes]) -> list[bytes]:
+    """The same without spaces between the parts, as the pipeline's quickest look at a record wants it."""
+    return [value.replace(b'": ', b'":').replace(b', "', b',"') for value in values]
 
 
 def hard_clicks() -> list[bytes]:
     """Clickstream records on the edge of validity."""
-    return altered(CLICK) + [json.dumps(CLICK | {"timestamp": text}).encode() for text in ODD_TIMES]
+    values = altered(CLICK) + [json.dumps(CLICK | {"timestamp": text}).encode() for text in ODD_TIMES]
+    values += [json.dumps(CLICK).replace(f'"{CLICK["user_id"]}"', number).encode() for number in ENDLESS]
+    return values + compact(values)
 
 
 def hard_transactions() -> list[bytes]:
@@ -141,7 +154,8 @@ def hard_transactions() -> list[bytes]:
     values = [raw.replace(amount, f'"amount": {text}').encode() for text in ODD_AMOUNTS]
     values += [value.replace(b'"amount"', rb'"\u0061m\u006Funt"') for value in values]
     values += [json.dumps(BUY | {"extra": {"amount": odd}}).encode() for odd in (1e-30, 12345678901234.5)]
-    return altered(BUY) + values + [raw.replace(quantity, f'"quantity": {text}').encode() for text in ODD_QUANTITIES]
+    values += altered(BUY) + [raw.replace(quantity, f'"quantity": {text}').encode() for text in ODD_QUANTITIES]
+    return values + compact(values)
 
 
 def test_pipeline_and_oracle_reject_the_same_records_for_the_same_reasons(records):
@@ -155,6 +169,31 @@ def test_pipeline_and_oracle_reject_the_same_records_for_the_same_reasons(record
             parsed = parse(Record(topic, 0, offset, value))
             allowed = parsed.reasons if isinstance(parsed, Rejected) else {None}
             assert seen.get((topic, offset)) in allowed, value
+
+
+def test_pipeline_and_oracle_read_the_same_from_what_is_valid(records):
+    """Every field that a result rests on; an amount to the last of its twelve digits."""
+    values = {CLICKSTREAM: hard_clicks(), TRANSACTIONS: hard_transactions()}
+    frames = dict(zip(values, records(values[CLICKSTREAM], values[TRANSACTIONS]), strict=True))
+    for topic, of_topic in values.items():
+        read = transforms.valid(frames[topic], topic).withColumn("at_ms", F.unix_millis("timestamp")).collect()
+        expected = {offset: parse(Record(topic, 0, offset, value)) for offset, value in enumerate(of_topic)}
+
+        assert {offset for offset, one in expected.items() if not isinstance(one, Rejected)} == {
+            row["offset"] for row in read
+        }
+        for row in read:
+            one = expected[row["offset"]]
+            assert (one.at_ms, one.user, one.product, one.category) == (
+                row["at_ms"],
+                row["user_id"],
+                row["product_id"],
+                row["category"],
+            )
+            if isinstance(one, Click):
+                assert (one.identity, one.session) == (row["event_id"], row["session_id"])
+            else:
+                assert (one.identity, one.amount) == (row["transaction_id"], row["amount"])
 
 
 def test_what_is_rejected_keeps_its_bytes_and_its_place(records):
