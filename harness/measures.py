@@ -160,25 +160,43 @@ def _first_ack_s(sent: Mapping[str, Array], topic: str, at_least_ms: Array) -> A
 def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span) -> float | None:
     """Least-squares slope of a query's committed input records over the measured part, as a share of that of those due to it.
 
-    None with fewer than three commits in that part.
+    None where nothing came due to it between the first and the last of the moments that both are looked at.
     """
-    times = np.array([one.committed_s for one in batches])
-    read = np.cumsum(np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches)))
-    inside = measured.holds(times)
-    if inside.sum() < 3:
+    times = np.array([one.committed_s for one in batches], dtype=np.float64)
+    at_s = _moments(times, measured)
+    due = np.searchsorted(np.sort(due_s), at_s, side="left")
+    if due[0] == due[-1]:
         return None
-    due = np.searchsorted(np.sort(due_s), times[inside], side="left")
-    committed, offered = (np.polyfit(times[inside] - measured.start_s, one, 1)[0] for one in (read[inside], due))
-    return float(committed / max(offered, 1e-9))
+    committed, offered = (slope(at_s, one) for one in (_read_by(batch, batches, at_s), due))
+    return max(0.0, committed / offered)  # the slope of nothing may come out just below 0
+
+
+def _moments(times: Array, measured: Span) -> Array:
+    """The commits of the measured part, and its start or end where no commit was for longer than between any two of them.
+
+    So a stall shows at either end too; usual batches are looked at right after their commits alone.
+    """
+    inside = times[measured.holds(times)]
+    if not len(inside):
+        return np.array([measured.start_s, measured.end_s])
+    usual = np.diff(inside).max(initial=0.0)
+    start = [measured.start_s] if inside[0] - measured.start_s > usual else []
+    end = [measured.end_s] if measured.end_s - inside[-1] > usual else []
+    return np.array([*start, *inside, *end])
+
+
+def _read_by(batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:
+    """Records that the query has committed by each of the times."""
+    times = np.array([one.committed_s for one in batches])
+    of_batch = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
+    read: Array = np.concatenate([[0], np.cumsum(of_batch)])[np.searchsorted(times, at_s, side="right")]
+    return read
 
 
 def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:
     """Records acknowledged and not yet committed by the query, at each of the times."""
-    mine = batch >= 0
-    acked = np.sort(sent["acked_us"][mine]) / 1e6
-    times = np.array([one.committed_s for one in batches])
-    read = np.concatenate([[0], np.cumsum(np.bincount(batch[mine & (batch < len(batches))], minlength=len(batches)))])
-    return np.asarray(np.searchsorted(acked, at_s, side="right") - read[np.searchsorted(times, at_s, side="right")])
+    acked = np.sort(sent["acked_us"][batch >= 0]) / 1e6
+    return np.asarray(np.searchsorted(acked, at_s, side="right") - _read_by(batch, batches, at_s))
 
 
 def behind(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: float) -> int:
@@ -192,10 +210,10 @@ def behind(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at
 def lag_at_commits(
     sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span
 ) -> tuple[Array, Array]:
-    """(times, lag) right after each commit of the measured part: without the sawtooth between commits."""
-    times = np.array([one.committed_s for one in batches], dtype=np.float64)
-    inside = times[measured.holds(times)]
-    return inside, lag_records(sent, batch, batches, inside)
+    """(times, lag) right after each commit of the measured part, without the sawtooth between commits, and at its ends as
+    `kept_up` is."""
+    at_s = _moments(np.array([one.committed_s for one in batches], dtype=np.float64), measured)
+    return at_s, lag_records(sent, batch, batches, at_s)
 
 
 def outage(batches: Sequence[Batch], at_s: float, healed_s: float, since_s: float = 0.0) -> Span | None:
@@ -247,8 +265,10 @@ def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> i
 
 
 def slope(times_s: Array, values: Array) -> float:
-    """Least-squares slope per second."""
-    return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
+    """Least-squares slope per second; 0 of a single moment, or of none."""
+    if not len(times_s) or times_s[0] == times_s[-1]:
+        return 0.0
+    return float(np.polyfit(times_s - times_s[0], values, 1)[0])
 
 
 def state(progress: Sequence[Mapping[str, Any]], field: str) -> tuple[Array, Array]:

@@ -100,6 +100,36 @@ def test_a_source_that_falls_silent_is_kept_up_with():
         assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, WHOLE), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("commits", "share"),
+    [
+        pytest.param([(2 * at, at) for at in range(1, 61)], 1.0, id="a commit a second"),
+        pytest.param([(2 * at, at) for at in range(1, 21)], 0.37, id="none after 20 s"),
+        pytest.param([(2 * at - 80, at) for at in range(41, 61)], 0.37, id="none before 40 s"),
+        pytest.param([(2, 1)], 0.0, id="one at the start"),
+        pytest.param([], 0.0, id="none"),
+    ],
+)
+def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
+    """As one in its middle is: what is committed after the measured part is no excuse, and the lag grows by the rest."""
+    events = sent(120, every_s=0.5)
+    found = batches(*commits, (120, 63))
+    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+
+    assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, part), abs=0.03)
+    lag = measures.lag_at_commits(events, batch, found, part)
+    assert 2 * (1 - share) == pytest.approx(measures.slope(*lag), abs=0.1)
+
+
+def test_nothing_that_came_due_between_commits_is_no_share():
+    """A source that was silent from the first commit to the last has offered nothing to keep up with."""
+    events = sent(4)
+    found = batches(*((4, 10.0 + at) for at in range(5)))
+    batch = measures.batch_of("page_views", events, found)
+
+    assert None is measures.kept_up(events["due_us"] / 1e6, batch, found, Span(T0 + 10, T0 + 15))
+
+
 def test_lag_is_what_is_acknowledged_and_not_committed():
     """At 3.1 s events 0 to 3 are acknowledged, and the first batch has committed two."""
     events, one = sent(10), batches((2, 2.5))
