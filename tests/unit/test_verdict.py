@@ -152,6 +152,28 @@ def test_a_load_that_came_late_is_not_held_against_the_pipeline(tmp_path):
     assert Verdict.FAIL is verdict.judge(history.read(tmp_path)).verdict
 
 
+@pytest.mark.parametrize(
+    ("late_s", "limited"),
+    [
+        pytest.param((10, 12), True, id="in the measured part"),
+        pytest.param((20, 40), True, id="after it"),
+        pytest.param((0, 0), False, id="never"),
+    ],
+)
+def test_a_load_that_is_late_in_a_part_makes_the_run_generator_limited(tmp_path, late_s, limited):
+    """A long time after the measured part does not make up for it, nor it for what comes after."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=20", "load.cool_down_s=300"]))
+    sent = pq.read_table(tmp_path / "sent.parquet")
+    second = pc.subtract(sent["due_us"], pc.min(sent["due_us"])).to_numpy() / 1e6
+    late_us = 2_000_000 * ((second >= late_s[0]) & (second < late_s[1]))
+    at = sent.schema.get_field_index("sent_us")
+    pq.write_table(
+        sent.set_column(at, "sent_us", pc.add(sent["sent_us"], pa.array(late_us))), tmp_path / "sent.parquet"
+    )
+
+    assert limited is ("generator-limited" in verdict.judge(history.read(tmp_path)).why)
+
+
 def test_a_batch_that_never_ran_is_missed(tmp_path):
     """The last of a query, at the watermark of the flush: without it the rows that it closes look as if they were open."""
     simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
