@@ -172,17 +172,19 @@ def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span
 
 
 def _moments(times: Array, measured: Span) -> Array:
-    """The commits of the measured part, and its start or end where no commit was for longer than between any two of them.
+    """The commits of the measured part, and where none was for longer than between any two of them its start, or a moment
+    as long before its end.
 
-    So a stall shows at either end too; usual batches are looked at right after their commits alone.
+    So a stall shows at either end too. By that moment a usual batch would have been committed: its records are not held
+    against a query that has just begun the next one.
     """
     inside = times[measured.holds(times)]
     if not len(inside):
         return np.array([measured.start_s, measured.end_s])
-    usual = np.diff(inside).max(initial=0.0)
-    start = [measured.start_s] if inside[0] - measured.start_s > usual else []
-    end = [measured.end_s] if measured.end_s - inside[-1] > usual else []
-    return np.array([*start, *inside, *end])
+    between = np.diff(inside) if len(inside) > 1 else np.diff(times[times <= inside[0]][-2:])
+    due_s = measured.end_s - between.max(initial=0.0)
+    start = [measured.start_s] if inside[0] - measured.start_s > np.diff(inside).max(initial=0.0) else []
+    return np.array([*start, *inside, *([due_s] if due_s > inside[-1] else [])])
 
 
 def _read_by(batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:

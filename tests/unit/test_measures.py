@@ -121,6 +121,16 @@ def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
     assert 2 * (1 - share) == pytest.approx(measures.slope(*lag), abs=0.1)
 
 
+def test_a_batch_that_has_just_begun_at_the_end_is_no_stall():
+    """A commit every 10 s, the next one half a second late: the records of a usual batch are not held against it."""
+    events = sent(120, every_s=0.5)
+    found = batches(*((int(2 * at), at) for at in (9.5, 19.5, 29.5, 39.5, 49.5)), (120, 63))
+    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+
+    assert measures.kept_up(events["due_us"] / 1e6, batch, found, part) > 0.99
+    assert measures.slope(*measures.lag_at_commits(events, batch, found, part)) < 0.02
+
+
 def test_nothing_that_came_due_between_commits_is_no_share():
     """A source that was silent from the first commit to the last has offered nothing to keep up with."""
     events = sent(4)
