@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 
@@ -34,6 +35,8 @@ MEANT_FOR: Mapping[str, tuple[str, ...]] = {
 }
 """Field of a fault → the kinds that have it."""
 STATELESS = "dead_letter"
+AT_LEAST = ("throughput_eps", "success_share")
+"""Limits that a value must lie above; it must lie below the others."""
 OF_THE_ORACLE: Mapping[str, str] = {
     "--conversions": "set pipeline.conversions",
     "--deduplicate": "set pipeline.deduplicate",
@@ -55,6 +58,7 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     yield from _of_workload(scenario.workload)
     yield from _of_kafka(scenario.kafka.where)
     yield from _of_pipeline(scenario.pipeline)
+    yield from _of_limits(scenario.limits)
     if scenario.pipeline.standby:
         yield from _of_standby(scenario)
     if scenario.black_box and scenario.pipeline.deduplicate:
@@ -120,6 +124,15 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
         for name in (column.partition("=")[0] for column in output.columns):
             if name not in ours:
                 yield f"pipeline.output[{at}].columns: {name!r} is none of {', '.join(ours)}: OURS=THEIRS"
+
+
+def _of_limits(limits: Limits) -> Iterator[str]:
+    """None may be looser than that of measuring.md, or a run would pass that misses it."""
+    for field in dataclasses.fields(Limits):
+        value, own = getattr(limits, field.name), field.default
+        if value < own if field.name in AT_LEAST else value > own:
+            bound = "least" if field.name in AT_LEAST else "most"
+            yield f"limits.{field.name} = {value:.12g}: looser than the target's own: {own:.12g} at {bound}"
 
 
 def _of_standby(scenario: Scenario) -> Iterator[str]:

@@ -204,6 +204,29 @@ def test_what_cannot_be_or_would_be_passed_over_is_refused(override, said):
         scenario.load("late", [override])
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        pytest.param("latency_s=10.5", "10.5: looser than the target's own: 10 at most", id="latency"),
+        pytest.param("throughput_eps=999", "999: looser than the target's own: 1000 at least", id="throughput"),
+        pytest.param(
+            "state_bytes=1_000_000_001", "1000000001: looser than the target's own: 1000000000 at most", id="state"
+        ),
+        pytest.param("cpu_share=1", "1: looser than the target's own: 0.8 at most", id="cpu"),
+        pytest.param("success_share=0.99", "0.99: looser than the target's own: 0.999 at least", id="success"),
+        pytest.param("success_share=1", None, id="stricter"),
+        pytest.param("latency_s=10", None, id="the target's own"),
+    ],
+)
+def test_a_limit_may_be_stricter_than_the_target_alone(limit, said):
+    """A run that passes has reached the five targets that it is judged on, whatever its scenario says."""
+    if said is None:
+        scenario.load("late", [f"limits.{limit}"])
+        return
+    with pytest.raises(ScenarioError, match=re.escape(f"limits.{limit.partition('=')[0]} = {said}")):
+        scenario.load("late", [f"limits.{limit}"])
+
+
 @pytest.mark.parametrize("where", ["containers", "host:9092"])
 def test_a_fault_that_stands_before_brokers_takes_our_own(where):
     """Containers and brokers elsewhere have no relay, and no disks of ours."""
