@@ -51,10 +51,8 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
     except PipelineDied:
         pass  # what that means is for the verdict to say
     except (KeyboardInterrupt, HarnessError) as error:
-        why = str(error) or "interrupted by the user"
         if directory.is_dir():
-            with contextlib.suppress(RunError):  # what broke off the run says more, and goes on
-                _write_result(directory, verdict.unknown(why))
+            _write_unknown(directory, str(error) or "interrupted by the user")
             status.note(f"UNKNOWN  what happened so far is in {directory}")
         raise
     done = judge(directory)
@@ -64,14 +62,16 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
 
 
 def judge(directory: Path) -> Trial:
-    """Judge a run directory, and write its result and report. Raises RunError where it is incomplete."""
-    read = history.read(directory)
+    """Judge a run directory, and write its result and report.
+
+    Raises RunError where it is incomplete; its result is then unknown.
+    """
     try:
-        result = verdict.judge(read)
-    except HarnessError:
+        read, result = _judged(directory)
+    except HarnessError as error:
+        if (directory / "manifest.json").is_file():  # else it is no run directory, and a mistyped path gets no file
+            _write_unknown(directory, str(error))
         raise
-    except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
-        result = verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
     _write_result(directory, result)
     try:
         page = pages.of_run(read, result)
@@ -80,6 +80,16 @@ def judge(directory: Path) -> Trial:
     with _writing(directory / "report.html"):
         write_page(page, directory / "report.html")
     return Trial(read, result)
+
+
+def _judged(directory: Path) -> tuple[Run, Result]:
+    read = history.read(directory)
+    try:
+        return read, verdict.judge(read)
+    except HarnessError:
+        raise
+    except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
+        return read, verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
 
 
 def _traced(directory: Path, error: Exception) -> str:
@@ -195,6 +205,12 @@ def _write_result(directory: Path, result: Result) -> None:
     with _writing(directory / "result.json"):
         temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
         os.replace(temporary, directory / "result.json")
+
+
+def _write_unknown(directory: Path, why: str) -> None:
+    """As the result of what could not be judged; where it cannot be written either, the error that goes on says more."""
+    with contextlib.suppress(RunError):
+        _write_result(directory, verdict.unknown(why))
 
 
 @contextmanager

@@ -121,6 +121,38 @@ def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
         trial.judge(run)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "history.jsonl", "sent.parquet"])
+def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name):
+    """Whoever reads its result alone is told so."""
+    (run / "result.json").write_text('{"verdict": "pass"}')
+    (run / name).write_bytes(b"{")
+
+    with pytest.raises(RunError) as error:
+        trial.judge(run)
+    told = json.loads((run / "result.json").read_text())
+    assert ("unknown", str(error.value)) == (told["verdict"], told["why"])
+
+
+def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
+    """Unknown, as where it broke off."""
+    (run / "sent.parquet").unlink()
+    monkeypatch.setattr(
+        trial.runner, "run", lambda _, directory, *__: shutil.copytree(run, directory, dirs_exist_ok=True)
+    )
+
+    with pytest.raises(RunError, match=r"sent.parquet: missing"):
+        trial.run(scenario.load("late"), tmp_path / "reports", Status(Console(quiet=True)))
+    [result] = (tmp_path / "reports").glob("late/2*/result.json")
+    assert "unknown" == json.loads(result.read_text())["verdict"]
+
+
+def test_a_folder_that_is_no_run_gets_no_file(tmp_path):
+    """A path may be mistyped."""
+    with pytest.raises(RunError):
+        trial.judge(tmp_path)
+    assert [] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("file", "column", "value", "said"),
     [
