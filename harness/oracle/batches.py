@@ -53,7 +53,8 @@ def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[
     """The committed batches of one query, in order.
 
     `recorded` has, for each, the epoch seconds at which it was begun and committed.
-    Raises RunError where a batch is missing in the sequence or among the recorded, or a file is damaged.
+    Raises RunError where a batch is missing in the sequence or among the recorded, or one that is recorded has no files,
+    or a file is damaged.
     """
     numbers = sorted(int(path.name) for path in (checkpoint / "commits").glob("[0-9]*"))
     if numbers != list(range(len(numbers))):
@@ -62,6 +63,11 @@ def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[
     if untold := [number for number in numbers if number not in recorded]:
         raise RunError(
             f"{checkpoint / 'commits' / str(untold[0])}: history.jsonl does not tell when it was written: it is cut;"
+            " the run cannot be judged"
+        )
+    if gone := recorded.keys() - set(numbers):
+        raise RunError(
+            f"{checkpoint / 'commits' / str(min(gone))}: missing: history.jsonl tells when it was written;"
             " the run cannot be judged"
         )
     found = [_batch(checkpoint / "offsets" / str(number), number, *recorded[number]) for number in numbers]

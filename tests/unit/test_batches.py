@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ RECORDED = {0: (100.0, 100.5), 1: (101.0, 200.0), 2: (201.0, 201.5)}
 
 def test_a_batch_is_what_its_files_say(tmp_path):
     """When it was begun and committed is what was recorded: files are copied, and then have other times."""
-    first, second = read(checkpoint(tmp_path, [0, 1]), RECORDED)
+    first, second = read(checkpoint(tmp_path, [0, 1]), {number: RECORDED[number] for number in (0, 1)})
 
     assert (0, {("clickstream", 0): 10}, 0, 100.5, 100.0) == (
         first.number,
@@ -67,6 +68,16 @@ def test_a_batch_is_what_its_files_say(tmp_path):
             lambda folder: (folder / "offsets" / "1").write_text('v1\n{"batchWatermarkMs": 0}\n-'),
             "offsets/1: it has 1 sources, others 2",
             id="cut off after a source",
+        ),
+        pytest.param(
+            lambda folder: (folder / "commits" / "2").unlink(),
+            "commits/2: missing: history.jsonl tells when",
+            id="the last is gone",
+        ),
+        pytest.param(
+            lambda folder: shutil.rmtree(folder / "commits"),
+            "commits/0: missing: history.jsonl tells",
+            id="all are gone",
         ),
         pytest.param(
             lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl does not tell", id="a history cut off"
