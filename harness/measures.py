@@ -160,12 +160,12 @@ def _first_ack_s(sent: Mapping[str, Array], topic: str, at_least_ms: Array) -> A
 def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span) -> float | None:
     """Least-squares slope of a query's committed input records over the measured part, as a share of that of those due to it.
 
-    None where nothing came due to it between the first and the last of the moments that both are looked at.
+    None with fewer than three moments to look at both, or where nothing came due between the first and the last of them.
     """
     times = np.array([one.committed_s for one in batches], dtype=np.float64)
     at_s = _moments(times, measured)
     due = np.searchsorted(np.sort(due_s), at_s, side="left")
-    if due[0] == due[-1]:
+    if len(at_s) < 3 or due[0] == due[-1]:
         return None
     committed, offered = (slope(at_s, one) for one in (_read_by(batch, batches, at_s), due))
     return max(0.0, committed / offered)  # the slope of nothing may come out just below 0
@@ -179,10 +179,10 @@ def _moments(times: Array, measured: Span) -> Array:
     against a query that has just begun the next one.
     """
     inside = times[measured.holds(times)]
-    if not len(inside):
-        return np.array([measured.start_s, measured.end_s])
-    between = np.diff(inside) if len(inside) > 1 else np.diff(times[times <= inside[0]][-2:])
+    between = np.diff(inside) if len(inside) > 1 else np.diff(times[times < measured.end_s][-2:])
     due_s = measured.end_s - between.max(initial=0.0)
+    if not len(inside):
+        return np.linspace(measured.start_s, due_s, 3) if due_s > measured.start_s else inside
     start = [measured.start_s] if inside[0] - measured.start_s > np.diff(inside).max(initial=0.0) else []
     return np.array([*start, *inside, *([due_s] if due_s > inside[-1] else [])])
 
@@ -267,10 +267,8 @@ def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> i
 
 
 def slope(times_s: Array, values: Array) -> float:
-    """Least-squares slope per second; 0 of a single moment, or of none."""
-    if not len(times_s) or times_s[0] == times_s[-1]:
-        return 0.0
-    return float(np.polyfit(times_s - times_s[0], values, 1)[0])
+    """Least-squares slope per second."""
+    return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
 
 
 def state(progress: Sequence[Mapping[str, Any]], field: str) -> tuple[Array, Array]:
