@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.errors import RunError
 from harness.kafka import topics
 from harness.model import Row
 from harness.scenario import Output, Scenario
@@ -162,16 +164,32 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
     before_s = float("inf")
     for path in sorted(log.glob("[0-9]*"), key=lambda one: int(one.name.partition(".")[0])):
         log_s = path.stat().st_mtime
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-            entry = json.loads(line)
-            name, written_s = _below(directory, entry["path"]), entry.get("modificationTime", 0) / 1e3
+        for entry in _entries(path):
+            name, written_s = _below(directory, entry.path), entry.modificationTime / 1e3
             taken_up = path.suffix == ".compact" and written_s <= before_s
-            if entry["action"] == "add":
+            if entry.action == "add":
                 named.setdefault(name, written_s if taken_up else log_s)
             else:
                 named.pop(name, None)
         before_s = log_s
     return list(named.items())
+
+
+class _Entry(msgspec.Struct):
+    """What is made use of in a line of `_spark_metadata`; times in epoch ms."""
+
+    path: str
+    action: str
+    modificationTime: int = 0
+
+
+def _entries(log: Path) -> list[_Entry]:
+    """The lines of a log of Spark's Parquet sink, after that of its version. Raises RunError where it is cut or damaged."""
+    try:
+        _, *lines = log.read_text(encoding="utf-8").splitlines()
+        return [msgspec.json.decode(line, type=_Entry) for line in lines]
+    except (ValueError, msgspec.DecodeError) as error:
+        raise RunError(f"{log}: not a log of Spark's Parquet sink: {error}; the run cannot be judged") from error
 
 
 class Growing:
@@ -198,10 +216,9 @@ class Growing:
         return sum(self._files.values())
 
     def _take_log(self, log: Path) -> None:
-        for line in log.read_text(encoding="utf-8").splitlines()[1:]:
-            entry = json.loads(line)
-            if entry["action"] == "add":
-                self._take(_below(self._directory, entry["path"]))
+        for entry in _entries(log):
+            if entry.action == "add":
+                self._take(_below(self._directory, entry.path))
         self._logs.add(log.name)
 
     def _take(self, name: str) -> None:
@@ -230,3 +247,5 @@ def _file_rows(directory: Path, name: str, named_s: float, query: Query, names: 
             yield _row(query, in_path | columns, where, named_s, names)
         except KeyError as missing:
             yield Row((where,), (f"no column {missing}",), where, named_s)
+        except (ValueError, TypeError, ArithmeticError):
+            yield Row((where,), (repr(columns)[:200],), where, named_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import checkers, history, sinks
+from harness.errors import RunError
 from harness.kafka import topics
 from harness.kafka.topics import Message
 from harness.scenario import Output
@@ -115,6 +117,43 @@ def test_a_file_that_is_named_and_cannot_be_read_is_evidence(tmp_path, damage):
     [row] = sinks.from_parquet(tmp_path, REVENUE, {})
     assert ("a.parquet",) == row.key
     assert row.values[0].startswith("a file that cannot be read: ")
+
+
+def test_a_row_of_parquet_that_cannot_be_read_is_evidence(tmp_path):
+    """As on Kafka: it ends no run, and keeps no other row from being compared."""
+    columns = {
+        "window_start": [START, START],
+        "window_end": [END, END],
+        "category": ["books", "games"],
+        "transaction_count": [1, 1],
+        "total_revenue": pa.array([Decimal(10) ** 30, Decimal(1)], pa.decimal128(38, 2)),
+        "avg_transaction": [1, 1],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+
+    unread, read = sinks.from_parquet(tmp_path, REVENUE, {})
+    assert ("a.parquet#0",) == unread.key
+    assert "1000000000000000000000000000000" in unread.values[0]
+    assert (START, END, "games") == read.key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param('v1\n{"path": "file:///x/a.par', id="in a line"),
+        pytest.param('v1\n{"action": "add"}', id="without a path"),
+    ],
+)
+def test_a_log_of_a_sink_that_is_cut_is_named(tmp_path, text):
+    """Which files are results is not known, while it grows or when it is read to the end."""
+    log = tmp_path / "_spark_metadata"
+    log.mkdir()
+    (log / "0").write_text(text)
+
+    for read in (sinks.Growing(tmp_path).rows, lambda: sinks.from_parquet(tmp_path, REVENUE, {})):
+        with pytest.raises(RunError, match=f"^{log / '0'}: not a log of Spark's Parquet sink: "):
+            read()
 
 
 @pytest.mark.parametrize(
