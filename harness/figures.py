@@ -12,6 +12,7 @@ from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.measures import Array, Span
 from harness.oracle.reference import Expected
+from pipeline.schema import QUERIES
 
 ALMOST_NOTHING = 0.01
 """Share of the load below which a query's throughput says nothing, as of an idle source."""
@@ -93,14 +94,10 @@ def _rates(gathered: Evidence) -> dict[str, Any]:
     own = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
     offered_eps = float(own.sum()) / (measured.end_s - measured.start_s)
     at_s = np.arange(measured.start_s, measured.end_s, 0.25)
-    shares: list[float | None] = []
+    shares = _shares(gathered, own)
     lags: list[int] = []
     lag_slopes: list[float] = []
     for query in gathered.batches:
-        of_query = gathered.batch_of[query] >= 0
-        if of_query[own].sum() > ALMOST_NOTHING * own.sum():
-            due_s = sent["due_us"][of_query] / 1e6
-            shares.append(measures.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], measured))
         lag = measures.lag_records(sent, gathered.batch_of[query], gathered.batches[query], at_s)
         lags.append(int(lag.max(initial=0)))
         lag_slopes.append(
@@ -115,6 +112,22 @@ def _rates(gathered: Evidence) -> dict[str, Any]:
         "lag_records_max": None if gathered.run.scenario.black_box else max(lags),
         "lag_slope_eps": None if gathered.run.scenario.black_box else round(max(lag_slopes), 2),
     }
+
+
+def _shares(gathered: Evidence, own: Array) -> list[float | None]:
+    """What each query has kept up with, but for those that almost none of the measured events were due to.
+
+    Due to it is what was to be written to a topic that it reads, though a broker may never have acknowledged it.
+    """
+    if gathered.run.scenario.black_box:  # it is not known what it has read
+        return []
+    sent, shares = gathered.sent, []
+    for query, batches in gathered.batches.items():
+        due = np.isin(sent["topic"], QUERIES[query].reads)
+        if due[own].sum() > ALMOST_NOTHING * own.sum():
+            due_s = sent["due_us"][due] / 1e6
+            shares.append(measures.kept_up(due_s, gathered.batch_of[query], batches, gathered.measured))
+    return shares
 
 
 def _due(gathered: Evidence) -> int:

@@ -7,12 +7,14 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from harness import evidence, findings, history, manifest, recovery, scenario, trial, verdict
+from harness import figures as measured
 from harness.model import Row, Target, Verdict
 from harness.oracle.batches import Batch
 from harness.simulate import simulate
@@ -224,6 +226,22 @@ def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_pat
     assert 20 * 200 + 2 == counts["sent"] == counts["acknowledged"] == counts["read"]
     assert counts["read"] == counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
     assert 0 < counts["dead_letter"] < counts["dropped_late"]
+
+
+def test_what_was_offered_and_never_acknowledged_was_not_committed(tmp_path):
+    """Every second event: half of what was offered came through."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
+    gathered = evidence.gather(history.read(tmp_path))
+    lost = (gathered.sent["n"] % 2 == 1) & ~gathered.sent["flush"]
+    half = replace(
+        gathered,
+        sent={**gathered.sent, "offset": np.where(lost, -1, gathered.sent["offset"])},
+        batch_of={query: np.where(lost, -1, batch) for query, batch in gathered.batch_of.items()},
+    )
+    figures = measured.figures(half, {})
+
+    assert 200 == figures["offered_eps"]
+    assert 100 == pytest.approx(figures["throughput_eps"], rel=0.05)
 
 
 @pytest.mark.parametrize(
