@@ -44,9 +44,13 @@ def counts(
 
 
 def _total(comparison: Comparison, column: int) -> int:
-    """Sum of a measure over the observed rows; what is no number is none."""
+    """Sum of a measure over the observed rows; what is no whole number is none, and 3.0 is one, as for the checkers."""
     values = (rows[0].values[column : column + 1] for rows in comparison.observed.values())
-    return sum(int(value) for found in values for value in found if isinstance(value, int))
+    return sum(int(value) for found in values for value in found if _is_whole(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return value.is_integer() if isinstance(value, float) else isinstance(value, int) and not isinstance(value, bool)
 
 
 def figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:

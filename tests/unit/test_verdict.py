@@ -373,6 +373,23 @@ def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path)
     assert [None, None] == [one["recovered_s"] for one in costs]
 
 
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [
+        pytest.param([3, 4], 7, id="whole"),
+        pytest.param([3.0, 4.0], 7, id="whole, written as JSON writes doubles"),
+        pytest.param([3.5, 4], 4, id="half"),
+        pytest.param([float("nan"), float("inf"), 4], 4, id="beyond all"),
+        pytest.param([True, "3", None, 4], 4, id="no numbers"),
+    ],
+)
+def test_counts_are_summed_as_the_checkers_take_them(values, total):
+    """A row that is right counts, and what is no count does not."""
+    observed = {(at,): [SimpleNamespace(values=(value,))] for at, value in enumerate(values)}
+
+    assert total == measured._total(SimpleNamespace(observed=observed), 0)
+
+
 def altered(folder, *sets, drop=lambda event: False, add=()):
     """The directory of a simulated run of `late`, with happenings left out and others added."""
     simulate(folder / "run", scenario.load("late", ["load.eps=200", *sets]))
