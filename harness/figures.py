@@ -55,24 +55,42 @@ def _is_whole(value: Any) -> bool:
 
 def figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
     """Every figure of result.json, each as measuring.md defines it."""
-    run, sent, measured = gathered.run, gathered.sent, gathered.measured
+    run, measured = gathered.run, gathered.measured
     samples, progress = run.of_kind("sample"), run.of_kind("progress")
     during = [event for event in progress if event["t"] >= measured.start_s]
     return {
-        "durable_latency_ms": {query: measures.percentiles(durable(gathered, query)) for query in gathered.batches},
-        "emission_delay_ms": {
-            query: measures.percentiles(emission(gathered, comparison))
-            for query, comparison in comparisons.items()
-            if query != "dead_letter"
-        },
-        "generator_delay_ms": measures.percentiles(measures.generator_delay_ms(sent, measured)),
-        "ack_latency_ms": measures.percentiles(measures.ack_latency_ms(sent, measured)),
+        **_latencies(gathered, comparisons),
         **_rates(gathered),
         "state_bytes_max": _largest(measures.state(progress, "memoryUsedBytes")[1]),
         "state_rows_max": _largest(measures.state(progress, "numRowsTotal")[1]),
         "state_slope_bytes_s": round(measures.slope(*measures.state(during, "memoryUsedBytes")), 1),
         **_resources(samples, measured, int(run.manifest["cores"])),
     }
+
+
+def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """Percentiles of each latency, and beside them how many of its samples are negative."""
+    windowed = {query: one for query, one in comparisons.items() if query != "dead_letter"}
+    durations = {query: _told(durable(gathered, query)) for query in gathered.batches}
+    delays = {query: _told(emission(gathered, one)) for query, one in windowed.items()}
+    offered, offered_early = _told(measures.generator_delay_ms(gathered.sent, gathered.measured))
+    acknowledged, acknowledged_early = _told(measures.ack_latency_ms(gathered.sent, gathered.measured))
+    return {
+        "durable_latency_ms": {query: found for query, (found, _) in durations.items()},
+        "emission_delay_ms": {query: found for query, (found, _) in delays.items()},
+        "generator_delay_ms": offered,
+        "ack_latency_ms": acknowledged,
+        "negative_latencies": {
+            "durable_latency": {query: early for query, (_, early) in durations.items()},
+            "emission_delay": {query: early for query, (_, early) in delays.items()},
+            "generator_delay": offered_early,
+            "ack_latency": acknowledged_early,
+        },
+    }
+
+
+def _told(samples: Array) -> tuple[dict[str, float] | None, int]:
+    return measures.percentiles(samples), int((samples < 0).sum())
 
 
 def durable(gathered: Evidence, query: str) -> Array:

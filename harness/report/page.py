@@ -215,10 +215,21 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
     return Table(
         "Percentiles",
         "Milliseconds, from all samples of the measured part. Durable latency runs from the moment an event was due to"
-        " the commit of the batch that read it; emission delay from the first moment at which a window could close.",
+        " the commit of the batch that read it; emission delay from the first moment at which a window could close."
+        f"{_negative(figures['negative_latencies'])}",
         ("figure", "p50", "p90", "p99", "p99.9", "max"),
         tuple((name, *((value or {}).get(key) for key in measures.PERCENTILES)) for name, value in rows),
     )
+
+
+def _negative(found: Mapping[str, Mapping[str, int] | int]) -> str:
+    """How many samples of which figure are negative; nothing where none is."""
+    named: dict[str, int] = {}
+    for figure, of in found.items():
+        words = figure.replace("_", " ")
+        named |= {words: of} if isinstance(of, int) else {f"{words} of {query}": count for query, count in of.items()}
+    told = ", ".join(f"{words} {count:,}" for words, count in named.items() if count)
+    return f" SOME ARE NEGATIVE, as where clocks disagree: {told}." if told else ""
 
 
 def _counts(counts: Mapping[str, int], chosen: Scenario) -> Table:

@@ -225,6 +225,26 @@ def test_the_words_of_a_chart_have_the_figures_of_the_tables(right):
     assert "the slowest query was sessions" in said(made, "latency")
 
 
+def test_negative_latencies_are_counted_and_shown(right):
+    """Commits dated a second early, of events that take 0.5 s to 2 s: a third of 1,200 clicks. Else nothing is said."""
+    run, result = right
+    early = [
+        {**one, "committed_s": one["committed_s"] - 1, "begun_s": one["begun_s"] - 1}
+        if one["kind"] == "commit"
+        else one
+        for one in run.events
+    ]
+    skewed = replace(run, events=tuple(early))
+    found = verdict.judge(skewed)
+    counted = found.figures["negative_latencies"]
+    clicks = counted["durable_latency"]["page_views"]
+
+    assert (400, 0) == (pytest.approx(clicks, rel=0.2), counted["ack_latency"])
+    said = f"SOME ARE NEGATIVE, as where clocks disagree: durable latency of page_views {clicks}, "
+    assert said in render(pages.of_run(skewed, found))
+    assert "NEGATIVE" not in render(pages.of_run(run, result))
+
+
 def test_nothing_is_said_of_how_long_events_took_that_were_never_committed(right):
     """Nor of a lag that was not measured."""
     run, result = right
