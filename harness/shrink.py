@@ -13,13 +13,14 @@ from typing import Any
 
 from harness.errors import HarnessError, ScenarioError
 from harness.model import Result
-from harness.scenario import Load, Scenario, contradictions
+from harness.scenario import Limits, Load, Scenario, contradictions
 from harness.workload import Workload
 
 EVENTS_MIN_S = 2.0
 AT_MIN = 1000
 KEPT = ("start", "time_scale", "users", "products")
 """Fields of the workload that say how much, not what is difficult."""
+NO_LIMITS_OF_FAULTS = {"recovery_s": Limits().recovery_s, "gap_s": Limits().gap_s}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,10 @@ def steps(scenario: Scenario) -> Iterator[Step]:
     """What could be left out next, the most first."""
     for number, fault in enumerate(scenario.fault):
         rest = scenario.fault[:number] + scenario.fault[number + 1 :]
+        limits = scenario.limits if rest else replace(scenario.limits, **NO_LIMITS_OF_FAULTS)
         yield Step(
-            f"without the fault {fault.kind} {fault.on} at {fault.at:,}", replace(scenario, fault=rest, proves=())
+            f"without the fault {fault.kind} {fault.on} at {fault.at:,}",
+            replace(scenario, fault=rest, limits=limits, proves=()),
         )
     for item in dataclasses.fields(Workload):
         if item.name not in KEPT and getattr(scenario.workload, item.name) != item.default:

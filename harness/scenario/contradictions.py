@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from harness import workload
@@ -18,6 +19,7 @@ from harness.scenario.parts import (
     Fault,
     Limits,
     Load,
+    Output,
     Pipeline,
     Scenario,
 )
@@ -59,6 +61,8 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     yield from _of_kafka(scenario.kafka.where)
     yield from _of_pipeline(scenario.pipeline)
     yield from _of_limits(scenario.limits)
+    for name in () if scenario.fault else _of_faults(scenario.limits):
+        yield f"limits.{name} = {getattr(scenario.limits, name):g}: there is no fault to recover from"
     if scenario.pipeline.standby:
         yield from _of_standby(scenario)
     if scenario.black_box and scenario.pipeline.deduplicate:
@@ -120,10 +124,18 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
             yield f"pipeline.output[{at}]: kafka and parquet: the result is found in one of the two"
         if output.query in [one.query for one in pipeline.output[:at]]:
             yield f"pipeline.output[{at}].query = {output.query!r}: it stands twice"
-        ours = (*QUERIES[output.query].identity, *QUERIES[output.query].measures)
-        for name in (column.partition("=")[0] for column in output.columns):
-            if name not in ours:
-                yield f"pipeline.output[{at}].columns: {name!r} is none of {', '.join(ours)}: OURS=THEIRS"
+        yield from (f"pipeline.output[{at}].columns: {one}" for one in _of_columns(output))
+
+
+def _of_columns(output: Output) -> Iterator[str]:
+    ours = (*QUERIES[output.query].identity, *QUERIES[output.query].measures)
+    named = [column.partition("=") for column in output.columns]
+    for name, _, theirs in named:
+        if name not in ours:
+            yield f"{name!r} is none of {', '.join(ours)}: OURS=THEIRS"
+        elif not theirs:
+            yield f"{name!r} has no other name: OURS=THEIRS"
+    yield from (f"{name!r} stands twice" for name, count in Counter(name for name, *_ in named).items() if count > 1)
 
 
 def _of_limits(limits: Limits) -> Iterator[str]:
@@ -188,8 +200,12 @@ def _of_brokers(scenario: Scenario, fault: Fault) -> Iterator[str]:
 def _judged_on_speed(scenario: Scenario) -> str | None:
     """What of the verdict depends on how fast the pipeline is; None where nothing does."""
     judged = [target for target in scenario.judged if target in OF_SPEED]
-    limited = [name for name in ("recovery_s", "gap_s") if getattr(scenario.limits, name) != getattr(Limits(), name)]
-    return next(iter(judged + limited), None)
+    return next(iter(judged + _of_faults(scenario.limits)), None)
+
+
+def _of_faults(limits: Limits) -> list[str]:
+    """The limits that are set of those that each fault is held to."""
+    return [name for name in ("recovery_s", "gap_s") if getattr(limits, name) != getattr(Limits(), name)]
 
 
 def _can_start(shape: Workload) -> bool:

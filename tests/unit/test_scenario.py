@@ -184,6 +184,23 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param("kafka.where=a host:1", "embedded, containers, or HOST:PORT", id="no host"),
         pytest.param("kafka.where=host:9092", None, id="brokers elsewhere"),
         pytest.param('pipeline.output=[{query="revenue", columns=["sum=total"]}]', "'sum' is none of", id="a column"),
+        pytest.param('pipeline.output=[{query="revenue", columns=["=n"]}]', "'' is none of", id="none of our columns"),
+        pytest.param(
+            'pipeline.output=[{query="page_views", columns=["view_count"]}]',
+            "output[0].columns: 'view_count' has no other name: OURS=THEIRS",
+            id="a column of no other name",
+        ),
+        pytest.param(
+            'pipeline.output=[{query="page_views", columns=["view_count="]}]',
+            "output[0].columns: 'view_count' has no other name: OURS=THEIRS",
+            id="a column of an empty name",
+        ),
+        pytest.param(
+            'pipeline.output=[{query="page_views", columns=["view_count=a", "view_count=b"]}]',
+            "output[0].columns: 'view_count' stands twice",
+            id="a column twice",
+        ),
+        pytest.param('pipeline.output=[{query="revenue", columns=["total_revenue=a=b"]}]', None, id="a name with ="),
         pytest.param('pipeline.output=[{query="revenue"}, {query="revenue"}]', "it stands twice", id="a query twice"),
         pytest.param('pipeline.queries=["sessions"]', "dropped_late is counted by page_views", id="nobody counts it"),
         pytest.param('pipeline.queries=["revenue", "sessions"]', None, id="one of two counts it"),
@@ -225,6 +242,13 @@ def test_a_limit_may_be_stricter_than_the_target_alone(limit, said):
         return
     with pytest.raises(ScenarioError, match=re.escape(f"limits.{limit.partition('=')[0]} = {said}")):
         scenario.load("late", [f"limits.{limit}"])
+
+
+@pytest.mark.parametrize("limit", ["recovery_s", "gap_s"])
+def test_a_limit_of_faults_is_for_a_scenario_with_faults(limit):
+    """Nothing else would be held to it."""
+    assert [f"limits.{limit} = 15: there is no fault to recover from"] == problems(limits={limit: 15})
+    assert [] == problems(limits={limit: 15}, fault=[{"at": 1}])
 
 
 @pytest.mark.parametrize("where", ["containers", "host:9092"])

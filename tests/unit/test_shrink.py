@@ -7,7 +7,7 @@ import pytest
 from harness import scenario, shrink, verdict
 from harness.errors import HarnessError, ScenarioError, StackError
 from harness.model import Anomaly, Result
-from harness.scenario import Fault, Load, Scenario
+from harness.scenario import Fault, Limits, Load, Scenario
 from harness.workload import Workload
 
 ANOMALY = Anomaly("lost_row", "revenue", ("k",), "a row", "no row", "")
@@ -50,6 +50,14 @@ def test_a_fault_that_is_needed_strikes_as_early_as_can_be_and_what_is_not_takes
 
     [fault] = shrink.shrink(stretched, failed(), needs_the_fault, lambda line: None).fault
     assert (1000, 50, 0) == (fault.at, fault.after, shrink.shrink(stretched, failed(), late_only, print).load.stretch_s)
+
+
+def test_a_fault_that_is_not_needed_takes_its_limits_with_it():
+    """Without any, a limit of recovery would be refused."""
+    limited = Scenario(name="x", workload=Workload(late=0.1), limits=Limits(recovery_s=15), fault=(Fault(at=900),))
+
+    smallest = shrink.shrink(limited, failed(), late_only, print)
+    assert ((), Limits()) == (smallest.fault, smallest.limits)
 
 
 def test_nothing_shorter_than_what_its_faults_need_is_tried():

@@ -308,7 +308,8 @@ def test_a_pipeline_that_still_catches_up_with_the_warm_up_is_told_so(committed,
 )
 def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, wanted):
     """A fault after the last commit, from which nobody can tell that the pipeline recovered."""
-    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "pipeline.quick_start=false", limit]))
+    struck = ("fault=[{at=1}]", "pipeline.quick_start=false")
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", *struck, limit]))
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     at_s = max(json.loads(line)["t"] for line in lines) + 1
     fault = {
