@@ -262,22 +262,13 @@ def _is_valid(topic: str) -> Column:
 
 
 def _is_usual(topic: str) -> Column:
-    """A record that is, byte for byte, what its fields make when they are written in order without spaces.
-
-    Its types are then right: where there is no backslash no text holds a quote, so that what looks like a pair is one.
-    """
-    written = F.concat(
-        F.lit("{"), *(_written(field, "," if at else "") for at, field in enumerate(INPUT[topic])), F.lit("}")
-    )
-    return F.coalesce((_text() == written) & ~F.contains(_text(), F.lit("\\")), F.lit(False))
+    """A record that is, byte for byte, what Spark writes of its fields: their types are then right."""
+    return F.coalesce(_text() == F.to_json(F.struct(*map(_written, INPUT[topic]))), F.lit(False))
 
 
-def _written(field: Field, comma: str) -> Column:
-    value, quote = F.col(f"d.{field.name}"), '"'
-    if field.type in NUMBER:
-        value, quote = _read(field, value).cast("string"), ""
-    pair = F.concat(F.lit(f'{comma}"{field.name}":{quote}'), value, F.lit(quote))
-    return pair if field.required else F.coalesce(pair, F.lit(""))
+def _written(field: Field) -> Column:
+    value = F.col(f"d.{field.name}")
+    return (_read(field, value) if field.type in NUMBER else value).alias(field.name)
 
 
 def _is_plain(topic: str, text: Column) -> Column:
