@@ -176,14 +176,16 @@ def _moments(times: Array, measured: Span) -> Array:
     as long before its end.
 
     So a stall shows at either end too. By that moment a usual batch would have been committed: its records are not held
-    against a query that has just begun the next one.
+    against a query that has just begun the next one. One commit or two tell no slope; none at all tells that of nothing.
     """
     inside = times[measured.holds(times)]
-    between = np.diff(inside) if len(inside) > 1 else np.diff(times[times < measured.end_s][-2:])
-    due_s = measured.end_s - between.max(initial=0.0)
+    usual = np.diff(inside if len(inside) else times[times < measured.start_s][-2:]).max(initial=0.0)
+    due_s = measured.end_s - usual
     if not len(inside):
         return np.linspace(measured.start_s, due_s, 3) if due_s > measured.start_s else inside
-    start = [measured.start_s] if inside[0] - measured.start_s > np.diff(inside).max(initial=0.0) else []
+    if len(inside) < 3:
+        return inside
+    start = [measured.start_s] if inside[0] - measured.start_s > usual else []
     return np.array([*start, *inside, *([due_s] if due_s > inside[-1] else [])])
 
 

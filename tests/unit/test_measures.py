@@ -106,7 +106,6 @@ def test_a_source_that_falls_silent_is_kept_up_with():
         pytest.param([(2 * at, at) for at in range(1, 61)], 1.0, id="a commit a second"),
         pytest.param([(2 * at, at) for at in range(1, 21)], 0.37, id="none after 20 s"),
         pytest.param([(2 * at - 80, at) for at in range(41, 61)], 0.37, id="none before 40 s"),
-        pytest.param([(2, 1)], 0.0, id="one at the start"),
         pytest.param([], 0.0, id="none"),
     ],
 )
@@ -119,6 +118,16 @@ def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
     assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, part), abs=0.03)
     lag = measures.lag_at_commits(events, batch, found, part)
     assert 2 * (1 - share) == pytest.approx(measures.slope(*lag), abs=0.1)
+
+
+@pytest.mark.parametrize("commits", [[(2, 1)], [(2, 1), (4, 2)]])
+def test_one_commit_or_two_tell_no_share(commits):
+    """A measured part so short could hold them at any moment of a batch: it is not measured, and no pass."""
+    events = sent(120, every_s=0.5)
+    found = batches(*commits, (120, 63))
+    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+
+    assert None is measures.kept_up(events["due_us"] / 1e6, batch, found, part)
 
 
 def test_a_batch_that_has_just_begun_at_the_end_is_no_stall():
