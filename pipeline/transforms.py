@@ -2,9 +2,9 @@
 
 Records are DataFrames with the columns of Spark's Kafka source.
 Every query reads a record by the same strict rules: `from_json` alone turns a number into a string and a
-string into a number, so a record must be shown to have the right types as well. Of the usual one it is shown
-by writing its fields again and comparing the bytes, of any other flat one by a regular expression, and of the
-rest, the slow way, through a variant.
+string into a number, so a record must be shown to have the right types as well. Of one that is compact and has
+its fields in order it is shown by writing them again and comparing the bytes, of any other flat one by a
+regular expression, and of the rest, the slow way, through a variant.
 
 With `once` the records of one event id count as one. With `one_task` a batch is read and grouped in one task,
 without a shuffle; the state must then have one partition.
@@ -253,7 +253,7 @@ def _text() -> Column:
 
 def _is_valid(topic: str) -> Column:
     """Never null. Small on purpose: the plan of every batch carries it, and Spark compiles it anew."""
-    right_types = F.when(_is_usual(topic), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
+    right_types = F.when(_is_as_written(topic), F.lit(True)).otherwise(_interpreted(partial(_has_right_types, topic)))
     present = [F.col(f"d.{field.name}").isNotNull() for field in INPUT[topic] if field.required]
     in_range = [
         F.coalesce(check, F.lit(False)) for field in INPUT[topic] for check in _checks(field, F.col(f"d.{field.name}"))
@@ -261,8 +261,8 @@ def _is_valid(topic: str) -> Column:
     return reduce(and_, [F.is_valid_utf8(_text()), F.coalesce(right_types, F.lit(False)), *present, *in_range])
 
 
-def _is_usual(topic: str) -> Column:
-    """A record that is, byte for byte, what Spark writes of its fields: their types are then right."""
+def _is_as_written(topic: str) -> Column:
+    """A record that is, byte for byte, what Spark writes of its fields, compact and in their order: the types are right."""
     return F.coalesce(_text() == F.to_json(F.struct(*map(_written, INPUT[topic]))), F.lit(False))
 
 

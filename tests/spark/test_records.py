@@ -222,6 +222,18 @@ def test_every_malformed_kind_of_the_workload_is_rejected(records):
     assert 400 == transforms.dead_letter(*records(by_topic[CLICKSTREAM], by_topic[TRANSACTIONS])).count()
 
 
+def test_records_of_the_workload_are_shown_right_the_quick_way(records):
+    """Byte for byte what Spark writes of them; else every figure of speed would be that of the regular expression."""
+    events = workload.batch(Workload(), 7, 100, 0, 400)
+    by_topic = {
+        name: [v for t, v in zip(events.topic, events.values, strict=True) if TOPICS[t] == name] for name in INPUT
+    }
+    frames = records(by_topic[CLICKSTREAM], by_topic[TRANSACTIONS])
+    for frame, (topic, values) in zip(frames, by_topic.items(), strict=True):
+        shown = transforms._typed(frame, topic).where(transforms._is_as_written(topic)).count()
+        assert len(values) == shown
+
+
 def test_the_plan_of_valid_records_compiles(spark, records):
     """Inlined, the slow rules exceed what a Java method may hold, and Spark gives up on the stage batch after batch."""
     codegen = spark._jvm.org.apache.spark.sql.execution.debug.package
