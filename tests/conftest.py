@@ -15,7 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from harness import classes
+from harness import classes, jars
 
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
@@ -31,11 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself."""
-    if not item.config.pluginmanager.has_plugin("cacheprovider"):
-        return (yield)
+    """Each test shares the machine with the other workers' tests; one marked `alone` has it to itself.
+
+    The cache of the jars keeps the locks: two clones that are tested at once share the machine too.
+    """
     alone = item.get_closest_marker("alone") is not None
-    folder = item.config.cache.mkdir("machine")
+    folder = jars.cache() / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         if "PYTEST_XDIST_WORKER" in os.environ:
             # Through the gate one by one: who waits for the machine to be free holds up those who come after.
