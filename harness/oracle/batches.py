@@ -81,6 +81,8 @@ def _batch(path: Path, number: int, begun_s: float, committed_s: float) -> tuple
     """(sources, batch, path) of an entry of the offset log."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) < 3:
+            raise ValueError(f"it has {len(lines)} lines, and a batch of one source has three")
         watermark_ms = int(json.loads(lines[1])["batchWatermarkMs"])
         ends = {
             (topic, int(partition)): int(end)
