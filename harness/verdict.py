@@ -164,12 +164,16 @@ def _target(
 
 
 def _throughput(figures: Mapping[str, Any], limit: float) -> Target:
-    """Above the limit, at least 99 % of what was offered, and the lag grows by at most 1 % of the load."""
+    """Above the limit, at least 99 % of what was offered, and the lag grows by at most 1 % of the load.
+
+    Unknown where the pipeline kept up with a load that is not above the limit: it might have carried more.
+    """
     value, offered = figures["throughput_eps"], figures["offered_eps"]
     if value is None:
         return _target("throughput", None, limit, "events/s", at_least=True)
-    holds = value >= 0.99 * offered and figures["lag_slope_eps"] <= 0.01 * offered
-    return _target("throughput", value, limit, "events/s", at_least=True, also=holds)
+    keeps_up = value >= 0.99 * offered and figures["lag_slope_eps"] <= 0.01 * offered
+    target = _target("throughput", value, limit, "events/s", at_least=True, also=keeps_up)
+    return replace(target, verdict=Verdict.UNKNOWN) if keeps_up and offered <= limit else target
 
 
 def _conclude(
@@ -350,6 +354,12 @@ def _not_seen(
     unmeasured = [
         one.name for one in targets if one.judged and one.verdict is Verdict.UNKNOWN and one.name not in unseen
     ]
+    if "throughput" in unmeasured and figures["throughput_eps"] is not None:
+        unmeasured.remove("throughput")
+        yield (
+            f"it kept up with the {figures['offered_eps']:,.0f} events/s it was offered, and the target is"
+            f" {gathered.run.scenario.limits.throughput_eps:,.0f}: raise load.eps, or leave throughput out of judged"
+        )
     if unmeasured:
         yield f"not measured: {', '.join(unmeasured)}"
     if "latency" in unmeasured and (never := [name for name, one in figures["emission_delay_ms"].items() if not one]):

@@ -123,6 +123,33 @@ def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
     assert said is verdict._throughput(figures, 1000).verdict
 
 
+@pytest.mark.parametrize(
+    ("throughput", "offered", "lag_slope", "said"),
+    [
+        pytest.param(500, 500, 0, Verdict.UNKNOWN, id="keeps up with half of it"),
+        pytest.param(1000.4, 1000, 0, Verdict.UNKNOWN, id="keeps up with just as much"),
+        pytest.param(480, 500, 20, Verdict.FAIL, id="falls behind half of it"),
+        pytest.param(1000.4, 1001, 0, Verdict.PASS, id="keeps up with more"),
+    ],
+)
+def test_a_load_below_the_limit_shows_no_throughput_above_it(throughput, offered, lag_slope, said):
+    """A pipeline that commits all it is given has missed nothing; one that does not, has."""
+    figures = {"throughput_eps": throughput, "offered_eps": offered, "lag_slope_eps": lag_slope}
+
+    assert said is verdict._throughput(figures, 1000).verdict
+
+
+def test_a_run_that_is_judged_on_more_than_it_was_offered_is_unknown_and_says_what_to_do(tmp_path):
+    simulate(tmp_path, scenario.load("late", ["load.eps=200", 'judged=["throughput"]', "pipeline.quick_start=false"]))
+    result = verdict.judge(history.read(tmp_path))
+
+    assert Verdict.UNKNOWN is result.verdict
+    assert result.why == (
+        "it kept up with the 200 events/s it was offered, and the target is 1,000: raise load.eps, or leave throughput"
+        " out of judged"
+    )
+
+
 @pytest.mark.parametrize("name", ["late", "kill"])
 def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     """Judged, written and told; without its faults a run that was to have some is unknown."""
