@@ -18,7 +18,7 @@ from harness import explain as explaining
 from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
 from harness.history import Run
 from harness.model import Anomaly, Result, Target
-from harness.report import figure
+from harness.report import Page, figure
 from harness.report import page as pages
 from harness.report import write as write_page
 from harness.scenario import Scenario
@@ -77,8 +77,7 @@ def judge(directory: Path) -> Trial:
         page = pages.of_run(read, result)
     except Exception as error:
         raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
-    with _writing(directory / "report.html"):
-        write_page(page, directory / "report.html")
+    _write_page(directory, page)
     return Trial(read, result)
 
 
@@ -208,9 +207,15 @@ def _write_result(directory: Path, result: Result) -> None:
 
 
 def _write_unknown(directory: Path, why: str) -> None:
-    """As the result of what could not be judged; where it cannot be written either, the error that goes on says more."""
+    """As result and page of what could not be judged; where they cannot be written, the error that goes on says more."""
     with contextlib.suppress(RunError):
         _write_result(directory, verdict.unknown(why))
+        _write_page(directory, pages.of_unjudged(directory, why))
+
+
+def _write_page(directory: Path, page: Page) -> None:
+    with _writing(directory / "report.html"):
+        write_page(page, directory / "report.html")
 
 
 @contextmanager

@@ -69,10 +69,8 @@ class Table:
 class Page:
     """The report of one run."""
 
-    scenario: str
+    heading: str
     about: str
-    seed: int
-    started: str
     again: str
     verdict: str
     why: str

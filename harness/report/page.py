@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from harness import measures, scenario
 from harness.evidence import Evidence
 from harness.history import Run
 from harness.measures import Array
-from harness.model import Result, Target
+from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table
 from harness.scenario import Load, Scenario
 
@@ -58,10 +59,8 @@ def of_run(run: Run, result: Result) -> Page:
     evidence = runs.gather(run) if result.figures else None
     started = datetime.fromtimestamp(run.manifest["started_s"], UTC)
     return Page(
-        scenario=run.scenario.name,
+        heading=f"{run.scenario.name} · seed {run.scenario.load.seed} · {started:%Y-%m-%d %H:%M:%S} UTC",
         about=run.scenario.about,
-        seed=run.scenario.load.seed,
-        started=started.strftime("%Y-%m-%d %H:%M:%S UTC"),
         again=f"harness {shlex.join(run.manifest['command'])}",
         verdict=result.verdict.value,
         why=result.why,
@@ -71,6 +70,23 @@ def of_run(run: Run, result: Result) -> Page:
         shaded=_shaded(evidence) if evidence else (),
         measured_s=_ends_before_the_load(run.scenario.load),
         tables=(*(_figures(evidence, result) if evidence else ()), _configuration(run), _versions(run)),
+    )
+
+
+def of_unjudged(directory: Path, why: str) -> Page:
+    """The page of a run that nothing can be said of, which may be so damaged that only its folder is known."""
+    return Page(
+        heading=f"{directory.parent.name} · {directory.name}",
+        about="",
+        again=f"harness check {shlex.quote(str(directory))}",
+        verdict=Verdict.UNKNOWN.value,
+        why=why,
+        targets=(),
+        anomalies=None,
+        charts=(),
+        shaded=(),
+        measured_s=None,
+        tables=(),
     )
 
 

@@ -42,10 +42,8 @@ def page(points: int = 20, **changes: object) -> Page:
         "of": "p99 of durable latency, revenue",
     }
     fields = {
-        "scenario": "load",
+        "heading": "load · seed 7 · 2026-01-01",
         "about": "",
-        "seed": 7,
-        "started": "2026-01-01",
         "again": "harness run load",
         "verdict": "pass",
         "why": "all rows are right",

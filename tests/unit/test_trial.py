@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -123,14 +124,17 @@ def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
 
 @pytest.mark.parametrize("name", ["manifest.json", "history.jsonl", "sent.parquet"])
 def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name):
-    """Whoever reads its result alone is told so."""
-    (run / "result.json").write_text('{"verdict": "pass"}')
+    """Whoever reads its result or its page alone is told so."""
+    trial.judge(run)
     (run / name).write_bytes(b"{")
 
     with pytest.raises(RunError) as error:
         trial.judge(run)
     told = json.loads((run / "result.json").read_text())
     assert ("unknown", str(error.value)) == (told["verdict"], told["why"])
+    page = (run / "report.html").read_text()
+    assert "<title>UNKNOWN · " in page
+    assert str(error.value) in html.unescape(page)
 
 
 def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
