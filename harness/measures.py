@@ -236,6 +236,11 @@ def outage(batches: Sequence[Batch], at_s: float, healed_s: float, since_s: floa
     return max(spans, key=lambda one: one.end_s - one.start_s)
 
 
+def load_end_s(sent: Mapping[str, Array]) -> float:
+    """The epoch second at which the last event was due, but for those that end the run."""
+    return float(sent["due_us"][~sent["flush"]].max(initial=0)) / 1e6
+
+
 def recovered_s(
     sent: Mapping[str, Array],
     batch: Array,
@@ -247,13 +252,18 @@ def recovered_s(
 ) -> float | None:
     """The epoch second at which a query's lag was back within the p99 that it had while it was calm; None is never.
 
-    Looked for after the outage, and after the highest lag between the stroke and the first commit after the healing.
+    Looked for after the outage, after the highest lag between the stroke and the first commit after the healing, and
+    while the load is on: without one, any lag goes away.
     """
     times = np.array([one.committed_s for one in batches])
     healed = times[np.searchsorted(times, min(healed_s, times[-2]), side="right")]
     before, under, after = (
         np.arange(begin, end, LAG_EVERY_S)
-        for begin, end in ((calm.start_s, calm.end_s), (at_s, healed), (outage.end_s, times[-1] + LAG_EVERY_S))
+        for begin, end in (
+            (calm.start_s, calm.end_s),
+            (at_s, healed),
+            (outage.end_s, min(times[-1] + LAG_EVERY_S, load_end_s(sent))),
+        )
     )
     steady = np.percentile(lag_records(sent, batch, batches, before), 99)
     peak_s = under[lag_records(sent, batch, batches, under).argmax()]

@@ -65,7 +65,8 @@ def _recovery(
     What lies before `since_s`, when the fault before had healed, is that one's.
 
     `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
-    right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before.
+    right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before;
+    `unrecovered_s` for how long the load went on without that.
     """
     outages = {
         query: found
@@ -73,13 +74,14 @@ def _recovery(
         if (found := measures.outage(batches, at_s, healed_s, since_s))
     }
     if not outages or len(outages) < len(gathered.batches):
-        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s"))
+        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s", "unrecovered_s"))
     back = [
         measures.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
         if calm
         else None
         for query, found in gathered.batches.items()
     ]
+    never = calm is not None and None in back
     outputs = [
         row_s
         for query, one in comparisons.items()
@@ -91,6 +93,7 @@ def _recovery(
         "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
         "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
         "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
+        "unrecovered_s": round(measures.load_end_s(gathered.sent) - at_s, 3) if never else None,
     }
 
 

@@ -23,7 +23,7 @@ from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import topics
 from harness.rig import Rig, assemble
-from harness.scenario import Scenario
+from harness.scenario import Limits, Scenario
 from harness.status import Status
 from harness.striking import struck
 from harness.system import ticking
@@ -33,6 +33,8 @@ STALL_S = 60.0
 HEAL_S = 180.0
 REST_S = 5.0
 """Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
+BEYOND_S = 1.0
+"""Load beyond the limit of a recovery: one that missed it has been seen to, too."""
 TELL_S = 1.0
 BREAK_OFF_S = 10.0
 AT_ONCE_S = 1.0
@@ -194,11 +196,17 @@ def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start:
 
 
 def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s: float) -> None:
-    """Go on with the load until all faults have healed and the pipeline has caught up, or it has come to its end."""
+    """Go on with the load until all faults have healed and what was sent meanwhile is read, or it has come to its end.
+
+    Where the recovery is limited the load is on for longer than that: only under load it can be seen.
+    """
     rest = round(REST_S * rig.scenario.load.eps)
+    within_s = rig.scenario.limits.recovery_s
+    shown_s = within_s + BEYOND_S if within_s < Limits().recovery_s else 0.0
 
     def over() -> bool:
-        return schedule.is_settled(rest) or time.time() > end_s
+        now_s = time.time()
+        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.struck_s + shown_s)
 
     _heal(rig, phases, schedule, counts, over)
     rig.load.enough()

@@ -253,9 +253,14 @@ def _limited(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterato
     """(what after which fault, seconds, limit) wherever the scenario limits recovery or gap."""
     limits = gathered.run.scenario.limits
     for fault in faults:
-        for figure, field in (("recovered_s", "recovery_s"), ("longest_gap_s", "gap_s")):
-            if (limit := getattr(limits, field)) != getattr(NO_LIMITS, field):
-                yield f"{figure.removesuffix('_s').replace('_', ' ')} after {fault['fault']}", fault[figure], limit
+        if limits.recovery_s != NO_LIMITS.recovery_s:
+            least_s = fault["unrecovered_s"]
+            if least_s is not None and least_s > limits.recovery_s:
+                yield f"not recovered after {fault['fault']}", least_s, limits.recovery_s
+            else:
+                yield f"recovered after {fault['fault']}", fault["recovered_s"], limits.recovery_s
+        if limits.gap_s != NO_LIMITS.gap_s:
+            yield f"longest gap after {fault['fault']}", fault["longest_gap_s"], limits.gap_s
 
 
 def _doubts(
@@ -336,8 +341,8 @@ def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iter
     for what, value, limit in _limited(gathered, faults):
         if value is None:
             yield (
-                f"{what}: not seen, of a query that committed nothing before it or nothing after it;"
-                f" the limit is {limit:g} s"
+                f"{what}: not seen, of a query that committed nothing before it or nothing after it, or while the load"
+                f" was on; the limit is {limit:g} s"
             )
 
 

@@ -36,6 +36,8 @@ class Schedule:
         """`strike` does one fault from stroke to healing."""
         self._left = sorted(faults, key=lambda fault: fault.at)
         self._counts = counts
+        self.struck_s = 0.0
+        """When the last one that has healed had struck."""
         self._read_when_healed = 0
         self._goal: int | None = None
         self._strike = strike
@@ -105,6 +107,7 @@ class Schedule:
             self._errors.append(StackError(f"the fault {named(fault)} broke off, {type(error).__name__}: {error}"))
             return
         self._read_when_healed = self._counts.read()
+        self.struck_s = struck.at_s
         self._history.write(
             "fault",
             fault=named(fault),

@@ -216,6 +216,16 @@ def test_a_lag_that_never_comes_back_is_no_recovery():
     assert None is measures.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)
 
 
+def test_a_lag_that_goes_away_because_the_load_does_is_no_recovery():
+    """The last event is due at 29 s; what is read until then is 5 s or more behind."""
+    events = sent(30)
+    found = batches(*((at, float(at)) for at in range(1, 11)), (15, 20.0), (20, 25.0), (25, 30.0), (30, 35.0))
+    outage = measures.outage(found, T0 + 10.5, T0 + 19)
+    batch = measures.batch_of("page_views", events, found)
+
+    assert None is measures.recovered_s(events, batch, found, Span(T0, T0 + 10.5), outage, T0 + 10.5, T0 + 19)
+
+
 def test_what_is_behind_is_of_the_topic_with_most_unread():
     """Acknowledged before the moment, and committed after it or never."""
     sent = {

@@ -357,6 +357,28 @@ def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, w
     assert None is verdict.as_json(result)["recovery_s"]
 
 
+@pytest.mark.parametrize(
+    ("recovered_s", "unrecovered_s", "slow", "unseen"),
+    [
+        pytest.param(14.0, None, [], 0, id="in time"),
+        pytest.param(16.0, None, ["recovered after kill pipeline: 16 s, above 15 s"], 0, id="late"),
+        pytest.param(None, 16.5, ["not recovered after kill pipeline: 16.5 s, above 15 s"], 0, id="never, under load"),
+        pytest.param(None, 14.5, [], 1, id="the load ended before"),
+        pytest.param(None, None, [], 1, id="nothing to compare with"),
+    ],
+)
+def test_a_recovery_is_late_once_the_load_has_gone_on_for_longer_than_its_limit(
+    recovered_s, unrecovered_s, slow, unseen
+):
+    """Where it ended before, nobody knows."""
+    run = SimpleNamespace(scenario=scenario.load("kill", ["limits.recovery_s=15", "pipeline.quick_start=false"]))
+    fault = {"fault": "kill pipeline", "recovered_s": recovered_s, "unrecovered_s": unrecovered_s}
+    limited = list(verdict._limited(SimpleNamespace(run=run), [fault]))
+
+    assert slow == list(verdict._too_slow(SimpleNamespace(run=run), [], {}, [fault]))
+    assert unseen == sum(value is None for _, value, _ in limited)
+
+
 def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_another(tmp_path):
     """Two equal outages of 20 s, a minute apart: the second takes as long as the first, or its lag would be usual."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "load.duration_s=120"]))
