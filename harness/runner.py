@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from harness import scenario as scenarios
 from harness.errors import HarnessError, PipelineDied, StackError, Stalled
 from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
-from harness.kafka import topics
+from harness.kafka import Broker, topics
 from harness.rig import Rig, assemble
 from harness.scenario import Limits, Scenario
 from harness.status import Status
@@ -58,8 +58,7 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
                     raise
                 except BaseException as error:
                     if isinstance(error, PipelineDied):
-                        down = [number for number, broker in rig.cluster.brokers.items() if not broker.is_up()]
-                        happenings.write("pipeline_died", code=error.code, last=error.last, brokers_down=down)
+                        happenings.write("pipeline_died", code=error.code, last=error.last, brokers_down=_down(rig))
                     _tell_stacks(rig)
                     raise
         except BaseException as error:
@@ -69,11 +68,24 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
         phases.begin("end")
 
 
+def _down(rig: Rig) -> list[int]:
+    """The brokers that are down, or that nobody can look at."""
+
+    def is_up(broker: Broker) -> bool:
+        try:
+            return broker.is_up()
+        except HarnessError:
+            return False
+
+    return [number for number, broker in rig.cluster.brokers.items() if not is_up(broker)]
+
+
 def _tell_stacks(rig: Rig) -> None:
     """What every Java process is at goes to its log, before it is ended; a second is enough for that."""
     rig.system.tell_stacks()
-    for pid in rig.cluster.pids():
-        processes.tell_stacks(pid)
+    with suppress(HarnessError):  # of brokers that nobody can look at
+        for pid in rig.cluster.pids():
+            processes.tell_stacks(pid)
     time.sleep(TELL_S)  # nothing says when a thread dump is complete
 
 

@@ -19,7 +19,7 @@ from harness.checkers import Comparison
 from harness.evidence import Evidence
 from harness.history import Run
 from harness.model import Anomaly, Result, Target, Verdict
-from harness.scenario import Limits
+from harness.scenario import Fault, Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
@@ -27,6 +27,8 @@ NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
 """Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
+BAD_USAGE = 2
+"""Exit code of a process that does not know its flags."""
 NO_SPACE = os.strerror(errno.ENOSPC)
 """What a process says of a full disk, whichever language it is written in."""
 
@@ -67,6 +69,8 @@ def _broken_off(run: Run) -> Result:
     why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
+    if died["code"] == BAD_USAGE and (given := _given(run)):
+        return unknown(f"{why}; that is the code of bad usage: see what a fault starts it with: {given}")
     if NO_SPACE in died["last"]:  # one that a fault has filled is expected to end it, and is no death of its own
         return unknown(f"{why}; that disk is the machine's, and no fault had filled it")
     if set(died["brokers_down"]) - _hurt(run):
@@ -74,13 +78,23 @@ def _broken_off(run: Run) -> Result:
     return replace(unknown(why), verdict=Verdict.FAIL)
 
 
+def _struck(run: Run) -> list[Fault]:
+    """The faults whose turn had come."""
+    struck = {event["at"] for event in run.of_kind("stroke")}
+    return [fault for fault in run.scenario.fault if fault.at in struck]
+
+
+def _given(run: Run) -> str:
+    """The commands and flags with which faults had started the pipeline again."""
+    return " ".join(word for fault in _struck(run) for word in (*fault.command, *fault.flags))
+
+
 def _hurt(run: Run) -> set[int]:
     """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
     everyone = set(range(1, run.scenario.kafka.nodes + 1))
-    struck = {event["at"] for event in run.of_kind("stroke")}
     hurt: set[int] = set()
-    for fault in run.scenario.fault:
-        if fault.breaks_brokers and fault.at in struck:
+    for fault in _struck(run):
+        if fault.breaks_brokers:
             named = fault.on.startswith("broker ") and fault.kind != "roll"
             two = {1, 2} if fault.on == "two brokers" else everyone
             hurt |= {int(fault.on.removeprefix("broker "))} if named else two

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness import workload
 from harness.scenario.parts import (
@@ -72,6 +72,9 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
             yield f"proves: {name} is counted by {' and '.join(COUNTED_BY[name])}: the pipeline has {', '.join(scenario.queries)}"
     for at, fault in enumerate(scenario.fault):
         yield from (f"fault[{at}].{one}" for one in (*_of_placing(scenario, fault), *_of_brokers(scenario, fault)))
+        if not (scenario.pipeline.command or fault.command or fault.refused):
+            for flag in [flag for flag, _ in _not_for_the_oracle(fault.flags)]:
+                yield f"fault[{at}].flags: {flag} is not known to the oracle; where it must be refused: refused = true"
         if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:
             yield (
                 f"load.acks = {scenario.load.acks!r}: with fault {fault.kind} a producer that does not wait for"
@@ -110,10 +113,8 @@ def _of_kafka(where: str) -> Iterator[str]:
 def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
     if pipeline.workers not in (0, pipeline.cores):
         yield f"pipeline.workers = {pipeline.workers}: a core each, so pipeline.cores must be {pipeline.workers} too"
-    for flag in () if pipeline.command else (flag.partition("=")[0] for flag in pipeline.flags):
-        for known, instead in OF_THE_ORACLE.items():
-            if flag.startswith("--") and len(flag) > 2 and known.startswith(flag):
-                yield f"pipeline.flags: {flag} is not known to the oracle: {instead}"
+    for flag, instead in () if pipeline.command else _not_for_the_oracle(pipeline.flags):
+        yield f"pipeline.flags: {flag} is not known to the oracle: {instead}"
     if not pipeline.command and not pipeline.output and any(flag.startswith("--si") for flag in pipeline.flags):
         yield "pipeline.flags: --sink: say in [[pipeline.output]] where the result is found"
     for at, output in enumerate(pipeline.output):
@@ -125,6 +126,14 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
         if output.query in [one.query for one in pipeline.output[:at]]:
             yield f"pipeline.output[{at}].query = {output.query!r}: it stands twice"
         yield from (f"pipeline.output[{at}].columns: {one}" for one in _of_columns(output))
+
+
+def _not_for_the_oracle(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(flag, what is set instead) of each that changes what must come out, or where."""
+    for flag in (flag.partition("=")[0] for flag in flags):
+        for known, instead in OF_THE_ORACLE.items():
+            if flag.startswith("--") and len(flag) > 2 and known.startswith(flag):
+                yield flag, instead
 
 
 def _of_columns(output: Output) -> Iterator[str]:

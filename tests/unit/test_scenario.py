@@ -179,6 +179,11 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "where the result is found", id="another sink"),
         pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "where the result is found", id="with an equals sign"),
         pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
+        pytest.param(
+            'fault=[{kind="change", at=9, flags=["--output=x"]}]', "fault[0].flags: --output is not", id="moved"
+        ),
+        pytest.param('fault=[{kind="change", at=9, flags=["--dedup"]}]', "refused = true", id="other rows on the way"),
+        pytest.param('fault=[{kind="change", at=9, flags=["--dedup"], refused=true}]', None, id="a change to refuse"),
         pytest.param("kafka.where=elsewhere", "embedded, containers, or HOST:PORT", id="no place of brokers"),
         pytest.param("kafka.where=host:99999", "embedded, containers, or HOST:PORT", id="no port"),
         pytest.param("kafka.where=a host:1", "embedded, containers, or HOST:PORT", id="no host"),

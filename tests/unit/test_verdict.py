@@ -92,6 +92,33 @@ def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, cod
     assert f"the pipeline ended by itself in phase measure with code {code}: no reason" in result.why
 
 
+@pytest.mark.parametrize(
+    ("code", "struck", "given"),
+    [
+        pytest.param(2, True, Verdict.UNKNOWN, id="it does not know the flag"),
+        pytest.param(1, True, Verdict.FAIL, id="it dies of it"),
+        pytest.param(2, False, Verdict.FAIL, id="before the fault"),
+    ],
+)
+def test_a_flag_of_a_fault_that_the_pipeline_does_not_know_is_not_held_against_it(tmp_path, code, struck, given):
+    """It says which."""
+    (tmp_path / "mine.toml").write_text(
+        '[load]\neps = 100\n[[fault]]\nkind = "change"\nflags = ["--triggr", "1 s"]\nat = 10\n'
+    )
+    chosen = scenario.load(str(tmp_path / "mine.toml"))
+    (tmp_path / "scenario.toml").write_text(scenario.dump(chosen))
+    with history.recording(tmp_path) as happenings:
+        manifest.write(tmp_path, chosen, ["run", "mine"], "")
+        if struck:
+            happenings.write("stroke", fault="change --triggr 1 s", at=10)
+        happenings.write("pipeline_died", code=code, last="no such flag", brokers_down=[])
+        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+    result = verdict.judge(history.read(tmp_path))
+
+    assert given is result.verdict
+    assert ("--triggr 1 s" in result.why) is (given is Verdict.UNKNOWN)
+
+
 @pytest.mark.parametrize("fault", ["kill", "full"])
 def test_a_disk_that_no_fault_has_filled_is_not_held_against_the_pipeline(tmp_path, fault):
     """It is the machine's: what a fault has filled is expected to end it, and that is no death of its own."""
