@@ -1,7 +1,7 @@
 """The pipeline is stopped and started again otherwise: it must go on rightly, or refuse with a clear line.
 
 A start that is refused is undone, and the pipeline goes on from where it was. What is written of a refusal is its
-exit code and its last line.
+exit code and its last line. Where a stop had to be a kill, it is another fault than was asked for, and not proved.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Restarts:
         """
         pipeline, patience = self.pipeline, self.patience
         before, at_s = pipeline.is_up(), patience.clock()
-        pipeline.stop()
+        before &= pipeline.stop()
         patience.sleep(fault.for_s)  # the fault's own length
         pipeline.start(fault.flags)
         if fault.refused:
@@ -97,13 +97,13 @@ class Restarts:
         `results` is the number of batches in the log of a Parquet sink: once it has grown, the copy is older.
         """
         before, at_s = self.pipeline.is_up(), self.patience.clock()
-        self.pipeline.stop()
+        before &= self.pipeline.stop()
         older = kept / "older"
         shutil.copytree(checkpoint, older)
         then = results()
         self.pipeline.start()
         grown = self.patience.until(lambda: results() > then)
-        self.pipeline.stop()
+        before &= self.pipeline.stop()
         shutil.copytree(checkpoint, kept / "own")
         _replace(checkpoint, older)
         self.pipeline.start()

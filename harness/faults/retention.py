@@ -35,7 +35,7 @@ def expire(
     offset; one that does so without the flags has not refused, and is let alone.
     """
     before = pipeline.is_up()
-    pipeline.stop()
+    before &= pipeline.stop()
     # Its last batches end while it stops; what the fault costs counts from here.
     at_s, stopped_at = patience.clock(), log.end()
     patience.until(lambda: log.end() >= stopped_at + UNREAD_MIN)

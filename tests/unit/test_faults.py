@@ -22,9 +22,10 @@ class Process:
         self.did: list[str] = []
 
     def __getattr__(self, verb: str):
-        def do() -> None:
+        def do() -> bool:
             self.did.append(verb)
             self.up = verb in ("start", "resume") or self.immune
+            return True
 
         return do
 
@@ -304,3 +305,15 @@ def test_a_pipeline_that_goes_on_without_the_records_has_not_refused():
 def test_retention_that_took_nothing_unread_is_not_proved(log):
     """The broker's first offset says what is gone."""
     assert not expired(Pipeline(), log).proved
+
+
+def test_records_that_a_killed_pipeline_has_not_read_are_not_those_that_a_stopped_one_has_not():
+    """It hangs when it is asked to stop, and is killed: not proved."""
+
+    class Hangs(Pipeline):
+        def stop(self) -> bool:
+            """Killed after all."""
+            self.did.append("stop")
+            return False
+
+    assert not expired(Hangs(), Log()).proved

@@ -17,7 +17,7 @@ class Pipeline:
     def __init__(self, refuses: bool = True, goes_on: bool = False) -> None:
         self.up, self.code, self.refuses, self.goes_on = True, None, refuses, goes_on
         self.did: list[tuple[str, tuple[str, ...]]] = []
-        self.spoiled = False
+        self.spoiled, self.orderly = False, True
 
     def start(self, flags: Sequence[str] = ()) -> None:
         """Start, or end at once of what it refuses."""
@@ -25,9 +25,10 @@ class Pipeline:
         refused = self.refuses and (self.spoiled or "--other" in flags)
         self.up, self.code = not refused, 1 if refused else None
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """End in an orderly way."""
         self.up, self.code = False, 0
+        return self.orderly
 
     def kill(self) -> None:
         """End at once."""
@@ -238,8 +239,18 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
     assert other.exists()
 
 
-def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint):
-    """The results have grown since the copy was made."""
+@pytest.mark.parametrize("orderly", [True, False])
+def test_a_change_of_a_pipeline_that_had_to_be_killed_is_not_proved(orderly):
+    """It is another fault than was asked for."""
+    pipeline = Pipeline()
+    pipeline.orderly = orderly
+
+    assert orderly is restarts(pipeline).changed(Fault(kind="change", at=1), lambda: None).proved
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint, orderly):
+    """The results have grown since the copy was made; not proved where the stop had to be a kill."""
     batches, seen = [1], []
 
     class Works(Pipeline):
@@ -251,9 +262,11 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
             super().start(flags)
 
     fault = Fault(kind="older", at=1)
-    done = restarts(Works()).on_an_older(fault, checkpoint, lambda: batches[0], tmp_path / "kept")
+    pipeline = Works()
+    pipeline.orderly = orderly
+    done = restarts(pipeline).on_an_older(fault, checkpoint, lambda: batches[0], tmp_path / "kept")
 
-    assert done.proved
+    assert orderly is done.proved
     assert seen[0] == seen[1]
     assert "q/commits/11" in seen[2]
 
