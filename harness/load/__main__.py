@@ -2,7 +2,7 @@
 
 Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it is told `enough`,
 after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
-at the end of its input it ends without them. Whatever happens, sent.parquet is written. Exit code 0, 1 when a
+at the end of its input it ends without them. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a
 record failed, 130 or 143 when it was stopped.
 """
 
@@ -52,11 +52,11 @@ def main() -> int:
     told: Queue[str] = Queue()
     threading.Thread(target=_listen, args=(engine, told), daemon=True).start()
     engine.run()
-    if not stopped:
+    if not stopped and not engine.broken:
         engine.settle(SETTLE_S, lambda: stopped)
         if _word(told, stopped) == "flush":
             engine.flush_events()
-    settled = engine.settle(STOP_S) if stopped else engine.settle(SETTLE_S, lambda: stopped)
+    settled = engine.settle(STOP_S) if stopped or engine.broken else engine.settle(SETTLE_S, lambda: stopped)
     engine.journal.write(Path(args.sent))
     _say(engine, "done")
     return 128 + stopped[0] if stopped else _failures(engine, settled, args.bootstrap)
@@ -117,6 +117,9 @@ def _say(engine: Engine, event: str) -> None:
 
 def _failures(engine: Engine, settled: bool, bootstrap: str) -> int:
     journal = engine.journal
+    if engine.broken:
+        print(f"{bootstrap}: after {journal.sent} records no more could be sent: {engine.broken}", file=sys.stderr)
+        return 1
     if settled and not journal.failed:
         return 0
     lost = journal.sent - journal.acknowledged

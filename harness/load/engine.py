@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from confluent_kafka import KafkaException
 
 from harness import workload as workloads
 from harness.workload import TOPICS, Events, Workload
@@ -142,6 +143,8 @@ class Engine:
         self._stopped = False
         self._nap_s = float(np.clip(NAP_EVENTS / plan.density, *NAP_S))
         self.flush_ms = 0
+        self.broken = ""
+        """Why the client takes nothing any more."""
         self.journal = Journal(plan.events + len(TOPICS))
 
     def stop(self) -> None:
@@ -236,7 +239,7 @@ class Engine:
             self.journal.columns[name][row] = value
 
     def _produce(self, row: int, topic: str, key: bytes, value: bytes, timestamp_ms: int) -> bool:
-        """Hand an event over, once there is room; false where a stop came before."""
+        """Hand an event over, once there is room; false where a stop came before, or the client takes nothing any more."""
         while True:
             try:
                 self._producer.produce(
@@ -247,6 +250,10 @@ class Engine:
                 if self._stopped:
                     return False
                 self._producer.poll(0.01)
+            except KafkaException as error:
+                self.broken = str(error)
+                self.stop()
+                return False
 
     def _delivered(self, row: int, error: Any, message: Any) -> None:
         journal = self.journal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import KafkaException
 
 from harness.load.engine import Engine, Plan, producer_settings
 from harness.workload import Workload
@@ -132,6 +133,25 @@ def test_a_stop_ends_the_wait_for_room_too():
 
     assert 20 == run.journal.sent == len(bench.taken)
     assert 20 == int((run.journal.columns["sent_us"] > 0).sum())
+
+
+def test_a_client_that_takes_nothing_any_more_ends_the_sending_and_the_journal_is_kept():
+    """Such as one that was fenced; the flush is not tried for ever either."""
+    bench = Bench()
+    run = engine(bench)
+    taken = bench.produce
+
+    def produce(*record, **details) -> None:
+        if len(bench.taken) == 50:
+            raise KafkaException("fatal")
+        taken(*record, **details)
+
+    bench.produce = produce
+    run.run()
+    run.flush_events()
+
+    assert 50 == run.journal.sent == int((run.journal.columns["sent_us"] > 0).sum())
+    assert "fatal" in run.broken
 
 
 def test_the_journal_holds_what_the_broker_said(tmp_path):
