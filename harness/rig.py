@@ -55,6 +55,14 @@ class Rig:
         """How long a fault waits; it breaks off once the load is over."""
         return Patience(self.scenario.pipeline.ready_s, time.time, self._sleep)
 
+    def check(self) -> None:
+        """Raise StackError where what the pipeline stands on has ended by no fault, PipelineDied where it has itself."""
+        for wire in self.wires.values():
+            wire.relay.check()
+        if self.spark:
+            self.spark.check()
+        self.system.check()
+
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(seconds):
             raise Cancelled

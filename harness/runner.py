@@ -118,7 +118,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
         _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "acknowledgements")
         phases.begin("drain", "until every query has committed everything")
         (_quiet if rig.scenario.black_box else _drain)(rig, phases)
-    rig.system.check()
+    rig.check()
     rig.system.dismiss()
     rig.system.stop()
     rig.checkpoint.sweep()
@@ -257,7 +257,7 @@ def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = N
 
 
 def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
-    rig.system.check()
+    rig.check()
     if rig.blind:
         raise StackError(rig.blind[0])
     rig.load.finished()

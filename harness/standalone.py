@@ -54,6 +54,7 @@ class Daemon:
         self._log = log
         self._works = works
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_meant_to_run = False
 
     @property
     def pid(self) -> int | None:
@@ -71,6 +72,7 @@ class Daemon:
         if self.pid is None:
             self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
             self._process = processes.spawn(self._args, log=self._log, env=self._env)
+            self._is_meant_to_run = True
         if wait_s > 0:
             self.await_up(wait_s)
 
@@ -82,16 +84,23 @@ class Daemon:
             code = self._process.returncode if self._process else None
             raise StackError(f"Spark's {self.name} ended with {code} while it started: {self._last_line()}")
 
+    def check(self) -> None:
+        """Raise StackError where it has ended and nobody had ended it."""
+        if self._is_meant_to_run and self._process and (code := self._process.poll()) is not None:
+            raise StackError(f"Spark's {self.name} ended with {code}, by no fault: {self._last_line()}")
+
     def stop(self) -> bool:
         """Shut it down in an orderly way; what is left below it is killed. False where it had to be killed itself."""
         if not self._process:
             return True
+        self._is_meant_to_run = False
         self.cpu_s()
         return processes.stop(self._process, GRACE_S)
 
     def kill(self) -> None:
         """SIGKILL, with all that it started."""
         if self._process:
+            self._is_meant_to_run = False
             self.cpu_s()
             processes.kill_tree(self._process)
 
@@ -193,6 +202,11 @@ class Standalone:
     def cpu_s(self) -> float:
         """CPU seconds of all its processes until now."""
         return sum(one.cpu_s() for one in self._daemons())
+
+    def check(self) -> None:
+        """Raise StackError where one of its daemons has ended and nobody had ended it."""
+        for one in self._daemons():
+            one.check()
 
     def pids(self) -> list[int]:
         """The master and the workers that run; executors are below workers."""

@@ -30,7 +30,8 @@ class Place:
 
 POINTS = CRASH_POINTS
 """`after offsets`: batch N is begun and its rows are not in the sink. `in state`: a file of its state is there, and it
-is not committed. `after sink`: its rows are in the sink, and it is not committed. `after commits`: it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
+is not committed. `after sink`: rows of it are in the sink, some of them or all, and it is not committed. `after commits`:
+it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,20 @@ COUNTED: Mapping[str, tuple[str, ...]] = {
 """Kind of fault → the counters that must have grown for it to have taken effect."""
 
 
+ENDED = "the relay between clients and brokers ended with {}"
+
+
 class Relay:
     """The relay's process: a port for each broker, commands to it, and its counters."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.ports: list[int] = self._answer()["ports"]
+
+    def check(self) -> None:
+        """Raise StackError where it has ended: nobody is to blame then for what does not get through."""
+        if (code := self._process.poll()) is not None:
+            raise StackError(ENDED.format(code))
 
     def lead(self, listener: int, host: str, port: int) -> None:
         """Connect a listener to the broker behind it."""
@@ -68,7 +76,7 @@ class Relay:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise StackError(f"the relay between clients and brokers ended with {self._process.wait()}")
+            raise StackError(ENDED.format(self._process.wait()))
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.errors import StackError
 from harness.faults.network import EFFECTS, Relay, Wire, open_relay
 from harness.faults.relay import READ, Watch
 
@@ -62,6 +63,16 @@ def asked(client: socket.socket, text: bytes) -> bytes:
     while len(back) < len(text):
         back += client.recv(65_536)
     return back
+
+
+def test_a_relay_that_has_ended_says_so(relay):
+    """What no longer gets through is not the pipeline's doing."""
+    relay.check()
+    relay._process.kill()
+    relay._process.wait()
+
+    with pytest.raises(StackError, match="the relay between clients and brokers ended with -9"):
+        relay.check()
 
 
 def test_latency_delays_both_ways(relay, client):

@@ -58,6 +58,20 @@ class Process:
         self.there.append(self)
 
 
+def test_a_part_that_ends_though_nobody_ended_it_says_so(daemon):
+    """With the last line of its log; what a fault ends is another matter."""
+    ended, killed = daemon("print('no more')"), daemon("import time; time.sleep(60)")
+    for one in (ended, killed):
+        one.start(wait_s=0)
+    killed.check()
+    killed.kill()
+    killed.check()
+    ended._process.wait()
+
+    with pytest.raises(StackError, match=r"^Spark's worker 1 ended with 0, by no fault: no more$"):
+        ended.check()
+
+
 def test_a_part_is_up_while_its_process_runs_unfrozen_and_works(daemon):
     """Frozen, it is not; killed, it is not; its CPU is counted on."""
     one = daemon("sum(range(10**6)); " + LISTENS)
