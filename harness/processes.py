@@ -105,6 +105,26 @@ def tell_stacks(pid: int) -> None:
             process.send_signal(signal.SIGQUIT)
 
 
+def signal_tree(pid: int, number: int) -> None:
+    """Send a signal to the process group that a process leads, and to its descendants that have left it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+    for one in _descendants(pid):
+        with contextlib.suppress(*GONE):
+            one.send_signal(number)
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process and all its descendants are stopped."""
+    still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED and all(
+            one.status() in still for one in _descendants(pid)
+        )
+    except GONE:
+        return False
+
+
 def tree_pids(pid: int) -> list[int]:
     """A process and its descendants."""
     return [process.pid for process in _tree(pid)]

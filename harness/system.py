@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from harness import processes
 from harness.errors import PipelineDied, StackError
@@ -137,10 +136,10 @@ class System:
         self.state_bytes: dict[str, float] = {}
 
     def is_up(self) -> bool:
-        """Whether its queries have started, and its process is neither ended nor frozen."""
+        """Whether its queries have started, and its process has not ended, nor is it frozen with all that it started."""
         if self._now is None or not self._now.is_alive() or not self._now.started.is_set():
             return False
-        return psutil.Process(self._now.process.pid).status() != psutil.STATUS_STOPPED
+        return not processes.is_frozen(self._now.process.pid)
 
     def has_started(self) -> bool:
         """Whether its queries have."""
@@ -160,8 +159,7 @@ class System:
 
     def _signal(self, number: int) -> None:
         if self._now is not None and self._now.is_alive():
-            # It leads a session of its own, and so a process group.
-            os.killpg(self._now.process.pid, number)
+            processes.signal_tree(self._now.process.pid, number)
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes until now; of one that ended by itself, until this was last asked."""

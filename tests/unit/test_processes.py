@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness import leftovers, owners, processes
+from harness.kafka.cluster import await_true
 from harness.owners import MARK, Owner
 
 WAIT = "import signal, sys; sys.stdout.write('.'); sys.stdout.flush(); signal.pause()"
@@ -260,3 +261,27 @@ def spawned(program):
     assert b"." == process.stdout.read(1)
     process.stdout.close()
     return process
+
+
+def test_what_has_left_the_group_is_frozen_and_thawed_too(tmp_path):
+    """A wrapper may give its worker a session of its own; frozen is only who is with all that he started."""
+    worker = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAIT!r}], start_new_session=True)"
+    parent = processes.spawn([sys.executable, "-c", worker], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    try:
+        assert b"." == parent.stdout.read(1)
+        [child] = psutil.Process(parent.pid).children()
+        assert os.getpgid(child.pid) != parent.pid
+
+        os.kill(parent.pid, signal.SIGSTOP)
+        await_true(lambda: psutil.Process(parent.pid).status() == psutil.STATUS_STOPPED, 10)
+        assert not processes.is_frozen(parent.pid)
+        processes.signal_tree(parent.pid, signal.SIGSTOP)
+        assert await_true(lambda: processes.is_frozen(parent.pid), 10)
+        assert psutil.STATUS_STOPPED == child.status()
+        processes.signal_tree(parent.pid, signal.SIGCONT)
+        assert await_true(lambda: child.status() != psutil.STATUS_STOPPED, 10)
+        assert not processes.is_frozen(parent.pid)
+    finally:
+        processes.kill_tree(parent)
+        parent.stdout.close()
