@@ -6,9 +6,12 @@ mark alone whose it was, and whether that owner is still alive. Nothing here mat
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import socket
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +58,20 @@ class Owner:
             return False
         born = _born(self.pid)
         return born is None or abs(born - self.born) > 1
+
+
+def machine() -> str:
+    """This machine among others that share a Kafka or a Docker daemon: its name, without a dash, and eight hex digits.
+
+    Names are not enough: copies of a machine have the same, and so have many laptops.
+    """
+    name = socket.gethostname()
+    try:
+        own = Path("/etc/machine-id").read_text(encoding="utf-8")
+    except OSError:
+        own = str(uuid.getnode())
+    digits = hashlib.sha256(f"{name} {own}".encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9.]', '_', name)}.{digits}"
 
 
 def of(process: psutil.Process) -> Owner | None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -26,7 +28,7 @@ from testcontainers.core.network import Network
 from harness.errors import ScenarioError, StackError
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
-from harness.owners import Owner
+from harness.owners import Owner, machine
 
 IMAGE = "apache/kafka:4.3.1"
 STAND_IN = "streaming-harness/kafka:4.3.1"
@@ -39,6 +41,7 @@ KILLED = 137
 INSIDE, BETWEEN, CONTROLLER = 9092, 9094, 9093
 LABEL = "streaming-harness.owner"
 HOST = LABEL + ".host"
+CLUSTER = LABEL + ".cluster"
 
 
 class ContainerBroker:
@@ -54,7 +57,7 @@ class ContainerBroker:
         """The id of its process as this machine sees it, while it runs; None where the daemon is elsewhere."""
         state = self._state()
         pid = int(state["Pid"]) if state["Running"] else 0
-        return pid if pid and os.path.exists(f"/proc/{pid}") else None
+        return pid if pid and self._is_here(pid) else None
 
     @property
     def address(self) -> str:
@@ -119,6 +122,14 @@ class ContainerBroker:
         with contextlib.suppress(DockerException, RequestException):
             self._container.stop()
 
+    def _is_here(self, pid: int) -> bool:
+        """Whether that process of this machine is in this container: a daemon elsewhere counts its own."""
+        try:
+            groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+        except OSError:
+            return False
+        return str(self._container.get_wrapped_container().id) in groups
+
     def _state(self) -> Mapping[str, Any]:
         with _one_line(f"broker {self.id} cannot be looked at"):
             container = self._container.get_wrapped_container()
@@ -161,19 +172,21 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
     with _one_line("what a dead run left in Docker cannot be removed"):
         sweep()
     testcontainers_config.ryuk_disabled = True
-    network = Network(docker_network_kw={"labels": _labels()})
+    cluster_id = common.kafka_id()
+    network = Network(docker_network_kw={"labels": _labels(cluster_id)})
     brokers: dict[int, ContainerBroker] = {}
     with contextlib.ExitStack() as stack:
-        # Each removal stands for itself: one that is broken off keeps none of the others from being done.
-        stack.callback(_removed, network)
+        # By its label: what was broken off while it was made is known by nothing else.
+        stack.callback(_clear, cluster_id)
         with _one_line("no network for the brokers"):
             network.create()
-        cluster_id = common.kafka_id()
         ports = common.free_ports(nodes)
         for id, port in enumerate(ports, start=1):
             container = _container(image, id, port, nodes, cluster_id, network)
             brokers[id] = ContainerBroker(id, port, container)
-            stack.callback(brokers[id].remove)
+            stack.callback(
+                brokers[id].remove
+            )  # each for itself: one that is broken off keeps none of the others from it
             with _one_line(f"broker {id} cannot be started"):
                 container.start()
         for broker in brokers.values():
@@ -185,9 +198,13 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
         yield ContainerCluster(brokers)
 
 
-def _removed(network: Network) -> None:
-    with contextlib.suppress(DockerException, AttributeError):  # one that was never made has no id
-        network.remove()
+def _clear(cluster_id: str) -> None:
+    """Remove what is left of a cluster; where that fails it is said, since what a run has shown stands without it."""
+    try:
+        with _one_line("brokers of ours are left in Docker"):
+            _remove_all(f"{CLUSTER}={cluster_id}", lambda labels: True)
+    except StackError as error:
+        print(f"kafka: {error}", file=sys.stderr)
 
 
 def found_image() -> str:
@@ -229,12 +246,18 @@ def why_not() -> str | None:
 
 def sweep() -> list[str]:
     """Remove containers and networks whose owner is dead, and nothing else; their names."""
+    return _remove_all(LABEL, _is_left)
+
+
+def _remove_all(label: str, wanted: Callable[[Mapping[str, str]], bool]) -> list[str]:
+    """Remove the containers and networks with a label whose labels are wanted; their names."""
     client = _client()
     try:
-        containers = [one for one in client.containers.list(all=True, filters={"label": LABEL}) if _is_left(one.labels)]
+        named = {"label": label}
+        containers = [one for one in client.containers.list(all=True, filters=named) if wanted(one.labels)]
         for container in containers:
             _remove(container)
-        networks = [one for one in client.networks.list(filters={"label": LABEL}) if _is_left(one.attrs["Labels"])]
+        networks = [one for one in client.networks.list(filters=named) if wanted(one.attrs["Labels"])]
         for network in networks:
             with contextlib.suppress(NotFound):
                 network.remove()
@@ -264,7 +287,7 @@ def _container(image: str, id: int, port: int, nodes: int, cluster_id: str, netw
     java = {"CLUSTER_ID": cluster_id, "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
     for name, value in (environment | java).items():
         container.with_env(name, value)
-    return container.with_kwargs(labels=_labels(), hostname=f"broker-{id}")
+    return container.with_kwargs(labels=_labels(cluster_id), hostname=f"broker-{id}")
 
 
 def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
@@ -313,11 +336,11 @@ def _is_there(client: docker.DockerClient, name: str) -> bool:
 def _is_left(labels: Mapping[str, str]) -> bool:
     """Whether its owner is dead; of one that lives among other processes than ours that cannot be said."""
     owner = Owner.parse(labels.get(LABEL, ""))
-    return owner is not None and labels.get(HOST) == socket.gethostname() and owner.is_dead()
+    return owner is not None and labels.get(HOST) == machine() and owner.is_dead()
 
 
-def _labels() -> dict[str, str]:
-    return {LABEL: Owner.me().mark, HOST: socket.gethostname()}
+def _labels(cluster_id: str) -> dict[str, str]:
+    return {LABEL: Owner.me().mark, HOST: machine(), CLUSTER: cluster_id}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Someone else's Kafka: used, never started or stopped.
 
-Topics of ours bear a prefix with this machine's name and this process's mark, ``harness-<host>-<owner>-``.
+Topics of ours bear a prefix with this machine's mark and this process's, ``harness-<machine>-<owner>-``.
 They are removed at the end; what a dead process of this machine left is removed at the next start, and
 nothing else is ever touched.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import NoReturn
 from harness.errors import StackError
 from harness.kafka import topics
 from harness.kafka.cluster import Broker, Cluster
-from harness.owners import OWNER, Owner
+from harness.owners import OWNER, Owner, machine
 
 REACH_S = 5.0
 
@@ -117,16 +116,11 @@ def _clear(bootstrap: str, names: Callable[[], Collection[str]]) -> None:
 
 def topic_prefix(owner: Owner) -> str:
     """What the names of a process's topics begin with."""
-    return f"harness-{_host()}-{owner.mark}-"
+    return f"harness-{machine()}-{owner.mark}-"
 
 
 def abandoned(names: set[str]) -> list[str]:
     """The topics of this machine whose owner is dead."""
-    ours = re.compile(rf"harness-{re.escape(_host())}-({OWNER})-.+")
+    ours = re.compile(rf"harness-{re.escape(machine())}-({OWNER})-.+")
     owners = {name: Owner.parse(match[1]) for name in names if (match := ours.fullmatch(name))}
     return sorted(name for name, owner in owners.items() if owner and owner.is_dead())
-
-
-def _host() -> str:
-    """This machine's name in letters that a topic may have, without the dash that separates the parts."""
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "localhost"

@@ -201,7 +201,7 @@ def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
         ["600"],
         entrypoint="sleep",
         detach=True,
-        labels={**module._labels(), module.LABEL: replace(Owner.me(), pid=2**22 - 7, born=1).mark},
+        labels={**module._labels("none"), module.LABEL: replace(Owner.me(), pid=2**22 - 7, born=1).mark},
     )
     together = threading.Barrier(4)
 

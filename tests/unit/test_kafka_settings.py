@@ -92,8 +92,9 @@ def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
     ours = external.topic_prefix(dead) + "clicks"
     others = {
         external.topic_prefix(living) + "clicks",
-        f"harness-box-{dead.mark}-clicks",
-        f"harness-box_1-x-{dead.mark}-clicks",
+        f"harness-box_1-{dead.mark}-clicks",
+        f"{ours.partition('.')[0]}.00000000-{dead.mark}-clicks",
+        f"{ours.partition('.')[0]}.00000000-x-{dead.mark}-clicks",
         external.topic_prefix(replace(dead, among=dead.among + 1)) + "clicks",
         "clicks",
         "harness-notes",
