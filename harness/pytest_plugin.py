@@ -76,8 +76,12 @@ class ScenarioItem(pytest.Item):
 
     def runtest(self) -> None:
         """Run it; anything but pass fails."""
-        with _logs_of_what_broke_off(self, self.config.rootpath / "reports"):
-            lines, result = _run(self.config, str(self.path), (), self.config.rootpath / "reports")
+        from harness import scenario
+
+        reports = self.config.rootpath / "reports"
+        # Other workers run other scenarios there at the same time.
+        with _logs_of_what_broke_off(self, reports / scenario.load(str(self.path)).name):
+            lines, result = _run(self.config, str(self.path), (), reports)
         if result.verdict.exit_code:
             raise ScenarioFailed("\n".join(lines))
 
@@ -109,20 +113,20 @@ def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
 
 
 @contextmanager
-def _logs_of_what_broke_off(item: pytest.Item, reports: Path) -> Iterator[None]:
-    """A run that broke off, by an error or by the time-out, tells where it is kept and what each process said last.
+def _logs_of_what_broke_off(item: pytest.Item, folder: Path) -> Iterator[None]:
+    """A run below a folder that broke off, by an error or by the time-out, tells where it is and what its processes said.
 
     Of a scenario that was never run there is nothing to tell, least of all what another run left.
     """
     from harness.errors import ScenarioError
 
-    before = set(reports.glob("*/2*"))
+    before = set(folder.glob("**/2*Z-seed*"))
     try:
         yield
     except ScenarioError:
         raise
     except BaseException:
-        kept = max(set(reports.glob("*/2*")) - before, default=None, key=lambda path: path.stat().st_mtime)
+        kept = max(set(folder.glob("**/2*Z-seed*")) - before, default=None, key=lambda path: path.stat().st_mtime)
         if kept is not None:
             tails = [f"{path.name}\n{_tail(path)}" for path in sorted((kept / "logs").glob("*.log"))]
             item.add_report_section("call", "run", "\n\n".join([f"kept in {kept}", *tails]))

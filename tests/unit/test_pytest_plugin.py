@@ -64,6 +64,15 @@ def test_a_run_that_never_began_does_not_tell_of_another(tmp_path):
     assert [] == item.sections
 
 
+def test_a_run_of_another_scenario_that_another_worker_began_is_not_its_own(tmp_path):
+    """Both write below one folder."""
+    item = Item()
+    with pytest.raises(Stalled), _logs_of_what_broke_off(item, tmp_path / "burst"):
+        break_off(tmp_path, Stalled("no broker"))
+
+    assert [] == item.sections
+
+
 def test_of_bad_usage_no_logs_are_shown(tmp_path):
     """Not even those of a run that another test began in the meantime."""
     item = Item()
