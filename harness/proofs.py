@@ -26,13 +26,19 @@ def counts(
         "sessions_merged": sessions.merged,
         "sessions_over_restarts": _over_restarts(gathered, sessions),
         "copies_sent": int(gathered.sent["copy"].sum()),
-        "restarts": evidence.restarts(gathered.run),
+        "restarts": _restarts(gathered),
         "burst_events": _burst(gathered),
         "hot_views": _hot(comparisons),
         "idle_clicks": _idle(gathered),
         "edge_purchases": _on_the_edge(gathered),
         "executors_replaced": _replaced(gathered),
     }
+
+
+def _restarts(gathered: Evidence) -> int:
+    """How often the pipeline was started again and did start: not where it refused."""
+    ready = [event for event in gathered.run.of_kind("process") if event["event"] == "ready"]
+    return max(0, len(ready) - 1)
 
 
 def _burst(gathered: Evidence) -> int:

@@ -24,6 +24,8 @@ from harness.standalone import Standalone, open_cluster
 from harness.system import Checkpoint, System, command
 from pipeline.schema import INPUT, RESULT_BYTES_MAX
 
+LOG_BYTES = 5_000_000
+
 
 @dataclass(slots=True)
 class Rig:
@@ -158,6 +160,8 @@ def _create_topics(scenario: Scenario, cluster: Cluster) -> None:
 
 
 def _keep_logs(brokers: Path, logs: Path) -> None:
+    """The end of each broker's log."""
     for path in sorted(brokers.glob("*/*.log")):
-        if path.stat().st_size < 5_000_000:
-            shutil.copy(path, logs / f"kafka-{path.parent.name}-{path.name}")
+        with path.open("rb") as log, (logs / f"kafka-{path.parent.name}-{path.name}").open("wb") as kept:
+            log.seek(max(0, path.stat().st_size - LOG_BYTES))
+            shutil.copyfileobj(log, kept)

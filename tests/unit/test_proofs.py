@@ -66,6 +66,15 @@ def test_a_burst_is_seconds_above_half_its_rate(gathered):
     assert counted(bursting)["burst_events"] >= 3000
 
 
+def test_a_start_that_was_refused_is_no_restart(gathered):
+    """It was started three times, and worked twice."""
+    whole = gathered("late")
+    happened = ("start", "ready", "start", "start", "ready")
+    told = tuple({"t": 0.0, "kind": "process", "name": "pipeline", "event": event} for event in happened)
+
+    assert 1 == proofs._restarts(replace(whole, run=replace(whole.run, events=told)))
+
+
 def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     """It was read, so it may have been counted, and what is right is not known."""
     whole = gathered("late")
