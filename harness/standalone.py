@@ -63,7 +63,7 @@ class Daemon:
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes until now, and of those below them that have ended."""
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:  # else its id may be another's
             self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
         return self._ended_cpu_s + self._cpu_s
 
