@@ -1,8 +1,8 @@
 """Archives of Java's classes: what starts again and again maps them, instead of loading them each time.
 
 The first start makes the archive and the cache keeps it: it is Java's own class-data sharing. A start of a broker takes two
-thirds of the CPU. A quick start of the pipeline maps its classes and compiles with Java's first compiler alone: half the time
-and half the CPU, and what then runs for long is slower: it is for runs that are not judged on speed.
+thirds of the CPU, one of the pipeline two thirds of the time. A quick start of the pipeline compiles with Java's first compiler
+alone, too: half the time and half the CPU, and what then runs for long is slower: it is for runs that are not judged on speed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ KEPT_S = 30 * 86_400
 """How long an archive is kept after its last use: another Java, or another environment, needs another one."""
 
 
-def quick_start() -> str:
-    """Java's flags of a pipeline that is to start quickly."""
-    return shlex.join((QUICK, *archived("Spark", jars.spark_home() / "jars", _lay_out)))
+def of_pipeline(quick: bool) -> str:
+    """Java's flags of a pipeline, which maps its classes; `quick` is for one that lives too short for the second compiler."""
+    mapped = archived("Spark", jars.spark_home() / "jars", _lay_out)
+    return shlex.join((QUICK, *mapped) if quick else mapped)
 
 
 def archived(name: str, folder: Path, lay_out: Callable[[Path, Path], str]) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
             host, _, port = broker.client_address.rpartition(":")
             relay.lead(number - 1, host, int(port))
     _create_topics(scenario, cluster)
-    java = classes.quick_start() if scenario.pipeline.quick_start else ""
+    quick = scenario.pipeline.quick_start
+    java = classes.of_pipeline(quick) if quick or not scenario.pipeline.command else ""
     spark = _standalone(stack, scenario.pipeline.workers, scratch / "spark", logs, java)
     places = {
         "bootstrap": cluster.bootstrap,

@@ -44,7 +44,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             with _locked(folder / "gate", fcntl.LOCK_EX):
                 held.enter_context(_locked(folder / "machine", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
-            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} {classes.quick_start()}"
+            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} {classes.of_pipeline(quick=True)}"
         return (yield)
 
 

@@ -42,14 +42,14 @@ def maker(monkeypatch):
 def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
     """A second start finds it."""
     maker("open(out, 'x').write('classes')")
-    flags = classes.quick_start()
+    flags = classes.of_pipeline(quick=True)
 
     assert f"{classes.QUICK} {' '.join(classes.WARNS_APART)} -XX:SharedArchiveFile={archive}" == flags
     assert "classes" == archive.read_text()
     assert "setup: Java's classes of Spark are laid out, once" in capsys.readouterr().err
 
     maker("sys.exit(1)")
-    assert flags == classes.quick_start()
+    assert flags == classes.of_pipeline(quick=True) == f"{classes.QUICK} {classes.of_pipeline(quick=False)}"
     assert "" == capsys.readouterr().err
 
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, 
     monkeypatch.setattr(classes, "PATIENCE_S", 0.5)
     maker(program)
 
-    assert [classes.QUICK] * 2 == [classes.quick_start(), classes.quick_start()]
+    assert [classes.QUICK] * 2 == [classes.of_pipeline(quick=True), classes.of_pipeline(quick=True)]
     assert 1 == capsys.readouterr().err.count(said)
     assert [archive.with_suffix(".lock")] == list(archive.parent.iterdir())
 
@@ -78,8 +78,8 @@ def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
     with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        assert classes.QUICK == classes.quick_start()
-    assert classes.QUICK != classes.quick_start()
+        assert classes.QUICK == classes.of_pipeline(quick=True)
+    assert classes.QUICK != classes.of_pipeline(quick=True)
 
 
 def _no_java(folder) -> str:
@@ -89,10 +89,11 @@ def _no_java(folder) -> str:
 def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
     """A quick start is not what they are wanted for."""
     archive.parent.touch()
-    assert classes.QUICK == classes.quick_start()
+    assert classes.QUICK == classes.of_pipeline(quick=True)
 
     monkeypatch.setattr(classes, "_what_it_fits", _no_java)
-    assert classes.QUICK == classes.quick_start()
+    assert classes.QUICK == classes.of_pipeline(quick=True)
+    assert "" == classes.of_pipeline(quick=False)
 
 
 def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, maker):
@@ -103,7 +104,7 @@ def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, make
     for path in (old, used, replaced):
         path.touch()
     os.utime(old, (0, 0))
-    classes.quick_start()
+    classes.of_pipeline(quick=True)
 
     assert {archive, used} == set(archive.parent.glob("*.jsa"))
 
