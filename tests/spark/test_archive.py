@@ -21,7 +21,7 @@ def flags():
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # until another worker has made it
-    flags = classes.quick_start()
+    flags = classes.of_pipeline(quick=True)
     assert "SharedArchiveFile" in flags
     return flags
 
