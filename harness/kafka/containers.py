@@ -184,9 +184,8 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
         for id, port in enumerate(ports, start=1):
             container = _container(image, id, port, nodes, cluster_id, network)
             brokers[id] = ContainerBroker(id, port, container)
-            stack.callback(
-                brokers[id].remove
-            )  # each for itself: one that is broken off keeps none of the others from it
+            # Each removal stands for itself: one that is broken off keeps none of the others from being done.
+            stack.callback(brokers[id].remove)
             with _one_line(f"broker {id} cannot be started"):
                 container.start()
         for broker in brokers.values():

@@ -75,6 +75,7 @@ def of_run(run: Run, result: Result) -> Page:
 
 def of_unjudged(directory: Path, why: str) -> Page:
     """The page of a run that nothing can be said of, which may be so damaged that only its folder is known."""
+    directory = directory.absolute()
     return Page(
         heading=f"{directory.parent.name} · {directory.name}",
         about="",

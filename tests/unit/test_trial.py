@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,6 +136,16 @@ def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name)
     page = (run / "report.html").read_text()
     assert "<title>UNKNOWN · " in page
     assert str(error.value) in html.unescape(page)
+
+
+def test_the_page_of_a_damaged_run_names_its_folder_wherever_it_is_judged_from(run, monkeypatch):
+    """From within it, too."""
+    (run / "sent.parquet").unlink()
+    monkeypatch.chdir(run)
+
+    with pytest.raises(RunError):
+        trial.judge(Path())
+    assert f"<title>UNKNOWN · {run.parent.name} · {run.name}</title>" in (run / "report.html").read_text()
 
 
 def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
