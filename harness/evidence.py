@@ -232,20 +232,41 @@ def _columns(evidence: Evidence) -> tuple[Columns, Expected]:
 
 
 def _possible(evidence: Evidence) -> dict[str, Expected]:
-    """The black-box oracle's answer; a record can be read before those acknowledged up to the skew earlier."""
+    """The black-box oracle's answer: a record can be read after any that was acknowledged before it must have been read."""
     sent = evidence.sent
     valid = (sent["malformed"] == 0) & (sent["acked_us"] > 0)
     order = np.argsort(sent["acked_us"][valid])
     acked_us = sent["acked_us"][valid][order]
     newest = np.maximum.accumulate(sent["event_time_ms"][valid][order])
-    skew_us = round(evidence.run.scenario.pipeline.read_skew_s * 1e6)
-    reach = np.searchsorted(acked_us, sent["acked_us"] + skew_us, side="right") - 1
+    reach = np.searchsorted(acked_us, _read_by_us(evidence), side="right") - 1
     before = np.where(reach >= 0, newest[reach], 0)
     counts = (sent["offset"] >= 0) & (sent["event_time_ms"] >= before - WATERMARK_DELAY_S * 1000)
     surely = counts.tolist()
     events = ((record, parse(record), surely[row]) for row, record in records(evidence, unacknowledged=True))
     answers = blackbox.possible(events)
     return {query: answer for query, answer in answers.items() if query in evidence.batches}
+
+
+def _read_by_us(evidence: Evidence) -> Array:
+    """When each record has been read at the latest: `read_skew_s` after it was acknowledged, or after the harness let it.
+
+    What was not yet read when the harness kept the pipeline from reading is read once that is over, in any order.
+    """
+    acked_us, skew_us = evidence.sent["acked_us"], round(evidence.run.scenario.pipeline.read_skew_s * 1e6)
+    read_by_us: Array = acked_us + skew_us
+    for away in _away(evidence.run):
+        end_us = round(min(away.end_s * 1e6, float(acked_us.max())))
+        waits = (read_by_us >= away.start_s * 1e6) & (acked_us <= end_us)
+        read_by_us = np.where(waits, np.maximum(read_by_us, end_us + skew_us), read_by_us)
+    return read_by_us
+
+
+def _away(run: Run) -> Iterator[Span]:
+    """When the harness kept the pipeline from reading, in turn: before its first start, and from each fault until it has healed."""
+    ready_s = [event["t"] for event in run.of_kind("process") if event["event"] == "ready"]
+    yield from (Span(0.0, first_s) for first_s in ready_s[:1])
+    for fault in run.of_kind("fault"):
+        yield Span(fault["at_s"], float("inf") if fault["healed_s"] is None else fault["healed_s"])
 
 
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:

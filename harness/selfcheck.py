@@ -168,7 +168,8 @@ def _wrong(case: Case, rng: Random) -> Planted:
 
 
 def _duplicated(case: Case, rng: Random) -> Planted:
-    query, key = _row(case, rng, QUERIES)
+    """A row of a batch that was run once: one that was run again may stand twice."""
+    query, key = _row(case, rng, QUERIES, once=True)
     [row, *_] = case.comparisons[query].observed[key]
     return _with(case, query, key, (row, replace(row, where="elsewhere"))), query, key
 
@@ -314,9 +315,13 @@ def _query(case: Case, rng: Random, queries: Iterable[str]) -> str:
     return _chosen(rng, [one for one in queries if len(case.gathered.batches.get(one, ())) > 1])
 
 
-def _row(case: Case, rng: Random, queries: Iterable[str]) -> tuple[str, Key]:
-    """One of the rows that were released, of one of the queries that have any."""
-    found = {one: _released(case, one) for one in queries if one in case.comparisons}
+def _row(case: Case, rng: Random, queries: Iterable[str], once: bool = False) -> tuple[str, Key]:
+    """One of the rows that were released, of one of the queries that have any; or of those that cannot stand twice."""
+    found = {
+        one: [key for key in _released(case, one) if not (once and case.comparisons[one].again.get(key))]
+        for one in queries
+        if one in case.comparisons
+    }
     query = _chosen(rng, [one for one, released in found.items() if released])
     return query, _chosen(rng, sorted(found[query], key=str))
 
@@ -356,8 +361,9 @@ def _with_batches(case: Case, query: str, batches: list[Any], drop_record: tuple
 
 
 def _other(value: Any) -> Any:
+    """Another, which no event more or less leads to."""
     if isinstance(value, int | float):
-        return value + 1
+        return value + 10**9
     return f"{value}1" if str(value)[-1:].isdigit() else f"{value}?"
 
 

@@ -146,7 +146,8 @@ def _rejected(message: topics.Message, prefix: str) -> Row:
         _number(headers.get("partition", "")),
         _number(headers.get("offset", "")),
     )
-    return Row(key, ((message.value or b"").hex(), headers.get("reason", "")), where, message.timestamp_ms / 1e3)
+    value = None if message.value is None else message.value.hex()  # none at all is not the empty record's bytes
+    return Row(key, (value, headers.get("reason", "")), where, message.timestamp_ms / 1e3)
 
 
 def _number(text: str) -> int | str:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from harness.model import Between, Moment, Record
 from harness.oracle.batches import Watermarks
 from harness.oracle.records import Click, Purchase, Rejected, iso
-from harness.oracle.reference import DELAY_MS, Expected, Key, Reference, Rows, average
+from harness.oracle.reference import DELAY_MS, GAP_MS, Expected, Key, Reference, Rows, average
 
 READS = {
     "page_views": ("clickstream",),
@@ -86,7 +87,7 @@ def contradiction(query: str, moments: Mapping[str, Sequence[Moment]], key: Key,
                 return "purchases"
             return None if clicks and rate == purchases / clicks else "conversion_rate"
         case "revenue", (count, total, mean):
-            return None if count and mean == str(average(Decimal(total), count)) else "avg_transaction"
+            return None if count and mean == str(average(Decimal(total), int(count))) else "avg_transaction"
         case "page_views", (views, users):
             return None if 0 < users <= views else "unique_users"
         case "sessions", (end, count, duration, _):
@@ -104,9 +105,15 @@ def _contradiction_of_session(
     if moments is None:
         return None
     inside = [(at, sure) for at, sure in moments if start <= at <= end]
-    if end not in dict(inside):
+    if end not in dict(inside) or _is_parted(sorted(at for at, _ in inside)):
         return "session_end"
     return None if sum(sure for _, sure in inside) <= count <= len(inside) else "event_count"
+
+
+def _is_parted(moments: Sequence[str]) -> bool:
+    """Whether there is more than a gap between two that follow each other, so that no event can have joined them."""
+    times = [datetime.fromisoformat(at) for at in moments]
+    return any(later - earlier > timedelta(milliseconds=GAP_MS) for earlier, later in pairwise(times))
 
 
 def _is_time(text: str) -> bool:

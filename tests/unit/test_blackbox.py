@@ -143,6 +143,20 @@ def test_what_no_lateness_can_part_stands_in_one_row():
     assert ("wrong_value", True) == (kind, why.startswith("two sessions of one id overlap"))
 
 
+def test_no_session_goes_on_over_a_gap():
+    """Not even where an event may count: none of those that may lies in it. One of exactly thirty minutes may be joined."""
+    made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 40, 71, 75)])
+    sure = [True, True, True, True, False, True, True]
+    answer = possible(zip([*made, *FLUSH], map(parse, [*made, *FLUSH]), sure, strict=True))["sessions"]
+
+    def column(*minutes: int) -> str | None:
+        values = (iso(T0 + minutes[-1] * MINUTE), len(minutes), (minutes[-1] - minutes[0]) * 60.0, "completed")
+        return contradiction("sessions", answer.moments, ("a", iso(T0 + minutes[0] * MINUTE)), values)
+
+    assert None is column(0, 10, 40) is column(71, 75) is column(71)
+    assert "session_end" == column(0, 10, 40, 71) == column(40, 71, 75)
+
+
 @pytest.mark.parametrize(
     ("value", "inside"),
     [
@@ -170,6 +184,7 @@ KEY = ("s", "2026-01-01T00:00:00.000Z")
         pytest.param("conversions", (4, 5, 1.25), "purchases", id="more converted than clicked"),
         pytest.param("revenue", (3, "10.00", "3.3333"), None, id="right mean"),
         pytest.param("revenue", (3, "10.00", "3.3400"), "avg_transaction", id="another mean"),
+        pytest.param("revenue", (3.0, "10.00", "3.3333"), None, id="right mean of a whole number in another form"),
         pytest.param("page_views", (3, 2), None, id="fewer users than views"),
         pytest.param("page_views", (3, 4), "unique_users", id="more users than views"),
         pytest.param("sessions", ("2026-01-01T00:01:00.000Z", 3, 60.0, "completed"), None, id="right length"),

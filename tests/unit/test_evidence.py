@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import bench, evidence, history, scenario, verdict
+from harness.evidence import Evidence
 from harness.history import Run
-from harness.model import Result, Verdict
+from harness.model import Result, Row, Verdict
+from harness.oracle.records import iso, parse
 from harness.simulate import START_S, simulate
 from pipeline.schema import CLICKSTREAM, QUERIES
 
@@ -134,6 +137,65 @@ def test_rows_are_not_held_against_a_pipeline_that_read_a_record_nobody_knows_of
     assert result.anomalies
     assert 1 == result.counts["unclaimed"]
     assert Verdict.UNKNOWN is result.verdict
+
+
+AWAY_S = 20.0
+"""Twenty minutes of event time."""
+
+
+def consumed(gathered: Evidence, back_s: float) -> tuple[list[Row], int]:
+    """Page views of a pipeline that is back at `back_s`, reads what came before partition by partition, and then as it
+    comes; and how many events it drops, none of them less than the delay behind."""
+    clicks = [(at, parse(one)) for at, one in evidence.records(gathered) if one.topic == CLICKSTREAM]
+    sent = gathered.sent
+    before_us = (back_s - AWAY_S) * 1e6, back_s * 1e6
+    turn = np.searchsorted(before_us, sent["acked_us"], side="right")
+    clicks.sort(
+        key=lambda one: (turn[one[0]], turn[one[0]] == 1 and sent["partition"][one[0]], sent["acked_us"][one[0]])
+    )
+    newest, dropped = 0, 0
+    open_: defaultdict[tuple[int, str, str], list[str]] = defaultdict(list)
+    done = {}
+    for _, click in clicks:
+        start = click.at_ms // 60_000 * 60_000
+        if start + 60_000 > newest - 300_000:
+            open_[start, click.product, click.category].append(click.user)
+        else:
+            dropped += 1
+        newest = max(newest, click.at_ms)
+        done |= {key: open_.pop(key) for key in [key for key in open_ if key[0] + 60_000 <= newest - 300_000]}
+    rows = [
+        Row((iso(start), iso(start + 60_000), *of), (len(users), len(set(users))), "page-views-0@0", 2e9)
+        for (start, *of), users in done.items()
+    ]
+    return rows, dropped
+
+
+@pytest.mark.parametrize(
+    ("happened", "back_s", "wanted"),
+    [
+        pytest.param({"kind": "process", "event": "ready"}, AWAY_S, Verdict.PASS, id="it starts late"),
+        pytest.param({"kind": "fault", "at_s": START_S + 10}, 10 + AWAY_S, Verdict.PASS, id="a fault keeps it away"),
+        pytest.param(None, AWAY_S, Verdict.FAIL, id="it stays away by itself"),
+    ],
+)
+def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, happened, back_s, wanted):
+    """Of a black box: events that wait may be twenty minutes late when they are read, though it reads at once."""
+    sets = ["load.eps=100", "load.warm_up_s=5", "load.duration_s=50", "workload.late=0", "workload.too_late=0"]
+    sets += ["workload.malformed=0", "proves=[]", 'judged=["success"]', 'pipeline.queries=["page_views"]']
+    simulate(tmp_path, scenario.load("late", sets))
+    path = tmp_path / "scenario.toml"
+    path.write_text(path.read_text().replace('checkpoint = "{checkpoint}/{query}"', 'checkpoint = ""'))
+    if happened:
+        back = {"t": START_S + back_s, "name": "pipeline", "fault": "kill pipeline", "healed_s": START_S + back_s}
+        with (tmp_path / "history.jsonl").open("a") as file:
+            file.write(json.dumps(back | {"at": 1, "proved": True, "proof": {}} | happened) + "\n")
+    rows, dropped = consumed(evidence.gather(history.read(tmp_path)), START_S + back_s)
+    history.write_rows(tmp_path, "page_views", rows)
+    result = verdict.judge(history.read(tmp_path))
+
+    assert dropped > 100
+    assert wanted is result.verdict, result.why
 
 
 @pytest.mark.parametrize("events", [bench.REFERENCE_EVENTS, 5_000_000])

@@ -31,7 +31,7 @@ JSON = st.recursive(
 )
 
 
-def read(monkeypatch, query, value: bytes, key: bytes | None = b"", place: Output = KEYLESS):
+def read(monkeypatch, query, value: bytes | None, key: bytes | None = b"", place: Output = KEYLESS):
     """The only row of a topic that holds one record."""
     message = Message(f"mine-{query.topic}", 0, 7, key, value, (), 1_000)
     monkeypatch.setattr(topics, "read", lambda bootstrap, names: [message])
@@ -180,6 +180,13 @@ def test_dead_letters_in_parquet_are_those_of_kafka(tmp_path):
 
     [row] = sinks.from_parquet(tmp_path, QUERIES["dead_letter"], {}, "mine-")
     assert (("clickstream", 0, 7), ("616263", "not json")) == (row.key, row.values)
+
+
+def test_a_dead_letter_without_a_value_is_not_that_of_an_empty_record(monkeypatch):
+    """A compacted topic deletes the one, and keeps the other."""
+    letters = QUERIES["dead_letter"]
+
+    assert ("", None) == tuple(read(monkeypatch, letters, value).values[0] for value in (b"", None))
 
 
 def test_a_column_may_stand_in_the_path(tmp_path):

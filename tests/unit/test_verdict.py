@@ -486,6 +486,38 @@ def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("stalled", "wanted"),
+    [
+        pytest.param(True, Verdict.UNKNOWN, id="it may have been cut off"),
+        pytest.param(False, Verdict.FAIL, id="it was all committed"),
+    ],
+)
+def test_the_rows_of_a_batch_that_the_end_cut_off_accuse_nobody(tmp_path, stalled, wanted):
+    """They stand in the sink, and their batch is not committed: where the drain gave up, it would have been run again."""
+    run = altered(tmp_path)
+    last = max(event["batch"] for event in history.read(run).of_kind("commit") if event["query"] == "page_views")
+    told = {"t": 2e9, "kind": "stalled", "why": "waiting for every query to commit everything"}
+    lines = (run / "history.jsonl").read_text().splitlines()
+    kept = [line for line in lines if not _is_of(json.loads(line), "page_views", last)]
+    (run / "history.jsonl").write_text("\n".join(kept + ([json.dumps(told)] if stalled else [])) + "\n")
+    for log in ("offsets", "commits"):
+        (run / "checkpoints" / "page_views" / log / str(last)).unlink()
+    result = verdict.judge(history.read(run))
+
+    assert {"invented_row"} == {one.kind for one in result.anomalies}
+    assert wanted is result.verdict
+
+
+@pytest.mark.parametrize("asked", [1, 2, 4])
+def test_the_share_of_cores_is_of_those_that_the_machine_has(tmp_path, asked):
+    """Half a core is used, of two: to be given more than there are makes the share no smaller."""
+    run = altered(tmp_path, f"pipeline.cores={asked}", "pipeline.quick_start=false")
+    [cpu] = [target.value for target in verdict.judge(history.read(run)).targets if target.name == "cpu"]
+
+    assert 0.5 / min(asked, 2) == pytest.approx(cpu)
+
+
+@pytest.mark.parametrize(
     ("sets", "drop", "said"),
     [
         pytest.param(["workload.time_scale=1"], None, "not measured: latency", id="no window closed meanwhile"),
