@@ -131,7 +131,8 @@ def _conduct(rig: Rig, phases: Phases) -> None:
 def _start_pipeline(rig: Rig, phases: Phases) -> None:
     rig.system.start()
     patience_s = rig.scenario.pipeline.ready_s
-    _eventually(rig, phases, rig.system.has_started, lambda: 0, "the pipeline's queries to start", patience_s)
+    what = """the pipeline to print {"event": "started"} once it works"""
+    _eventually(rig, phases, rig.system.has_started, lambda: 0, what, patience_s)
 
 
 @contextmanager

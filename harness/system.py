@@ -25,9 +25,7 @@ import msgspec
 from harness import processes
 from harness.errors import PipelineDied, StackError
 from harness.history import Recorder
-from harness.scenario import Scenario
-
-PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars", "master")
+from harness.scenario import PLACEHOLDERS, Scenario
 
 
 def command(scenario: Scenario, values: dict[str, str]) -> list[str]:
@@ -51,10 +49,12 @@ def filled(part: str, values: dict[str, str]) -> str:
 
 
 def _environment(temporary: Path, java: str) -> dict[str, str]:
-    """By which Python, Spark and its Java put their temporary files in a folder, and Java gets its flags."""
+    """By which Python, Spark and its Java put their temporary files in a folder, Java gets its flags, and what a pipeline in
+    Python prints is heard at once."""
     folder = shlex.quote(f"-Djava.io.tmpdir={temporary}")
     flags = f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} {java} {folder}".strip()
-    return {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary), "SPARK_SUBMIT_OPTS": flags}
+    folders = {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary)}
+    return {**folders, "SPARK_SUBMIT_OPTS": flags, "PYTHONUNBUFFERED": "1"}
 
 
 class _Operator(msgspec.Struct):

@@ -69,7 +69,7 @@ def judge(directory: Path) -> Trial:
     try:
         read, result = _judged(directory)
     except HarnessError as error:
-        if (directory / "manifest.json").is_file():  # else it is no run directory, and a mistyped path gets no file
+        if _is_of_a_run(directory):  # a mistyped path gets no file
             _write_unknown(directory, str(error))
         raise
     _write_result(directory, result)
@@ -79,6 +79,13 @@ def judge(directory: Path) -> Trial:
         raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
     _write_page(directory, page)
     return Trial(read, result)
+
+
+def _is_of_a_run(directory: Path) -> bool:
+    """Whether a run has been here, or a verdict on one."""
+    with contextlib.suppress(OSError):
+        return any((directory / name).is_file() for name in ("manifest.json", "result.json"))
+    return False
 
 
 def _judged(directory: Path) -> tuple[Run, Result]:

@@ -20,7 +20,7 @@ LEADS_MS = 20_000
 
 
 class BrokerError(Exception):
-    """No broker answers; the message is one line for a person."""
+    """No broker answers, or there can be none; the message is one line for a person."""
 
 
 def names(spark: SparkSession, bootstrap: str) -> set[str]:
@@ -68,8 +68,9 @@ def _admin(spark: SparkSession, bootstrap: str, timeout_ms: int) -> Iterator[Any
         ("default.api.timeout.ms", str(timeout_ms)),
     ):
         properties.setProperty(name, value)
-    admin = jvm.org.apache.kafka.clients.admin.Admin.create(properties)
+    admin = None
     try:
+        admin = jvm.org.apache.kafka.clients.admin.Admin.create(properties)
         yield admin
     except Py4JJavaError as error:
         cause = error.java_exception.getCause() or error.java_exception
@@ -77,6 +78,11 @@ def _admin(spark: SparkSession, bootstrap: str, timeout_ms: int) -> Iterator[Any
             raise BrokerError(
                 f"no broker answers at {bootstrap} within {timeout_ms // 1000} s: is it running?"
             ) from error
+        if admin is None:
+            raise BrokerError(
+                f"--bootstrap {bootstrap}: {cause.getMessage()}: HOST:PORT of brokers, joined by commas"
+            ) from error
         raise BrokerError(f"{bootstrap}: {cause.toString()}") from error
     finally:
-        admin.close(jvm.java.time.Duration.ofMillis(0))
+        if admin is not None:
+            admin.close(jvm.java.time.Duration.ofMillis(0))

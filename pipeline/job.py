@@ -38,7 +38,7 @@ from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, say
 from pipeline.schema import QUERIES
-from pipeline.settings import LOCAL_FILES_JAR, Settings
+from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
@@ -183,7 +183,9 @@ def _listen(stop: list[int]) -> None:
 def session(settings: Settings) -> SparkSession:
     """Spark, as the settings say."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.appName("pipeline").master(settings.master)
+    builder = SparkSession.builder.appName("pipeline")
+    if settings.master:
+        builder = builder.master(settings.master)
     for name, value in _configuration(settings).items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
@@ -234,7 +236,7 @@ def _local_files(settings: Settings) -> dict[str, str]:
 
 def _starts_java() -> bool:
     """Whether the session starts Spark's Java: not with spark-submit, nor after an earlier session."""
-    return SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ
+    return SparkContext._gateway is None and GATEWAY not in os.environ
 
 
 def _connector(settings: Settings) -> dict[str, str]:

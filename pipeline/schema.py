@@ -61,9 +61,9 @@ INPUT: dict[str, tuple[Field, ...]] = {
     ),
 }
 
-RESULT_BYTES_MAX = 2 * 1024 * 1024
-"""Of a record of a result: the largest that brokers take by default fits into the dead letter with its headers. A result's
-topic must take it too (``max.message.bytes``)."""
+RESULT_BYTES_MAX = 16 * 1024 * 1024
+"""Of a record of a result: the largest that brokers take by default fits into the dead letter with its headers, also where a
+producer had compressed it to a sixteenth. A result's topic must take it too (``max.message.bytes``)."""
 
 SinkKind = Literal["kafka", "parquet", "console"]
 

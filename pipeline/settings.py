@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 from pipeline.schema import QUERIES
 
+GATEWAY = "PYSPARK_GATEWAY_PORT"
+"""Of the environment, where it is spark-submit that starts this."""
 SINKS = ("kafka", "parquet", "console")
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
@@ -64,6 +67,7 @@ class Settings:
     queries: tuple[str, ...] = tuple(QUERIES)
     sinks: dict[str, str]
     master: str
+    """"" for what spark-submit says."""
     trigger_ms: int
     apart: float
     """Share of the trigger by which each query waits longer than the one before it."""
@@ -181,7 +185,8 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     partitions = f"of the shuffle, and so of the state; with 1 a batch is one task, without a shuffle {_of_profiles('partitions')}"
     add("--trigger", type=_interval, dest="trigger_ms", metavar="T", help=trigger)
     add("--partitions", type=_whole(2**31 - 1), metavar="N", help=partitions)
-    add("--master", default="local[2]", metavar="URL", help="Spark's master")
+    master = "" if GATEWAY in os.environ else "local[2]"
+    add("--master", default=master, metavar="URL", help="Spark's master; with spark-submit what that says")
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     limit = "rate limit: records of a topic in a batch of a query"
     add("--max-offsets-per-trigger", type=_whole(2**63 - 1), metavar="N", help=limit)
@@ -202,6 +207,8 @@ def _conf(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
     if flag := WITH_A_FLAG.get(name):
         raise argparse.ArgumentTypeError(f"{name}: say {flag}, which is held against the checkpoint's")
+    if name == "spark.sql.session.timeZone":
+        raise argparse.ArgumentTypeError(f"{name}: all times are UTC, those without an offset too")
     return name, value
 
 

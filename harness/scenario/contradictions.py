@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness import workload
+from harness.scenario.outputs import of_outputs
 from harness.scenario.parts import (
     BROKERS,
     COUNTED_BY,
@@ -15,16 +16,15 @@ from harness.scenario.parts import (
     FAULTS_OF_RECORDS,
     FAULTS_OF_REPLICAS,
     FAULTS_OF_RESTARTS,
+    PLACEHOLDERS,
     STRIKES,
     Fault,
     Limits,
     Load,
-    Output,
     Pipeline,
     Scenario,
 )
 from harness.workload import Workload
-from pipeline.schema import QUERIES
 
 OF_SPEED = ("latency", "throughput", "cpu")
 FIRST_START_MS, LAST_START_MS = -2_208_988_800_000, 32_503_680_000_000
@@ -45,6 +45,7 @@ OF_THE_ORACLE: Mapping[str, str] = {
     "--profile": "set pipeline.profile",
     "--queries": "set pipeline.queries",
     "--master": "set pipeline.cores or pipeline.workers",
+    "--starting-offsets": "all that is sent must be read",
     **dict.fromkeys(("--bootstrap", "--checkpoint", "--output", "--jars", "--topic-prefix"), "the harness gives it"),
 }
 """Flags of our pipeline that change what must come out, or where → what is set instead."""
@@ -60,6 +61,9 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
     yield from _of_workload(scenario.workload)
     yield from _of_kafka(scenario.kafka.where)
     yield from _of_pipeline(scenario.pipeline)
+    yield from _of_commands(scenario)
+    yield from _of_checkpoint(scenario)
+    yield from of_outputs(scenario)
     yield from _of_limits(scenario.limits)
     for name in () if scenario.fault else _of_faults(scenario.limits):
         yield f"limits.{name} = {getattr(scenario.limits, name):g}: there is no fault to recover from"
@@ -115,17 +119,35 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
         yield f"pipeline.workers = {pipeline.workers}: a core each, so pipeline.cores must be {pipeline.workers} too"
     for flag, instead in () if pipeline.command else _not_for_the_oracle(pipeline.flags):
         yield f"pipeline.flags: {flag} is not known to the oracle: {instead}"
-    if not pipeline.command and not pipeline.output and any(flag.startswith("--si") for flag in pipeline.flags):
-        yield "pipeline.flags: --sink: say in [[pipeline.output]] where the result is found"
-    for at, output in enumerate(pipeline.output):
-        if not output.query:
-            yield f"pipeline.output[{at}].query is missing: whose result is found there"
-            continue
-        if output.kafka and output.parquet:
-            yield f"pipeline.output[{at}]: kafka and parquet: the result is found in one of the two"
-        if output.query in [one.query for one in pipeline.output[:at]]:
-            yield f"pipeline.output[{at}].query = {output.query!r}: it stands twice"
-        yield from (f"pipeline.output[{at}].columns: {one}" for one in _of_columns(output))
+
+
+def _of_commands(scenario: Scenario) -> Iterator[str]:
+    """Whether what is started is told where to work: topics of somebody's own Kafka must not be taken for the run's."""
+    commands = {"pipeline.command": scenario.pipeline.command, "pipeline.flags": scenario.pipeline.flags}
+    for at, fault in enumerate(scenario.fault):
+        commands |= {f"fault[{at}].command": fault.command, f"fault[{at}].flags": fault.flags}
+    for name, parts in commands.items():
+        for word in re.findall(r"\{([a-z_]+)\}", " ".join(parts)):
+            meant = difflib.get_close_matches(word, PLACEHOLDERS, n=1)
+            if word not in PLACEHOLDERS and (meant or word == "query"):
+                known = " ".join(f"{{{one}}}" for one in PLACEHOLDERS)
+                yield f"{name}: {{{word}}} is no placeholder; there are {known}"
+        if name.endswith("command") and parts and ":" in scenario.kafka.where and "{prefix}" not in " ".join(parts):
+            yield (
+                f"{name}: it has no {{prefix}}, with which the run's topics at {scenario.kafka.where} begin:"
+                " it would work on others"
+            )
+
+
+def _of_checkpoint(scenario: Scenario) -> Iterator[str]:
+    """Whether each query has one of its own, in a place that there is."""
+    pattern = scenario.pipeline.checkpoint
+    for word in sorted(set(re.findall(r"\{(.*?)\}", pattern)) - {"checkpoint", "query"}):
+        yield f"pipeline.checkpoint: {{{word}}} is no placeholder; there are {{checkpoint}} {{query}}"
+    if pattern and "{query}" not in pattern and len(scenario.queries) > 1:
+        yield f"pipeline.checkpoint = {pattern!r}: it has no {{query}}, and the pipeline has {len(scenario.queries)}"
+    if pattern.rstrip("/") == "{checkpoint}" and any(fault.kind == "older" for fault in scenario.fault):
+        yield f"pipeline.checkpoint = {pattern!r}: for a fault of kind older it must lie below {{checkpoint}}"
 
 
 def _not_for_the_oracle(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -134,17 +156,6 @@ def _not_for_the_oracle(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
         for known, instead in OF_THE_ORACLE.items():
             if flag.startswith("--") and len(flag) > 2 and known.startswith(flag):
                 yield flag, instead
-
-
-def _of_columns(output: Output) -> Iterator[str]:
-    ours = (*QUERIES[output.query].identity, *QUERIES[output.query].measures)
-    named = [column.partition("=") for column in output.columns]
-    for name, _, theirs in named:
-        if name not in ours:
-            yield f"{name!r} is none of {', '.join(ours)}: OURS=THEIRS"
-        elif not theirs:
-            yield f"{name!r} has no other name: OURS=THEIRS"
-    yield from (f"{name!r} stands twice" for name, count in Counter(name for name, *_ in named).items() if count > 1)
 
 
 def _of_limits(limits: Limits) -> Iterator[str]:

@@ -106,6 +106,13 @@ def _toml(value: Any) -> str:
 
 
 def _locate(name_or_path: str) -> Path:
+    try:
+        return _located(name_or_path)
+    except OSError as error:
+        raise ScenarioError(f"{name_or_path}: cannot be looked at: {error.strerror}") from error
+
+
+def _located(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_dir() and name_or_path not in names():
         raise ScenarioError(f"{path}: a directory: name a scenario, or a file such as {path / 'scenario.toml'}")

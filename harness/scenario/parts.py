@@ -32,6 +32,8 @@ PROVABLE = (
 )
 """Counts of the result that a scenario can be about."""
 
+PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars", "master")
+"""What a command line of a pipeline may have in braces."""
 TARGETS = ("latency", "throughput", "state_size", "cpu", "success")
 """The five of measuring.md."""
 

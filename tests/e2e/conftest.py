@@ -45,6 +45,8 @@ def broken() -> Callable[..., list[str]]:
             "{output}",
             "--jars",
             "{jars}",
+            "--topic-prefix",
+            "{prefix}",
         ]
         return [sys.executable, str(Path(__file__).with_name("broken.py")), defects, *where, *flags]
 

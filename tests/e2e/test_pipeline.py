@@ -139,22 +139,25 @@ def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cl
     assert "by signal 9: by somebody, or by the kernel" in last
 
 
-def test_the_largest_record_that_brokers_take_is_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):
-    """With its headers it is larger than what producers send by default, and would end the query again and again."""
+def test_the_largest_records_that_brokers_take_are_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):
+    """With headers larger than what producers send by default, and far larger where the producer had compressed it: they
+    would end the query again and again."""
     topics.create(cluster.bootstrap, {f"large-{name}": {} for name in TOPICS}, 1, 1)
     topics.create(cluster.bootstrap, {"large-dead-letter": {"max.message.bytes": str(RESULT_BYTES_MAX)}}, 1, 1)
-    largest = b"x" * 1_048_500
-    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap, "message.max.bytes": 2_000_000})
-    producer.produce(f"large-{CLICKSTREAM}", largest)
-    assert 0 == producer.flush(30)
+    largest = {"none": b"x" * 1_048_500, "gzip": b"y" * 15_000_000}
+    for compression, record in largest.items():
+        own = {"bootstrap.servers": cluster.bootstrap, "message.max.bytes": 20_000_000, "compression.type": compression}
+        producer = confluent_kafka.Producer(own)
+        producer.produce(f"large-{CLICKSTREAM}", record)
+        assert 0 == producer.flush(30)
 
     args = arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "large-", "--queries", "dead_letter")
     code, said, errors = stopped_after(args, {"dead_letter": 0}, signal.SIGINT)
     assert 0 == code, errors
     assert "stopped" == json.loads(said[-1])["event"]
     assert "Traceback" not in errors
-    [letter] = topics.read(cluster.bootstrap, ["large-dead-letter"])
-    assert largest == letter.value
+    letters = [letter.value for letter in topics.read(cluster.bootstrap, ["large-dead-letter"])]
+    assert list(largest.values()) == letters
 
 
 def test_a_sink_is_chosen_per_query(cluster, tmp_path):
@@ -284,12 +287,19 @@ def test_a_job_that_could_not_start_leaves_nothing_to_disagree_with(cluster, tmp
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_a_broker_that_is_not_there_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("bootstrap", "said"),
+    [
+        pytest.param("127.0.0.1:1", "no broker answers at 127.0.0.1:1", id="nobody listens"),
+        pytest.param("none.invalid:9092", "--bootstrap none.invalid:9092: No resolvable", id="a name of nobody"),
+    ],
+)
+def test_a_broker_that_is_not_there_is_named(tmp_path, bootstrap, said):
     """Within seconds, on one line."""
-    run = ended(arguments("127.0.0.1:1", tmp_path))
+    run = ended(arguments(bootstrap, tmp_path))
 
     assert 1 == run.returncode
-    assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]
+    assert said in run.stderr.strip().splitlines()[-1]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ import pytest
 from harness import scenario
 from harness.errors import ScenarioError
 
+OTHER = 'pipeline={command=["engine", "{bootstrap}"], '
+"""Another pipeline, with what follows."""
+
 
 def problems(**table) -> list[str]:
     """Why a scenario of these tables would not be run."""
@@ -131,6 +134,8 @@ def test_an_unknown_scenario_offers_the_nearest(tmp_path):
         scenario.load(str(tmp_path))
     with pytest.raises(ScenarioError, match="no such scenario file"):
         scenario.load(str(tmp_path / "none.toml"))
+    with pytest.raises(ScenarioError, match="cannot be looked at: File name too long"):
+        scenario.load("x" * 300)
     (tmp_path / "bad.toml").write_text("= 3")
     with pytest.raises(ScenarioError, match="not TOML"):
         scenario.load(str(tmp_path / "bad.toml"))
@@ -205,7 +210,69 @@ def test_what_has_no_default_is_asked_for(table, said):
             "output[0].columns: 'view_count' stands twice",
             id="a column twice",
         ),
-        pytest.param('pipeline.output=[{query="revenue", columns=["total_revenue=a=b"]}]', None, id="a name with ="),
+        pytest.param(f'{OTHER}output=[{{query="revenue", columns=["total_revenue=a=b"]}}]}}', None, id="a name with ="),
+        pytest.param(
+            'pipeline.output=[{query="revenue", columns=["total_revenue=a"]}]',
+            "revenue: columns: our own pipeline has no other names",
+            id="a column of ours",
+        ),
+        pytest.param(
+            'pipeline.output=[{query="page_views", parquet="views"}]',
+            "writes page_views to kafka page-views, and it is looked for in parquet views",
+            id="a result where ours is not",
+        ),
+        pytest.param(
+            'pipeline={flags=["--sink", "revenue=kafka"], output=[{query="revenue", kafka="revenue"}]}',
+            None,
+            id="a result where ours is",
+        ),
+        pytest.param(
+            'pipeline.flags=["--sink", "page_views=console"]', "writes page_views to console", id="on the screen"
+        ),
+        pytest.param(
+            f'{OTHER}output=[{{query="dead_letter", kafka="dlq", columns=["reason=why"]}}]}}',
+            "output[0].columns: the parts of a dead letter in Kafka are its value and its headers",
+            id="a header of another name",
+        ),
+        pytest.param(
+            f'{OTHER}output=[{{query="page_views", kafka="all"}}, {{query="sessions", kafka="all"}}]}}',
+            "page_views and sessions both in kafka all",
+            id="two results in one topic",
+        ),
+        pytest.param(
+            f'{OTHER}output=[{{query="page_views", kafka="clickstream"}}]}}', "what the pipeline reads", id="an input"
+        ),
+        pytest.param(f'{OTHER}output=[{{query="revenue", parquet="/r"}}]}}', "below {output}", id="a place elsewhere"),
+        pytest.param(f'{OTHER}output=[{{query="revenue", parquet="../r"}}]}}', "below {output}", id="a way out"),
+        pytest.param(
+            'pipeline={queries=["page_views"], output=[{query="sessions"}]}',
+            "output[0].query = 'sessions': the pipeline has page_views",
+            id="a result of no query",
+        ),
+        pytest.param('pipeline.flags=["--starting-offsets", "latest"]', "all that is sent must be read", id="latest"),
+        pytest.param(
+            'pipeline.command=["e", "{bootstrapp}"]', "command: {bootstrapp} is no placeholder", id="misspelt"
+        ),
+        pytest.param('pipeline.command=["e", "{query}"]', "command: {query} is no placeholder", id="of a checkpoint"),
+        pytest.param('pipeline.command=["awk", "{print}"]', None, id="braces of another kind"),
+        pytest.param(
+            'fault=[{kind="change", at=9, command=["e", "{prefx}"]}]', "fault[0].command: {prefx}", id="later misspelt"
+        ),
+        pytest.param(
+            'pipeline.checkpoint="{checkpoints}/{query}"', "{checkpoints} is no placeholder", id="a checkpoint"
+        ),
+        pytest.param(
+            'pipeline.checkpoint="{checkpoint}"', "it has no {query}, and the pipeline has 5", id="one for all"
+        ),
+        pytest.param(
+            'kafka.where="h:1"\npipeline.command=["e", "{bootstrap}"]',
+            "pipeline.command: it has no {prefix}, with which the run's topics at h:1 begin",
+            id="somebody's topics",
+        ),
+        pytest.param('kafka.where="h:1"\npipeline.command=["e", "--p={prefix}"]', None, id="topics of its own"),
+        pytest.param(
+            'kafka.where="h:1"\nfault=[{kind="change", at=9, command=["e"]}]', "fault[0].command: it has no", id="later"
+        ),
         pytest.param('pipeline.output=[{query="revenue"}, {query="revenue"}]', "it stands twice", id="a query twice"),
         pytest.param('pipeline.queries=["sessions"]', "dropped_late is counted by page_views", id="nobody counts it"),
         pytest.param('pipeline.queries=["revenue", "sessions"]', None, id="one of two counts it"),
@@ -219,11 +286,21 @@ def test_what_has_no_default_is_asked_for(table, said):
 )
 def test_what_cannot_be_or_would_be_passed_over_is_refused(override, said):
     """Before anything is started, and naming the field."""
+    overrides = override.split("\n")
     if said is None:
-        scenario.load("late", [override])
+        scenario.load("late", overrides)
         return
     with pytest.raises(ScenarioError, match=re.escape(said)):
-        scenario.load("late", [override])
+        scenario.load("late", overrides)
+
+
+def test_a_checkpoint_of_one_query_needs_no_folder_of_its_own_but_for_an_older_one():
+    """With that, what is copied is the folder in which it lies."""
+    alone = {"checkpoint": "{checkpoint}", "queries": ["revenue"]}
+
+    assert [] == problems(pipeline=alone)
+    [one] = problems(pipeline=alone, fault=[{"kind": "older", "query": "revenue", "at": 5}])
+    assert "for a fault of kind older it must lie below {checkpoint}" in one
 
 
 @pytest.mark.parametrize(

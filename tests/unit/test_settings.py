@@ -34,6 +34,23 @@ def test_an_interval_has_a_unit(text, ms):
     assert ms == settings.parse([*NEEDED, "--trigger", text]).trigger_ms
 
 
+@pytest.mark.parametrize(
+    ("given", "by_submit", "master"),
+    [
+        pytest.param((), False, "local[2]", id="none"),
+        pytest.param((), True, "", id="what spark-submit says"),
+        pytest.param(("--master", "local[4]"), True, "local[4]", id="its own flag"),
+    ],
+)
+def test_a_master_that_spark_submit_names_is_kept(monkeypatch, given, by_submit, master):
+    """A job that is submitted to a cluster must not run in its driver alone."""
+    monkeypatch.delenv(settings.GATEWAY, raising=False)
+    if by_submit:
+        monkeypatch.setenv(settings.GATEWAY, "1")
+
+    assert master == settings.parse([*NEEDED, *given]).master
+
+
 def test_queries_keep_their_order_and_sinks_can_be_chosen():
     """A sink is named per query; the others keep their own."""
     given = settings.parse([*NEEDED, "--queries", "revenue,page_views", "--sink", "revenue=kafka"])
@@ -62,6 +79,7 @@ def test_queries_keep_their_order_and_sinks_can_be_chosen():
             for size in ("abc", "", "0g", "1.5g", "10b", "1x", "9999999999t")
         ),
         pytest.param([*NEEDED, "--conf", "spark.sql.shuffle.partitions=7"], "say --partitions", id="one with a flag"),
+        pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=UTC"], "all times are UTC", id="another time"),
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
 )

@@ -138,6 +138,16 @@ def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name)
     assert str(error.value) in html.unescape(page)
 
 
+def test_a_verdict_does_not_outlive_the_manifest_of_its_run(run):
+    """That it was made with nothing known is not what it says."""
+    trial.judge(run)
+    (run / "manifest.json").unlink()
+
+    with pytest.raises(RunError):
+        trial.judge(run)
+    assert "unknown" == json.loads((run / "result.json").read_text())["verdict"]
+
+
 def test_the_page_of_a_damaged_run_names_its_folder_wherever_it_is_judged_from(run, monkeypatch):
     """From within it, too."""
     (run / "sent.parquet").unlink()
