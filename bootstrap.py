@@ -5,6 +5,7 @@ Runs on any Python from 3.6 on and needs nothing but its standard library, so th
 told in one line instead of a traceback.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -15,7 +16,9 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "harness-stamp")
-PYTHON_MIN = (3, 11)
+LOCK = os.path.join(ROOT, ".venv.lock")
+PYTHON_MIN, PYTHON_MAX = (3, 11), (3, 14)
+"""For newer ones the pinned packages are not made."""
 JAVA_MIN = 17
 DISK_GB = 3
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.14")
@@ -31,10 +34,13 @@ def main():
     """Check, install, fetch; exit code 1 with one line where that cannot be."""
     try:
         if not is_current():
-            check_java()
-            python = find_python()
-            check_disk()
-            install(python)
+            with open(LOCK, "w") as lock:  # two at once would take the folder from under each other
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not is_current():
+                    check_java()
+                    python = find_python()
+                    check_disk()
+                    install(python)
         return 0
     except Missing as missing:
         print(f"setup: {missing}", file=sys.stderr)
@@ -48,10 +54,10 @@ def main():
 
 
 def is_current():
-    """Whether .venv was made from these very files, here."""
+    """Whether .venv was made from these very files, here, and its Python is still the one that it was made with."""
     try:
         with open(STAMP) as stamp:
-            return stamp.read() == fingerprint() and os.path.exists(inside("python"))
+            return stamp.read() == fingerprint() and answers(inside("python"), "import msgspec")
     except OSError:
         return False
 
@@ -66,19 +72,19 @@ def fingerprint():
 
 
 def find_python():
-    """A Python that is new enough and can make virtual environments: this one, or one on PATH."""
+    """A Python that the packages are made for and that can make virtual environments: this one, or one on PATH."""
     able = None
     for candidate in (sys.executable, *tuple(filter(None, map(shutil.which, NAMES)))):
-        if answers(candidate, f"import sys; sys.exit(sys.version_info < {PYTHON_MIN})"):
+        if answers(candidate, f"import sys; sys.exit(not {PYTHON_MIN} <= sys.version_info[:2] <= {PYTHON_MAX})"):
             able = candidate
             if answers(candidate, "import venv, ensurepip"):
                 return candidate
     if able:
         raise Missing(f"{able} cannot make virtual environments: install its venv (Debian: apt install python3-venv)")
     raise Missing(
-        "Python {}.{} or newer is missing (this is {}): install it "
+        "Python {}.{} to {}.{} is missing (this is {}): install one "
         "(Debian: apt install python3.11 python3.11-venv; macOS: brew install python@3.13)".format(
-            *((*PYTHON_MIN, sys.version.split()[0]))
+            *((*PYTHON_MIN, *PYTHON_MAX, sys.version.split()[0]))
         )
     )
 

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -224,8 +223,7 @@ def _attempt(one: Scenario, reports: Path) -> Trial:
 def _drill(
     name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
 ) -> Verdict:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    target = reports / f"drill-{name}" / stamp / "drill.html"
+    target = trial.new_folder(reports, f"drill-{name}") / "drill.html"
     cells: list[drill.Cell] = []
     again = shlex.join(["harness", *sys.argv[1:]])
     planned = sum(len([one for one in plan.cells if one]) for plan in plans) if isinstance(plans, Sequence) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from harness import jars, leftovers
+from harness import jars, leftovers, processes
 from harness.errors import StackError
 
 GIB = 2**30
@@ -56,8 +56,8 @@ def java() -> Check:
 
 def cores() -> Check:
     """The processors that this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check("cores", str(usable), str(CORES), usable >= CORES, "expect lower rates and longer latencies")
+    usable = processes.usable_cores()
+    return Check("cores", f"{usable:g}", str(CORES), usable >= CORES, "expect lower rates and longer latencies")
 
 
 def memory() -> Check:

@@ -246,11 +246,16 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
         seed=seed,
         again=again,
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
     told = [{**asdict(cell), "verdict": cell.verdict.value, "figures": dict(cell.figures)} for cell in cells]
-    target.with_name("cells.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    _write_whole(target, text)
+    _write_whole(target.with_name("cells.json"), json.dumps(told, indent=1))
     return verdict
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _left_out() -> str:

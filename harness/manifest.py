@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from harness import processes
 from harness.history import FORMAT
 from harness.scenario import Scenario
 
@@ -29,6 +30,7 @@ def write(directory: Path, scenario: Scenario, args: list[str], prefix: str) -> 
         "seed": scenario.load.seed,
         "topic_prefix": prefix,
         "cores": psutil.cpu_count() or 1,
+        "usable_cores": processes.usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "machine": platform.platform(),
         "python": platform.python_version(),

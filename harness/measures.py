@@ -295,9 +295,12 @@ def state(progress: Sequence[Mapping[str, Any]], field: str) -> tuple[Array, Arr
 
 
 def consumed(samples: Sequence[Mapping[str, Any]], field: str, measured: Span) -> float | None:
-    """How much a counter such as pipeline_cpu_s grew over the measured part, interpolated between samples."""
-    times = np.array([sample["t"] for sample in samples])
-    values = np.array([sample.get(field, 0.0) for sample in samples])
+    """How much a counter such as pipeline_cpu_s grew over the measured part, interpolated between the samples that have it.
+
+    None where they do not span it.
+    """
+    seen = [sample for sample in samples if field in sample]
+    times, values = (np.array([sample[name] for sample in seen]) for name in ("t", field))
     if len(times) < 2 or times[0] > measured.start_s + 2 or times[-1] < measured.end_s - 2:
         return None
     first, last = np.interp([measured.start_s, measured.end_s], times, values)

@@ -22,11 +22,18 @@ class Load:
         self.sent = 0
         self.acknowledged = 0
         self.flush_ms = 0
+        self._cpu_s = 0.0
 
     @property
     def pid(self) -> int | None:
         """The process id, or None before the start."""
         return self._process.pid if self._process else None
+
+    def cpu_s(self) -> float:
+        """CPU seconds of it; of one that has ended, what it said last."""
+        if self._process is not None and self._process.poll() is None:
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
+        return self._cpu_s
 
     def start(self) -> None:
         """Start the engine; it begins at the plan's start time."""
@@ -74,4 +81,5 @@ class Load:
             event = json.loads(line)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.flush_ms = event.get("flush_ms", self.flush_ms)
+            self._cpu_s = max(self._cpu_s, event.get("cpu_s", 0.0))
         self._process.stdout.close()

@@ -57,7 +57,7 @@ class Owner:
         if self.among != _among():
             return False
         born = _born(self.pid)
-        return born is None or abs(born - self.born) > 1
+        return not _is_there(self.pid) if born is None else abs(born - self.born) > 1
 
 
 def machine() -> str:
@@ -88,14 +88,25 @@ def mine() -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if of(process) == me]
 
 
+def _is_there(pid: int) -> bool:
+    """Whether a process has this id; another user's may be hidden, and is there all the same."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def _born(pid: int) -> int | None:
-    """When a process was born, in hundredths of a second, or None where it is gone or a zombie."""
+    """When a process was born, in hundredths of a second; 0 for a zombie, None where it is gone or nobody may look."""
     try:
         if LINUX:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return None if fields[0] in "ZX" else int(fields[19]) * 100 // os.sysconf("SC_CLK_TCK")
+            return 0 if fields[0] in "ZX" else int(fields[19]) * 100 // os.sysconf("SC_CLK_TCK")
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
     except GONE:
         return None
 

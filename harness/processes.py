@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -128,6 +128,33 @@ def is_frozen(pid: int) -> bool:
 def tree_pids(pid: int) -> list[int]:
     """A process and its descendants."""
     return [process.pid for process in _tree(pid)]
+
+
+def usable_cores() -> float:
+    """The cores that this process may use: those that it may run on, and no more than its control groups allow."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([float(allowed), *_quotas(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _quotas(groups: Path, root: Path) -> Iterator[float]:
+    """The cores that each control group of this process allows it, of both versions; none where none limits it."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        lowest = root / controllers / path.lstrip("/")
+        # In a container the path is that of the machine, and what limits it lies at the root.
+        for folder in (lowest, *lowest.parents[: len(lowest.relative_to(root).parts)]):
+            with contextlib.suppress(OSError, ValueError):
+                if not controllers:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                else:
+                    quota, period = ((folder / f"cpu.cfs_{one}_us").read_text() for one in ("quota", "period"))
+                if float(quota) > 0:
+                    yield float(quota) / float(period)
 
 
 def tree_cpu_s(pid: int) -> float:

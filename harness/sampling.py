@@ -40,9 +40,10 @@ class Cpu:
             self._seen_s[pid] = max(processes.tree_cpu_s(pid), self._seen_s.get(pid, 0.0))
         now: dict[str, float] = {
             "pipeline_cpu_s": round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3),
-            "brokers_cpu_s": round(sum(self._seen_s.values()), 3),
-            "generator_cpu_s": round(processes.tree_cpu_s(self.load.pid) if self.load.pid else 0.0, 3),
+            "generator_cpu_s": round(self.load.cpu_s(), 3),
         }
+        if self._seen_s:  # brokers elsewhere have no processes here: what they use is not 0, it is not known
+            now["brokers_cpu_s"] = round(sum(self._seen_s.values()), 3)
         now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]

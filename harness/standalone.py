@@ -303,7 +303,8 @@ class Standalone:
 @contextlib.contextmanager
 def open_cluster(workers: int, folder: Path, logs: Path, java: str = "") -> Iterator[Standalone]:
     """Start a master and `workers` workers, with flags for Java, and kill all of it at the end."""
-    (folder / "recovery").mkdir(parents=True)
+    for name in ("recovery", "tmp"):
+        (folder / name).mkdir(parents=True)
     cluster = Standalone(workers, folder, logs, java)
     try:
         cluster.start()
@@ -319,10 +320,11 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
     """
     # Nobody submits to it, and its door for that stands at a port that is the same for every master.
     closed = "-Dspark.master.rest.enabled=false"
+    temporary = f'-Djava.io.tmpdir="{folder / "tmp"}"'
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
-        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java}".strip(),
+        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java} {temporary}".strip(),
         "SPARK_HOME": str(jars.spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),

@@ -41,7 +41,7 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
 
     Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
-    directory = _directory(reports, scenario)
+    directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]
         try:
@@ -182,11 +182,11 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
             yield f"  event    {event}"
 
 
-def _directory(reports: Path, chosen: Scenario) -> Path:
-    """A new folder for a run; two that begin in the same millisecond have one each."""
+def new_folder(reports: Path, name: str, ending: str = "") -> Path:
+    """A new folder below that of the name, called by the moment; two that begin in the same millisecond have one each."""
     while True:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
-        directory = (reports / chosen.name / f"{stamp}-seed{chosen.load.seed}").absolute()
+        directory = (reports / name / f"{stamp}{ending}").absolute()
         try:
             directory.mkdir(parents=True)
         except FileExistsError as error:
@@ -195,7 +195,7 @@ def _directory(reports: Path, chosen: Scenario) -> Path:
                     f"{reports}: {error.strerror}, and is no folder: name another with --reports"
                 ) from None
         except OSError as error:
-            raise ScenarioError(f"{reports}: no run directory can be made: {error.strerror}; see --reports") from None
+            raise ScenarioError(f"{reports}: no folder can be made: {error.strerror}; see --reports") from None
         else:
             return directory
 

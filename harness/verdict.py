@@ -145,7 +145,8 @@ def _targets(
     gathered: Evidence, figures: Mapping[str, Any], anomalies: Sequence[Anomaly], counts: Mapping[str, int]
 ) -> list[Target]:
     limits = gathered.run.scenario.limits
-    cores = min(gathered.run.scenario.pipeline.cores, int(gathered.run.manifest["cores"]))
+    usable = gathered.run.manifest.get("usable_cores", gathered.run.manifest["cores"])
+    cores = min(gathered.run.scenario.pipeline.cores, usable)
     durable, emission = (list(figures[name].values()) for name in ("durable_latency_ms", "emission_delay_ms"))
     needed = emission if gathered.run.scenario.black_box else durable + emission
     latency = max(one["p99"] for one in needed) / 1e3 if needed and all(needed) else None

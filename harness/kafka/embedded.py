@@ -70,6 +70,11 @@ class Node:
         return self.folder / "data"
 
     @property
+    def temporary(self) -> Path:
+        """Where its Java puts what it unpacks: one that is killed takes nothing back."""
+        return self.folder / "tmp"
+
+    @property
     def settings(self) -> Path:
         """Its server.properties."""
         return self.folder / "server.properties"
@@ -107,8 +112,10 @@ class EmbeddedBroker:
     def start(self, wait_s: float = START_S) -> None:
         """Start it where it is not running; StackError ends with the line of its log that tells why not."""
         if self.pid is None:
+            self.node.temporary.mkdir(exist_ok=True)
+            flags = (*JVM, f"-Djava.io.tmpdir={self.node.temporary}", *self._java)
             self._process = processes.spawn(
-                [jars.java(), *JVM, *self._java, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
+                [jars.java(), *flags, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
                 log=self.node.folder / "broker.log",
                 cwd=self.node.folder,
             )

@@ -2,7 +2,7 @@
 
 Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it is told `enough`,
 after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
-at the end of its input it ends without them. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a
+at the end of its input it sends nothing more at all, and ends. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a
 record failed, 130 or 143 when it was stopped.
 """
 
@@ -81,10 +81,12 @@ def _engine(args: argparse.Namespace) -> Engine:
 
 
 def _listen(engine: Engine, told: Queue[str]) -> None:
-    """Follow the input until it says what to do after the plan."""
-    while (word := sys.stdin.readline().strip()) == "enough":
+    """Follow the input until it says what to do after the plan; at its end nobody is there any more to send for."""
+    while (line := sys.stdin.readline()) == "enough\n":
         engine.stop()
-    told.put(word)
+    if not line:
+        engine.stop()
+    told.put(line.strip())
 
 
 def _word(told: Queue[str], stopped: list[int]) -> str:
@@ -108,6 +110,7 @@ def _say(engine: Engine, event: str) -> None:
         "sent": journal.sent,
         "acked": journal.acknowledged,
         "failed": journal.failed,
+        "cpu_s": round(time.process_time(), 3),
     }
     line = json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()})
     # Two threads speak here, and print() writes a line and its end apart.

@@ -205,11 +205,13 @@ class Engine:
         columns["copy"][rows] = events.copy
         columns["due_us"][rows] = (due * 1e6).astype(np.int64)
         topics = [self._topics[topic] for topic in events.topic.tolist()]
-        clock, produce, sent_us = self._clock, self._produce, []
+        clock, produce = self._clock, self._produce
+        sent_us: list[int] = []
         for index, (moment, topic, key, value) in enumerate(
             zip(due.tolist(), topics, events.keys, events.values, strict=True)
         ):
             if moment > clock():
+                self.journal.sent = first + len(sent_us)
                 self._wait(moment)
             if self._stopped:
                 break

@@ -22,11 +22,12 @@ ROWS_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart; None is a gap. `right` puts it on the second axis."""
+    """One line of a chart; None is a gap. `right` puts it on the second axis; of one that `dips`, low values tell."""
 
     label: str
     values: tuple[float | None, ...]
     right: bool = False
+    dips: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,15 @@ class Chart:
         """What a row of that table is."""
         if (step := _step(self, ROWS_MAX)) == 1:
             return "Each row is a point of the chart."
-        return f"Each row stands for {step} points, from its second on: of each column the largest value among them."
+        told = f"Each row stands for {step} points, from its second on: "
+        if self.stacked:
+            return told + "the one with the largest sum among them."
+        dip = [series.label for series in self.series if series.dips]
+        return (
+            told
+            + "of each column the largest value among them"
+            + (f", of {' and '.join(dip)} the least." if dip else ".")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +149,21 @@ def _step(chart: Chart, most: int) -> int:
 
 
 def _thinned(chart: Chart, most: int) -> Chart:
-    """The chart with at most so many points; in each bucket the largest value stays, so that no spike is lost."""
+    """The chart with at most so many points: in each bucket stays what tells most, so that no spike or dip is lost."""
     step = _step(chart, most)
-    series = tuple(replace(one, values=_largest(one.values, step)) for one in chart.series)
+    buckets = [slice(at, at + step) for at in range(0, len(chart.x), step)]
+    if chart.stacked:  # of parts that belong together
+        sums = [sum(part or 0 for part in parts) for parts in zip(*(one.values for one in chart.series), strict=True)]
+        tallest = [max(range(len(sums))[bucket], key=sums.__getitem__) for bucket in buckets]
+        series = tuple(replace(one, values=tuple(one.values[at] for at in tallest)) for one in chart.series)
+    else:
+        series = tuple(replace(one, values=tuple(_telling(one, bucket) for bucket in buckets)) for one in chart.series)
     return replace(chart, x=chart.x[::step], series=series)
 
 
-def _largest(values: tuple[float | None, ...], step: int) -> tuple[float | None, ...]:
-    buckets = (values[at : at + step] for at in range(0, len(values), step))
-    return tuple(max((one for one in bucket if one is not None), default=None) for bucket in buckets)
+def _telling(series: Series, bucket: slice) -> float | None:
+    known = (one for one in series.values[bucket] if one is not None)
+    return min(known, default=None) if series.dips else max(known, default=None)
 
 
 def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...], measured_s: float | None) -> Markup:

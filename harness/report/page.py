@@ -405,8 +405,8 @@ def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     if largest is not None and lag.max(initial=0) > largest:
         words += f" Over the whole load it came to {lag.max():,}."
     series = (
-        Series("acknowledged", _rounded(acknowledged)),
-        Series(f"committed by {widest}, mean of 5 s", _rounded(committed)),
+        Series("acknowledged", _rounded(acknowledged), dips=True),
+        Series(f"committed by {widest}, mean of 5 s", _rounded(committed), dips=True),
         Series("largest lag", _rounded(lag), right=True),
     )
     return Chart(
@@ -463,6 +463,8 @@ def _cpu(evidence: Evidence) -> Chart:
     x = tuple((times[1:] - evidence.measured.start_s).round(2).tolist())
     series = []
     for who in ("pipeline", "brokers", "generator", "harness", "machine"):
+        if not all(f"{who}_cpu_s" in sample for sample in samples):  # brokers elsewhere: it is not known
+            continue
         used = np.array([sample[f"{who}_cpu_s"] for sample in samples])
         # A process that has ended takes its seconds with it: that is no negative use.
         series.append(Series(who, _rounded(np.maximum(np.diff(used), 0) / np.maximum(np.diff(times), 0.01))))

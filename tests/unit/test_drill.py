@@ -104,6 +104,7 @@ def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figur
     trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path / "a" / "run"))
     cells = list(drill.carry_out([plan], lambda scenario: trial))
 
+    (tmp_path / "b").mkdir()
     assert said is drill.write("matrix", cells, 7, "harness drill matrix", tmp_path / "b" / "drill.html")
     assert "../a/run/report.html" in Path(tmp_path / "b" / "drill.html").read_text()
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from queue import Queue
+from types import SimpleNamespace
+
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
 
+from harness.load import __main__ as process
 from harness.load.engine import Engine, Plan, producer_settings
 from harness.workload import Workload
 
@@ -168,3 +174,20 @@ def test_the_journal_holds_what_the_broker_said(tmp_path):
     assert [False] * 10 + [True] * 2 == table["flush"]
     assert {5} == set(table["offset"])
     assert {"clickstream", "transactions"} == set(table["topic"])
+
+
+@pytest.mark.parametrize(
+    ("said", "stops", "word"),
+    [
+        pytest.param("enough\nflush\n", 1, "flush", id="to its end"),
+        pytest.param("flush\n", 0, "flush", id="all of the plan"),
+        pytest.param("", 1, "", id="nobody is there any more"),
+    ],
+)
+def test_what_it_is_told(monkeypatch, said, stops, word):
+    """Where its input ends nobody wants the rest of the plan: whoever started it has been killed."""
+    stopped, told = [], Queue()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    process._listen(SimpleNamespace(stop=lambda: stopped.append(1)), told)
+
+    assert (stops, word) == (len(stopped), told.get_nowait())

@@ -91,6 +91,51 @@ def test_a_zombie_owns_nothing(child):
     assert owner.is_dead()
 
 
+@pytest.mark.parametrize(
+    ("answer", "dead"), [(PermissionError, False), (ProcessLookupError, True)], ids=["another user's", "gone"]
+)
+def test_an_owner_whom_nobody_may_look_at_is_alive(monkeypatch, answer, dead):
+    """Where /proc hides the processes of other users: theirs must not be taken for left."""
+
+    def kill(pid: int, number: int) -> None:
+        raise answer
+
+    monkeypatch.setattr(owners, "_born", lambda pid: None)
+    monkeypatch.setattr(owners.os, "kill", kill)
+
+    assert dead is Owner(4_000_000, 1, owners._among()).is_dead()
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        pytest.param("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, [1.5], id="above it"),
+        pytest.param("0::/\n", {"cpu.max": "50000 100000"}, [0.5], id="a container"),
+        pytest.param("0::/elsewhere\n", {"cpu.max": "max 100000"}, [], id="no limit"),
+        pytest.param(
+            "3:cpu,cpuacct:/x\n5:memory:/x\n",
+            {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
+            [2.0],
+            id="the first version",
+        ),
+        pytest.param(
+            "3:cpu,cpuacct:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            [],
+            id="none in the first",
+        ),
+    ],
+)
+def test_a_control_group_limits_the_cores_that_may_be_used(tmp_path, groups, files, cores):
+    """A pipeline that uses all it may use is at 100 %, whatever the machine has."""
+    (tmp_path / "groups").write_text(groups)
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text)
+
+    assert cores == list(processes._quotas(tmp_path / "groups", tmp_path / "root"))
+
+
 def test_a_sweep_ends_the_orphan_and_nothing_else(child):
     """Of four that look alike, only the one whose owner is dead; among other processes than ours that cannot be said."""
     orphan, owned, stranger, elsewhere = child(DEAD.mark), child(Owner.me().mark), child(), child(ELSEWHERE.mark)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
-from harness import sampling
+from harness import measures, sampling
+from harness.kafka.cluster import await_true
+from harness.measures import Span
+from harness.offering import Load
 from harness.sampling import Cpu
 
 
@@ -18,7 +22,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
         SimpleNamespace(write=lambda kind, **what: told.append(what)),
         SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
         SimpleNamespace(pids=lambda: pids),
-        SimpleNamespace(pid=None, sent=0, acknowledged=0),
+        SimpleNamespace(pid=None, cpu_s=lambda: 0.0, sent=0, acknowledged=0),
         SimpleNamespace(size_bytes=lambda: 0),
     )
     cpu.sample()
@@ -30,3 +34,41 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     cpu.sample()
 
     assert [30.0, 31.0, 31.5] == [one["brokers_cpu_s"] for one in told]
+
+
+def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
+    """They have no processes here; 0 would be a figure."""
+    told = []
+    monkeypatch.setattr(sampling.processes, "tree_rss_bytes", lambda pid: 0)
+    Cpu(
+        SimpleNamespace(write=lambda kind, **what: told.append(what)),
+        SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
+        SimpleNamespace(pids=list),
+        SimpleNamespace(pid=None, cpu_s=lambda: 0.0, sent=0, acknowledged=0),
+        SimpleNamespace(size_bytes=lambda: 0),
+    ).sample()
+
+    [sample] = told
+    assert "brokers_cpu_s" not in sample
+    assert None is measures.consumed([{"t": 0.0}, {"t": 9.0}], "brokers_cpu_s", Span(1.0, 8.0))
+
+
+ENGINE = (
+    "import json, os, sys, time\n"
+    "while time.process_time() < 0.3: pass\n"
+    "print(json.dumps({'event': 'done', 'sent': 1, 'cpu_s': 0.25}), flush=True)\n"
+    "sys.stdin.readline()\n"
+)
+
+
+def test_a_load_engine_that_has_ended_has_used_what_it_had(tmp_path):
+    """At least what it said last: the measured part may end a moment before it."""
+    load = Load([sys.executable, "-c", ENGINE], tmp_path / "load.log")
+    load.start()
+    assert await_true(lambda: load.sent == 1, 20)
+    used_s = load.cpu_s()
+    load.flush()
+    assert await_true(load.finished, 20)
+
+    assert 0.25 <= used_s <= load.cpu_s()
+    load.stop()

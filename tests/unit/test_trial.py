@@ -24,17 +24,15 @@ from harness.status import Status
 
 def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
     """Many fit into the millisecond that their names tell."""
-    chosen = scenario.load("late")
-
-    assert 20 == len({trial._directory(tmp_path, chosen) for _ in range(20)})
+    assert 20 == len({trial.new_folder(tmp_path, "late", "-seed7") for _ in range(20)})
 
 
 def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
     """The line names it."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(ScenarioError, match="file: no run directory can be made: Not a directory"):
-        trial._directory(tmp_path / "file", scenario.load("late"))
+    with pytest.raises(ScenarioError, match="file: no folder can be made: Not a directory"):
+        trial.new_folder(tmp_path / "file", "late")
 
 
 def test_a_run_of_one_query_has_its_report(tmp_path):

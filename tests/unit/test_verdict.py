@@ -508,13 +508,19 @@ def test_the_rows_of_a_batch_that_the_end_cut_off_accuse_nobody(tmp_path, stalle
     assert wanted is result.verdict
 
 
-@pytest.mark.parametrize("asked", [1, 2, 4])
-def test_the_share_of_cores_is_of_those_that_the_machine_has(tmp_path, asked):
-    """Half a core is used, of two: to be given more than there are makes the share no smaller."""
+@pytest.mark.parametrize(
+    ("asked", "usable", "of"),
+    [(1, 2.0, 1), (2, 2.0, 2), (4, 2.0, 2), (2, 1.5, 1.5), (4, None, 2)],
+    ids=["fewer", "all", "more than there are", "more than may be used", "a run that does not tell"],
+)
+def test_the_share_of_cores_is_of_those_that_may_be_used(tmp_path, asked, usable, of):
+    """Half a core is used, of a machine with two."""
     run = altered(tmp_path, f"pipeline.cores={asked}", "pipeline.quick_start=false")
+    told = json.loads((run / "manifest.json").read_text()) | ({} if usable is None else {"usable_cores": usable})
+    (run / "manifest.json").write_text(json.dumps(told))
     [cpu] = [target.value for target in verdict.judge(history.read(run)).targets if target.name == "cpu"]
 
-    assert 0.5 / min(asked, 2) == pytest.approx(cpu)
+    assert 0.5 / of == pytest.approx(cpu)
 
 
 @pytest.mark.parametrize(
