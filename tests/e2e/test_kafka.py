@@ -125,6 +125,18 @@ def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path, opened):
         assert "started" in first.log().lower()
 
 
+def test_an_embedded_broker_unpacks_into_its_own_folder(tmp_path):
+    """What its Java takes from its jars would stay in the machine's folder for temporary files: it is killed at the end."""
+    with embedded(1, tmp_path) as cluster:
+        topics.create(cluster.bootstrap, {"things": {"compression.type": "lz4"}}, 1, 1)
+        assert [b"a"] == sent_and_read(cluster, "things", [b"a"])
+        [pid] = cluster.pids()
+        libraries = [Path(one.path) for one in psutil.Process(pid).memory_maps() if "lz4" in one.path]
+
+    assert libraries
+    assert all(library.is_relative_to(tmp_path) for library in libraries)
+
+
 def test_java_maps_the_classes_of_an_embedded_broker(tmp_path):
     """With -Xshare:on it would not start where it could not."""
     archive = tmp_path / "classes.jsa"
