@@ -177,7 +177,7 @@ def test_nothing_of_it_is_seen_from_elsewhere(tmp_path, monkeypatch):
     assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
     assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
     assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
-    assert "-Xss2m -XX:+UseSerialGC" == values["JDK_JAVA_OPTIONS"]
+    assert f'-Xss2m -XX:+UseSerialGC -Djava.io.tmpdir="{tmp_path / "tmp"}"' == values["JDK_JAVA_OPTIONS"]
 
 
 class Machine:
