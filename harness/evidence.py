@@ -25,6 +25,8 @@ from harness.oracle.watermarks import lawful
 from pipeline.schema import QUERIES, WATERMARK_DELAY_S
 
 CHUNK = 50_000
+READ_THROUGH = ("latency", "partitions")
+"""Kinds of faults that keep no pipeline from reading."""
 Event = Click | Purchase | Rejected
 
 
@@ -265,10 +267,13 @@ def _read_by_us(evidence: Evidence) -> Array:
 
 
 def _away(run: Run) -> Iterator[Span]:
-    """When the harness kept the pipeline from reading, in turn: before its first start, and from each fault until it has healed."""
+    """When the harness may have kept the pipeline from reading, in turn: before its first start, and from each fault until
+    it has healed, but for those that it reads through."""
     ready_s = [event["t"] for event in run.of_kind("process") if event["event"] == "ready"]
     yield from (Span(0.0, first_s) for first_s in ready_s[:1])
     for fault in run.of_kind("fault"):
+        if fault["fault"].split()[0] in READ_THROUGH:
+            continue
         yield Span(fault["at_s"], float("inf") if fault["healed_s"] is None else fault["healed_s"])
 
 

@@ -82,9 +82,9 @@ def judge(directory: Path) -> Trial:
 
 
 def _is_of_a_run(directory: Path) -> bool:
-    """Whether a run has been here, or a verdict on one."""
+    """Whether a run has been here, even if one of the two is gone."""
     with contextlib.suppress(OSError):
-        return any((directory / name).is_file() for name in ("manifest.json", "result.json"))
+        return any((directory / name).is_file() for name in ("manifest.json", "history.jsonl"))
     return False
 
 

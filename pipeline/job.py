@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # as a file, for spark-submit
 
 import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -211,7 +211,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
         # The last of a field's values counts, as it does for `from_json`; or a record would be none for having two.
         "spark.sql.variant.allowDuplicateKeys": "true",
     }
-    if settings.master.startswith(("local", "spark://127.0.0.1:")):
+    if _master(settings).startswith(("local", "spark://127.0.0.1:")):
         configuration |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     if settings.checkpoint_manager:
         configuration["spark.sql.streaming.checkpointFileManagerClass"] = settings.checkpoint_manager
@@ -221,6 +221,14 @@ def _configuration(settings: Settings) -> dict[str, str]:
     if settings.state_store == "rocksdb":
         configuration["spark.sql.streaming.stateStore.providerClass"] = ROCKSDB
     return configuration | _connector(settings) | _local_files(settings) | dict(settings.conf)
+
+
+def _master(settings: Settings) -> str:
+    """Spark's master; spark-submit's is asked of the Java that it has started."""
+    if settings.master:
+        return settings.master
+    SparkContext._ensure_initialized()
+    return str(SparkConf().get("spark.master", ""))
 
 
 def _local_files(settings: Settings) -> dict[str, str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -22,7 +24,7 @@ ROWS_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart; None is a gap. `right` puts it on the second axis; of one that `dips`, low values tell."""
+    """One line of a chart; None is a gap. `right` puts it on the second axis; of one that `dips`, low values tell too."""
 
     label: str
     values: tuple[float | None, ...]
@@ -60,7 +62,7 @@ class Chart:
         return (
             told
             + "of each column the largest value among them"
-            + (f", of {' and '.join(dip)} the least." if dip else ".")
+            + (f", of {' and '.join(dip)} the least usual." if dip else ".")
         )
 
 
@@ -157,13 +159,19 @@ def _thinned(chart: Chart, most: int) -> Chart:
         tallest = [max(range(len(sums))[bucket], key=sums.__getitem__) for bucket in buckets]
         series = tuple(replace(one, values=tuple(one.values[at] for at in tallest)) for one in chart.series)
     else:
-        series = tuple(replace(one, values=tuple(_telling(one, bucket) for bucket in buckets)) for one in chart.series)
+        series = tuple(replace(one, values=_telling(one, buckets)) for one in chart.series)
     return replace(chart, x=chart.x[::step], series=series)
 
 
-def _telling(series: Series, bucket: slice) -> float | None:
-    known = (one for one in series.values[bucket] if one is not None)
-    return min(known, default=None) if series.dips else max(known, default=None)
+def _telling(series: Series, buckets: Iterable[slice]) -> tuple[float | None, ...]:
+    """Of each bucket the largest value, or where dips tell too, the one farthest from the usual."""
+    usual = statistics.median([one for one in series.values if one is not None] or [0])
+
+    def tells(one: float) -> float:
+        return abs(one - usual) if series.dips else one
+
+    known = ([one for one in series.values[bucket] if one is not None] for bucket in buckets)
+    return tuple(max(values, key=tells, default=None) for values in known)
 
 
 def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...], measured_s: float | None) -> Markup:

@@ -37,6 +37,8 @@ MEANT_FOR: Mapping[str, tuple[str, ...]] = {
 }
 """Field of a fault → the kinds that have it."""
 STATELESS = "dead_letter"
+MISSPELT = 0.8
+"""How alike a word in braces is to a placeholder that it must have meant; other programs have words in braces too."""
 AT_LEAST = ("throughput_eps", "success_share")
 """Limits that a value must lie above; it must lie below the others."""
 OF_THE_ORACLE: Mapping[str, str] = {
@@ -123,16 +125,15 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
 
 def _of_commands(scenario: Scenario) -> Iterator[str]:
     """Whether what is started is told where to work: topics of somebody's own Kafka must not be taken for the run's."""
-    commands = {"pipeline.command": scenario.pipeline.command, "pipeline.flags": scenario.pipeline.flags}
-    for at, fault in enumerate(scenario.fault):
-        commands |= {f"fault[{at}].command": fault.command, f"fault[{at}].flags": fault.flags}
+    ours = scenario.pipeline
+    commands = {"pipeline.command": (*ours.command, *ours.flags) if ours.command else ()}
+    commands |= {f"fault[{at}].command": fault.command for at, fault in enumerate(scenario.fault)}
     for name, parts in commands.items():
         for word in re.findall(r"\{([a-z_]+)\}", " ".join(parts)):
-            meant = difflib.get_close_matches(word, PLACEHOLDERS, n=1)
-            if word not in PLACEHOLDERS and (meant or word == "query"):
+            if word not in PLACEHOLDERS and difflib.get_close_matches(word, PLACEHOLDERS, n=1, cutoff=MISSPELT):
                 known = " ".join(f"{{{one}}}" for one in PLACEHOLDERS)
                 yield f"{name}: {{{word}}} is no placeholder; there are {known}"
-        if name.endswith("command") and parts and ":" in scenario.kafka.where and "{prefix}" not in " ".join(parts):
+        if parts and ":" in scenario.kafka.where and "{prefix}" not in " ".join(parts):
             yield (
                 f"{name}: it has no {{prefix}}, with which the run's topics at {scenario.kafka.where} begin:"
                 " it would work on others"

@@ -106,14 +106,13 @@ def _toml(value: Any) -> str:
 
 
 def _locate(name_or_path: str) -> Path:
-    try:
-        return _located(name_or_path)
-    except OSError as error:
-        raise ScenarioError(f"{name_or_path}: cannot be looked at: {error.strerror}") from error
-
-
-def _located(name_or_path: str) -> Path:
     path = Path(name_or_path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it may be a name
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"{name_or_path}: cannot be looked at: {getattr(error, 'strerror', error)}") from error
     if path.is_dir() and name_or_path not in names():
         raise ScenarioError(f"{path}: a directory: name a scenario, or a file such as {path / 'scenario.toml'}")
     if path.suffix == ".toml" or path.is_file():

@@ -177,6 +177,12 @@ def consumed(gathered: Evidence, back_s: float) -> tuple[list[Row], int]:
         pytest.param({"kind": "process", "event": "ready"}, AWAY_S, Verdict.PASS, id="it starts late"),
         pytest.param({"kind": "fault", "at_s": START_S + 10}, 10 + AWAY_S, Verdict.PASS, id="a fault keeps it away"),
         pytest.param(None, AWAY_S, Verdict.FAIL, id="it stays away by itself"),
+        pytest.param(
+            {"kind": "fault", "at_s": START_S + 10, "fault": "latency leader"},
+            10 + AWAY_S,
+            Verdict.FAIL,
+            id="a fault that it reads through",
+        ),
     ],
 )
 def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, happened, back_s, wanted):
