@@ -144,7 +144,10 @@ def _places(where: argparse._ArgumentGroup) -> None:
     add("--bootstrap", required=True, metavar="HOST:PORT", help="Kafka brokers")
     add("--checkpoint", required=True, type=_folder, metavar="DIR", help="where each query keeps its checkpoint")
     add("--output", required=True, type=_folder, metavar="DIR", help="where Parquet results go, a folder a query")
-    jars = "folder with the jars of Spark's Kafka connector and of local files; without it Spark fetches the connector itself"
+    jars = (
+        "folder with the jars of Spark's Kafka connector and of local files; without it Spark fetches the connector itself;"
+        " with spark-submit that is given the connector, by its own --packages or --jars"
+    )
     add("--jars", metavar="DIR", help=jars)
     add("--topic-prefix", metavar="P", help="what every topic's name begins with")
 

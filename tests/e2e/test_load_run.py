@@ -95,7 +95,9 @@ def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(harness, tmp
         pytest.param(["--eps", "0"], 2, "load.eps = 0", id="a rate of 0"),
         pytest.param(["--set", "load.epps=1"], 2, "did you mean eps?", id="an unknown field"),
         pytest.param(["--no-such-flag"], 2, "No such option", id="an unknown flag"),
-        pytest.param(["--reports", "/dev/null/here"], 2, "/dev/null/here: no folder can be made", id="no place for reports"),
+        pytest.param(
+            ["--reports", "/dev/null/here"], 2, "/dev/null/here: no folder can be made", id="no place for reports"
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(harness, tmp_path, args, code, said):
