@@ -70,6 +70,7 @@ class State:
 
 UNLIMITED = Fault(kind="change", flags=("--max-offsets-per-trigger", "1000000000"))
 """Ends a run in which the pipeline was kept behind: all that is unread is then read at once."""
+REPLAYING = "replaying"
 STATES: Mapping[str, State] = {
     "warm-up": State("just started, while Java compiles", before=Fault(kind="stop", on="pipeline")),
     "idle": State("a few events a second", eps=20),
@@ -83,14 +84,14 @@ STATES: Mapping[str, State] = {
         limit=400,
         backlog_s=40,
     ),
-    "replaying": State(
+    REPLAYING: State(
         "right after a crash whose batch is being replayed",
         before=Fault(kind="crash", point="after sink", query="page_views"),
     ),
 }
 CRASH_POINTS = "crash-points"
 CRASH_STATES = ("idle", "loaded", "late", "catching-up")
-MATRIX_STATES = ("warm-up", "loaded", "late", "catching-up", "replaying")
+MATRIX_STATES = ("warm-up", "loaded", "late", "catching-up", REPLAYING)
 DISKED = ("checkpoint", "results", "leader")
 FAULTS: Mapping[str, Fault] = {
     **{f"{kind} pipeline": Fault(kind=kind, on="pipeline", for_s=2) for kind in ("stop", "kill", "pause")},
@@ -233,11 +234,13 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
     seen_s = [cell.figures["recovered_s"] for cell in cells if cell.figures.get("recovered_s") is not None]
     slowest = f" The slowest recovery took {max(seen_s):.1f} s." if seen_s else ""
     duplicates = sum(cell.figures.get("duplicates") or 0 for cell in cells)
+    is_second = any(cell.state == REPLAYING for cell in cells)
+    earlier = f" In the state {REPLAYING} they may be those of the crash before the fault." if is_second else ""
     text = render_drill(
         title=f"drill {drill}",
         verdict=verdict.value,
         summary=f"{right} of {len(cells)} cells are right{so_far}.{slowest} {duplicates} rows stand twice on Kafka, where a"
-        f" replayed batch may write them again.{'' if drill == CRASH_POINTS else _left_out()}",
+        f" replayed batch may write them again.{earlier}{'' if drill == CRASH_POINTS else _left_out()}",
         states=list(dict.fromkeys(cell.state for cell in cells)),
         faults=list(dict.fromkeys(cell.fault for cell in cells)),
         cells={(cell.fault, cell.state): cell for cell in cells},

@@ -122,6 +122,15 @@ def test_a_run_that_broke_off_leaves_its_cells_unknown_and_the_drill_goes_on(tmp
     assert "ended by itself" in (tmp_path / "drill.html").read_text()
 
 
+@pytest.mark.parametrize(("state", "said"), [("replaying", True), ("loaded", False)])
+def test_a_page_says_whose_the_rows_are_that_stand_twice(tmp_path, state, said):
+    """No batch was replayed after the fault, and ten rows stand twice: they are those of the crash before it."""
+    cells = [drill.Cell("stop leader", state, Verdict.PASS, "", "", {"replayed": 0, "duplicates": 10})]
+    drill.write("matrix", cells, 7, "again", tmp_path / "drill.html")
+
+    assert said is ("those of the crash before the fault" in (tmp_path / "drill.html").read_text())
+
+
 @pytest.mark.parametrize(("left", "said"), [(7, "so far: 7 are to come"), (None, "so far: more are to come")])
 def test_a_drill_that_is_not_over_has_not_passed(tmp_path, left, said):
     """Its page is written after every cell, and may be the last that there is."""
