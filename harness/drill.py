@@ -23,7 +23,7 @@ from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
 from harness.faults.crash import POINTS
 from harness.model import Verdict
-from harness.report import render_drill
+from harness.report import render_drill, write_whole
 from harness.scenario import (
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
@@ -234,8 +234,8 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
     seen_s = [cell.figures["recovered_s"] for cell in cells if cell.figures.get("recovered_s") is not None]
     slowest = f" The slowest recovery took {max(seen_s):.1f} s." if seen_s else ""
     duplicates = sum(cell.figures.get("duplicates") or 0 for cell in cells)
-    is_second = any(cell.state == REPLAYING for cell in cells)
-    earlier = f" In the state {REPLAYING} they may be those of the crash before the fault." if is_second else ""
+    replaying = any(cell.state == REPLAYING for cell in cells)
+    earlier = f" In the state {REPLAYING} they may be those of the crash before the fault." if replaying else ""
     text = render_drill(
         title=f"drill {drill}",
         verdict=verdict.value,
@@ -250,15 +250,9 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
         again=again,
     )
     told = [{**asdict(cell), "verdict": cell.verdict.value, "figures": dict(cell.figures)} for cell in cells]
-    _write_whole(target, text)
-    _write_whole(target.with_name("cells.json"), json.dumps(told, indent=1))
+    write_whole(target, text)
+    write_whole(target.with_name("cells.json"), json.dumps(told, indent=1))
     return verdict
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _left_out() -> str:

@@ -234,7 +234,18 @@ def _columns(evidence: Evidence) -> tuple[Columns, Expected]:
 
 
 def _possible(evidence: Evidence) -> dict[str, Expected]:
-    """The black-box oracle's answer: a record can be read after any that was acknowledged before it must have been read."""
+    """The black-box oracle's answer."""
+    surely = _surely_counts(evidence).tolist()
+    events = ((record, parse(record), surely[row]) for row, record in records(evidence, unacknowledged=True))
+    answers = blackbox.possible(events)
+    return {query: answer for query, answer in answers.items() if query in evidence.batches}
+
+
+def _surely_counts(evidence: Evidence) -> Array:
+    """Which events are no more than the delay behind any that can have been read before them.
+
+    That is each that was acknowledged before the event must have been read.
+    """
     sent = evidence.sent
     valid = (sent["malformed"] == 0) & (sent["acked_us"] > 0)
     order = np.argsort(sent["acked_us"][valid])
@@ -245,11 +256,8 @@ def _possible(evidence: Evidence) -> dict[str, Expected]:
     least = before - WATERMARK_DELAY_S * 1000
     if evidence.run.scenario.pipeline.form == "join":  # it may drop what is exactly the delay behind
         least = least + 1
-    counts = (sent["offset"] >= 0) & (sent["event_time_ms"] >= least)
-    surely = counts.tolist()
-    events = ((record, parse(record), surely[row]) for row, record in records(evidence, unacknowledged=True))
-    answers = blackbox.possible(events)
-    return {query: answer for query, answer in answers.items() if query in evidence.batches}
+    counts: Array = (sent["offset"] >= 0) & (sent["event_time_ms"] >= least)
+    return counts
 
 
 def _read_by_us(evidence: Evidence) -> Array:

@@ -18,7 +18,7 @@ from harness import explain as explaining
 from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
 from harness.history import Run
 from harness.model import Anomaly, Result, Target
-from harness.report import Page, figure
+from harness.report import Page, figure, write_whole
 from harness.report import page as pages
 from harness.report import write as write_page
 from harness.scenario import Scenario
@@ -207,10 +207,8 @@ def _link_latest(directory: Path) -> None:
 
 
 def _write_result(directory: Path, result: Result) -> None:
-    temporary = directory / "result.json.tmp"
     with _writing(directory / "result.json"):
-        temporary.write_text(json.dumps(verdict.as_json(result), indent=1), encoding="utf-8")
-        os.replace(temporary, directory / "result.json")
+        write_whole(directory / "result.json", json.dumps(verdict.as_json(result), indent=1))
 
 
 def _write_unknown(directory: Path, why: str) -> None:

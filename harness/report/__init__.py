@@ -95,9 +95,14 @@ class Page:
 
 
 def write(page: Page, target: Path) -> None:
-    """Write the page whole, or not at all."""
+    """Write the page."""
+    write_whole(target, render(page))
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a file whole, or not at all."""
     temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(render(page), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, target)
 
 

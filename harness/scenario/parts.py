@@ -34,6 +34,7 @@ PROVABLE = (
 
 PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars", "master")
 """What a command line of a pipeline may have in braces."""
+
 TARGETS = ("latency", "throughput", "state_size", "cpu", "success")
 """The five of measuring.md."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 
-from harness import scenario, selfcheck
+from harness import evidence, scenario, selfcheck
 from harness.simulate import simulate
 
+COUNTED = ("page_views", "revenue", "conversions")
 OF_DEAD_LETTERS = {"dead_letter_missing", "dead_letter_invented", "dead_letter_altered"}
 
 
@@ -37,6 +41,23 @@ def test_what_a_run_has_no_place_for_is_not_planted(tmp_path, sets, nowhere):
 
     assert nowhere == {kind for kind, one in tally.items() if not one.planted}
     assert {} == {kind: one for kind, one in tally.items() if one.missed or one.accused}
+
+
+def test_what_is_lawful_is_not_planted(tmp_path):
+    """A row of a batch that was run again may stand twice; a value that one late event more makes has a name of its own."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=60", "workload.too_late=0.2"]))
+    case = selfcheck._take_apart(tmp_path / "run")
+    once, *others = [(name, key) for name in case.comparisons for key in selfcheck._released(case, name)]
+    again = {name: {key: 1 for of, key in others if of == name} for name in case.comparisons}
+    replayed = replace(
+        case, comparisons={name: replace(one, again=again[name]) for name, one in case.comparisons.items()}
+    )
+    assert {once} == {selfcheck._duplicated(replayed, Random(seed))[1:] for seed in range(20)}
+
+    late = evidence.expected(case.gathered, "never")
+    counts = [(values, late[name].rows.get(key)) for name in COUNTED for key, values in case.answers[name].rows.items()]
+    assert any(values != then for values, then in counts)
+    assert not any(then and selfcheck._other(values[0]) <= then[0] for values, then in counts)
 
 
 def test_a_run_without_a_checkpoint_has_places_for_few(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -202,6 +203,25 @@ def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, 
 
     assert dropped > 100
     assert wanted is result.verdict, result.why
+
+
+@pytest.mark.parametrize(("form", "sure"), [("linear", [True, True, False]), ("join", [True, False, False])])
+def test_what_is_exactly_the_delay_behind_counts_but_for_a_join(tmp_path, form, sure):
+    """There Spark takes an event for late that the watermark has just reached; a millisecond less, and it counts."""
+    simulate(tmp_path, scenario.load("late", ["load.eps=60", f"pipeline.conversions={form}"]))
+    path = tmp_path / "scenario.toml"
+    path.write_text(path.read_text().replace('checkpoint = "{checkpoint}/{query}"', 'checkpoint = ""'))
+    gathered = evidence.gather(history.read(tmp_path))
+    newest = 10**12
+    times = np.array([newest, newest - 299_999, newest - 300_000, newest - 300_001])
+    sent = {
+        "event_time_ms": times,
+        "acked_us": np.full(4, 10**15),
+        "offset": np.arange(4),
+        "malformed": np.zeros(4, dtype=np.int64),
+    }
+
+    assert [True, *sure] == evidence._surely_counts(replace(gathered, sent=sent)).tolist()
 
 
 @pytest.mark.parametrize("events", [bench.REFERENCE_EVENTS, 5_000_000])
