@@ -74,6 +74,18 @@ def test_no_event_is_sent_before_it_is_due_and_its_timestamp_is_the_due_time():
     assert all(at >= 1000 + n / 100 - 1e-6 for n, (at, _) in enumerate(bench.taken))
 
 
+def test_what_was_sent_is_told_before_each_wait():
+    """At a low rate too: a fault that waits until all is read which was sent would else strike too early."""
+    bench = Bench()
+    run = engine(bench, events=5, eps=1)
+    told: set[tuple[int, int]] = set()
+    bench.on_sleep = lambda: told.add((len(bench.taken), run.journal.sent))
+    run.run()
+
+    assert {(n, n) for n in range(1, 5)} <= told
+    assert all(taken == sent for taken, sent in told)
+
+
 def test_a_stalled_producer_shows_as_delay_of_every_event_that_it_held_up():
     """Open loop: the events that were due during the stall count from their due time."""
     bench = Bench(full_from=1000.2, full_to=1000.7)

@@ -319,6 +319,17 @@ def test_the_configuration_is_shown_as_it_was_written(right):
     assert ["1000.0"] == fields["load.eps"]
 
 
+def test_what_brokers_elsewhere_use_has_no_line(right):
+    """It would lie at 0, and nobody knows it."""
+    run, _ = right
+    events = tuple({name: one[name] for name in one if name != "brokers_cpu_s"} for one in run.events)
+    without = replace(run, events=events)
+    [cpu] = [chart for chart in pages.of_run(without, verdict.judge(without)).charts if chart.id == "cpu"]
+
+    assert ["pipeline", "generator", "harness", "machine"] == [series.label for series in cpu.series]
+    assert None is verdict.judge(without).figures["brokers_cores"]
+
+
 def test_what_a_black_box_does_not_tell_is_a_dash(right):
     """Its lag and what it has read are known to nobody."""
     run, result = right

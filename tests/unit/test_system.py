@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -38,6 +39,20 @@ def comes(condition: Callable[[], bool]) -> bool:
     while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return holds
+
+
+def test_what_a_python_prints_is_heard_without_a_flush(tmp_path, monkeypatch):
+    """Its standard output is a pipe here, which Python would fill before it writes; the pipeline goes on meanwhile."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    program = "import sys; print('{\"event\": \"started\"}'); sys.stdin.read(); __import__('signal').pause()"
+    with (
+        history.recording(tmp_path) as recorder,
+        contextlib.closing(
+            System([sys.executable, "-c", program], tmp_path / "pipeline.log", tmp_path, recorder)
+        ) as system,
+    ):
+        system.start()
+        assert comes(system.has_started)
 
 
 def test_further_flags_are_those_of_one_start(system):
