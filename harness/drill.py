@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness import disks, memory
+from harness import disks, memory, recovery
 from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
 from harness.faults.crash import POINTS
@@ -211,8 +211,10 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
 
 def _doubt(state: State, fault: Fault, figures: Mapping[str, Any]) -> str:
     """Why a cell does not show what it is for; empty where it does."""
-    if not figures.get("proved") or figures.get("healed_s") is None:
-        return "it was not proved to have taken effect and healed"
+    if not figures:
+        return "it did not strike"
+    if missing := recovery.unproved(figures):
+        return f"it is not proved: {missing}"
     if not state.limit:
         return ""
     of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"

@@ -362,7 +362,9 @@ def executors_below(pid: int | None) -> list[psutil.Process]:
     if pid is None:
         return []
     try:
-        return [process for process in psutil.Process(pid).children(recursive=True) if _executes(process)]
+        # Children only: what an executor starts (a shell command for each file of a state) is, until it is another
+        # program, a second process with the executor's command line and its sockets.
+        return [process for process in psutil.Process(pid).children() if _executes(process)]
     except psutil.NoSuchProcess:
         return []
 

@@ -370,8 +370,8 @@ def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iter
     if len(struck) < len(gathered.run.scenario.fault):
         yield f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
     for fault in struck:
-        if not (fault.get("proved") and fault.get("healed_s") is not None):
-            yield f"the fault {fault['fault']} at {fault['at']:,} was not proved to have taken effect and healed"
+        if missing := recovery.unproved(fault):
+            yield f"the fault {fault['fault']} at {fault['at']:,} is not proved: {missing}"
     for what, value, limit in _limited(gathered, faults):
         if value is None:
             yield (

@@ -120,6 +120,20 @@ def test_an_executor_works_once_it_listens_and_while_it_is_not_frozen(daemon):
     assert [] == standalone.executors_below(other.pid) == standalone.executors_below(None)
 
 
+def test_what_an_executor_starts_is_no_executor(daemon):
+    """Until it is another program, it has the executor's command line and sockets (Java starts every command so)."""
+    forks = LISTENS.replace("print(", "import os; os.fork(); print(")
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    worker = daemon(starts, True, forks, standalone.EXECUTOR)
+    worker.start()
+    assert standalone.await_true(lambda: len(psutil.Process(worker.pid).children(recursive=True)) == 2, 5)
+    [executor] = psutil.Process(worker.pid).children()
+    [started] = executor.children()
+    assert standalone.await_true(lambda: standalone._executes(started), 5)
+
+    assert [executor] == standalone.executors_below(worker.pid)
+
+
 def test_a_lost_executor_is_missed_until_as_many_work_as_before():
     """Whichever takes its place, and wherever."""
     there: list[Process] = []
