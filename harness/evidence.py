@@ -363,13 +363,18 @@ def restarts(run: Run) -> int:
 
 
 def losses(run: Run) -> list[Span]:
-    """When executors were lost: from a fault's stroke until it had healed, where one that was there was not any more."""
-    struck = [fault for fault in run.of_kind("fault") if "cluster" in fault.get("proof", {})]
-    return [
-        Span(fault["at_s"], fault["healed_s"] or float("inf"))
-        for fault in struck
-        if set(fault["proof"]["cluster"]["before"]["executors"]) - set(fault["proof"]["cluster"]["after"]["executors"])
-    ]
+    """When executors were lost: between two looks of which the second did not find one that the first had found."""
+    return [Span(one["t"], after["t"]) for one, after in _looks(run) if set(one["executors"]) - set(after["executors"])]
+
+
+def executors_replaced(run: Run) -> int:
+    """Executors that were not there at one look, and were at the next."""
+    return sum(len(set(after["executors"]) - set(one["executors"])) for one, after in _looks(run))
+
+
+def _looks(run: Run) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Each look at a Spark cluster and the next: before and after each fault of it, and before the pipeline is stopped."""
+    return pairwise(run.of_kind("cluster"))
 
 
 def runs_again(evidence: Evidence, query: str) -> dict[int, float]:

@@ -31,7 +31,7 @@ def counts(
         "hot_views": _hot(comparisons),
         "idle_clicks": _idle(gathered),
         "edge_purchases": _on_the_edge(gathered),
-        "executors_replaced": _replaced(gathered),
+        "executors_replaced": evidence.executors_replaced(gathered.run),
     }
 
 
@@ -92,12 +92,6 @@ def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
         newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0).item()
         found += sum(first <= newest < last for first, last in periods)
     return found
-
-
-def _replaced(gathered: Evidence) -> int:
-    """Executors that were not there before a fault of the cluster, and were there after it."""
-    found = [fault["proof"]["cluster"] for fault in gathered.run.of_kind("fault") if "cluster" in fault["proof"]]
-    return sum(len(set(one["after"]["executors"]) - set(one["before"]["executors"])) for one in found)
 
 
 def unclaimed(gathered: Evidence) -> int:

@@ -65,6 +65,11 @@ class Rig:
             self.spark.check()
         self.system.check()
 
+    def look(self) -> None:
+        """Write down who is there of a Spark cluster: an executor that the next look does not find was lost meanwhile."""
+        if self.spark:
+            self.history.write("cluster", **self.spark.seen())
+
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(seconds):
             raise Cancelled

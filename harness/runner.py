@@ -118,6 +118,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
         _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "acknowledgements")
         phases.begin("drain", "until every query has committed everything")
         (_quiet if rig.scenario.black_box else _drain)(rig, phases)
+    rig.look()
     rig.check()
     rig.system.dismiss()
     rig.system.stop()

@@ -7,6 +7,7 @@ Kafka topics are read from beginning to end; a Parquet directory only as far as 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -77,7 +78,9 @@ def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
 
 def _data_files(folder: Path) -> list[Path]:
     """The Parquet files below a folder but for what writers put aside, by Spark's own rule for names."""
-    found = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*.parquet")))
+    # Not rglob, which breaks off where a folder goes away under it: what writers put aside does, at any time.
+    there = sorted(Path(where) / name for where, _, names in os.walk(folder) for name in names)
+    found = ((path, path.relative_to(folder).parts) for path in there if path.suffix == ".parquet")
     aside = re.compile(r"\.|_[^=]*$")
     return [path for path, parts in found if not any(aside.match(part) for part in parts)]
 

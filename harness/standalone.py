@@ -15,6 +15,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -33,6 +34,8 @@ GRACE_S = 20.0
 ANSWER_S = 1.0
 SILENCE_S = 20
 """How long a worker that says nothing counts as alive, and how long a restarted master waits for one."""
+SETTLE_S = 2.0
+"""How long a master that is alive again must be seen to have lost nothing."""
 MEMORY = "4g"
 """Of a worker: what it may promise to executors, of which its one core admits one."""
 
@@ -187,6 +190,7 @@ class Standalone:
         self._port, self._page, *ports = free_ports(2 + 2 * workers)
         self._folder, self._logs, self._java = folder.absolute(), logs, java
         self._executors_wanted = 0
+        self._whole_since_s: float | None = None
         self._applications_wanted: frozenset[str] = frozenset()
         place = ("--host", HOST, "--port", str(self._port), "--webui-port", str(self._page))
         self.master = self._daemon("master", (MASTER, *place), self._master_works)
@@ -210,7 +214,7 @@ class Standalone:
 
     def pids(self) -> list[int]:
         """The master and the workers that run; executors are below workers."""
-        return [one.pid for one in self._daemons() if one.pid is not None]
+        return [pid for one in self._daemons() if (pid := one.pid) is not None]
 
     def executors(self) -> list[psutil.Process]:
         """The executors that work, the one that has worked most first."""
@@ -286,11 +290,21 @@ class Standalone:
         return Daemon(name, (program, *args), environment(self._folder, self._java), log, works)
 
     def _master_works(self) -> bool:
-        """It is alive, with every worker that runs and every application that it had."""
+        """It is alive, for a while already, with every worker that runs, and the applications and executors that it had.
+
+        A worker that registers by itself while its master recovers is taken for a new one: the executor that works
+        there is killed a moment later, and replaced.
+        """
         state = self._state()
         running = sum(worker.pid is not None for worker in self.workers.values())
         known = applications(state) >= self._applications_wanted
-        return state.get("status") == "ALIVE" and len(alive_workers(state)) >= running and known
+        whole = state.get("status") == "ALIVE" and len(alive_workers(state)) >= running and known
+        if not whole or len(self.executors()) < self._executors_wanted:
+            self._whole_since_s = None
+            return False
+        if self._whole_since_s is None:
+            self._whole_since_s = monotonic()
+        return not self._executors_wanted or monotonic() - self._whole_since_s >= SETTLE_S
 
     def _worker_works(self, port: int) -> bool:
         """The master counts on it, and has as many executors as before."""

@@ -47,13 +47,14 @@ def _process(rig: Rig, fault: Fault) -> Struck:
 
 
 def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
-    """What was there before and after, by process id, belongs to the proof."""
     if rig.spark is None:
         raise StackError(f"fault on {fault.on}: there is no standalone cluster")
-    before = rig.spark.seen()
-    done = faults.strike(fault, rig.spark.target(fault.on), rig.patience)
+    targets = rig.spark.target(fault.on)
+    rig.look()
+    done = faults.strike(fault, targets, rig.patience)
+    rig.look()
     rig.system.check()
-    return replace(done, proof={**done.proof, "cluster": {"before": before, "after": rig.spark.seen()}})
+    return done
 
 
 def _crash(rig: Rig, fault: Fault) -> Struck:
@@ -106,7 +107,9 @@ def _memory(rig: Rig, fault: Fault) -> Struck:
         def tell() -> dict[str, object]:
             return {"ended by the kernel": group.kills(), "said": rig.system.last_line()}
 
-        return faults.take_away(fault, {fault.on: rig.system}, take, lambda: None, tell, rig.patience)
+        return faults.take_away(
+            fault, fault.on, rig.system, take, rig.system.has_ended, lambda: None, tell, rig.patience
+        )
 
 
 def _disk(rig: Rig, fault: Fault) -> Struck:
@@ -115,6 +118,9 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
     [(name, broker)] = _brokers(rig, fault.on).items()
     disk = rig.disks[name]
 
+    def has_ended() -> bool:
+        return broker.pid is None
+
     def take() -> bool:
         if fault.kind == "full":
             return disks.until(disk.fill, TAKES_S, time.time)
@@ -122,10 +128,10 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
         broker.kill()
         done = disks.until(disk.read_only, TAKES_S, time.time)
         broker.start(wait_s=0)
-        return done and rig.patience.until(lambda: broker.pid is None, TAKES_S)
+        return done and rig.patience.until(has_ended, TAKES_S)
 
     tell = partial(_told, disk, lambda: processes.last_said(broker.log()))
-    return faults.take_away(fault, {name: broker}, take, disk.mend, tell, rig.patience)
+    return faults.take_away(fault, name, broker, take, has_ended, disk.mend, tell, rig.patience)
 
 
 def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
@@ -136,7 +142,7 @@ def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
         return disks.until(disk.fill if fault.kind == "full" else disk.read_only, TAKES_S, time.time)
 
     tell = partial(_told, disk, rig.system.last_line)
-    return faults.take_away(fault, {"pipeline": rig.system}, take, disk.mend, tell, rig.patience)
+    return faults.take_away(fault, "pipeline", rig.system, take, rig.system.has_ended, disk.mend, tell, rig.patience)
 
 
 def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
@@ -157,8 +163,11 @@ def _restart(rig: Rig, fault: Fault) -> Struck:
     with rig.checkpoint.aside():
         if fault.kind == "older":
             results = partial(_entries, _results_log(rig, fault.query))
-            return restarts.on_an_older(fault, checkpoint.parent, results, kept)
-        return restarts.spoiled(fault, checkpoint, kept)
+            done = restarts.on_an_older(fault, checkpoint.parent, results, kept)
+        else:
+            done = restarts.spoiled(fault, checkpoint, kept)
+    rig.checkpoint.sweep()  # what was read meanwhile was read before the fault was over
+    return done
 
 
 def _refusal(fault: Fault) -> str:

@@ -179,18 +179,26 @@ class System:
         self._down = expected
 
     def ended(self) -> int | None:
-        """The exit code of a process that has ended, or None."""
-        return None if self._now is None else self._now.process.poll()
+        """The exit code of a process that has ended, and what it said is written down; or None."""
+        if self._now is None or self._now.is_alive():
+            return None
+        self._now.heard_out()
+        return self._now.process.returncode
+
+    def has_ended(self) -> bool:
+        """Whether its process has."""
+        return self.ended() is not None
 
     def become(self, args: list[str]) -> list[str]:
         """Another command line starts it from now on; the one that did so far."""
         before, self._args = self._args, args
         return before
 
-    def start(self, flags: Sequence[str] = ()) -> None:
+    def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
         """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
 
-        `flags` follow its own for this start alone. One that stands by is not started: it has seen the end itself.
+        `flags` follow its own for this start alone, and `may_end` says that it may end by itself. One that stands by is
+        not started: it has seen the end itself.
         """
         if self._closed:
             raise StackError("the run is over: the pipeline is not started again")
@@ -202,7 +210,7 @@ class System:
             self._now, self._standby = self._standby, None
         else:
             self._now = self._spawn([*self._args, *flags], "start")
-        self._down = False
+        self._down = may_end
 
     def stand_by(self) -> None:
         """Start a second one, which waits for the first to end and then takes over."""
@@ -239,10 +247,9 @@ class System:
         if self._now is not None and not self._down and (code := self._now.process.poll()) is not None:
             died = PipelineDied(code, self.last_line(), self._now.log)
             raise died if self._worked else StackError(str(died))
-        if self._standby is not None and not self._down and not self._standby.is_alive():
-            raise StackError(
-                f"the pipeline that stood by ended by itself: {self._standby.last_line()}; see {self._standby.log}"
-            )
+        standby = self._standby  # a fault may make it the one that works meanwhile
+        if standby is not None and not self._down and not standby.is_alive():
+            raise StackError(f"the pipeline that stood by ended by itself: {standby.last_line()}; see {standby.log}")
 
     def last_line(self) -> str:
         """The last line of the process's log that says something, and is no frame of a stack."""

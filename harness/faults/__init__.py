@@ -42,7 +42,7 @@ MISSES_MAX = 5
 
 def strike(fault: Fault, targets: Mapping[str, Target], patience: Patience) -> Struck:
     """Hurt all targets, wait out the fault's length, heal them; StackError where a target cannot be started again."""
-    before = all(target.is_up() for target in targets.values())
+    before = patience.until(lambda: all(target.is_up() for target in targets.values()), TAKES_S)
     at_s = patience.clock()
     done = {name: STRIKE[fault.kind](target) for name, target in targets.items()}
     patience.until(lambda: not any(target.is_up() for target in targets.values()), TAKES_S)
@@ -60,7 +60,8 @@ def fail_over(
 ) -> Struck:
     """Freeze the followers, kill the leader that went on alone, and start it again once another leads."""
     everyone = (leader, *followers)
-    before, at_s = all(one.is_up() for one in everyone), patience.clock()
+    before = patience.until(lambda: all(one.is_up() for one in everyone), TAKES_S)
+    at_s = patience.clock()
     for follower in followers:
         follower.pause()
     alone = patience.until(lambda: not any(follower.is_up() for follower in followers), TAKES_S)

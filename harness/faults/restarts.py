@@ -31,8 +31,8 @@ class Restartable(Protocol):
     def kill(self) -> None:
         """End it at once."""
 
-    def start(self, flags: Sequence[str] = ()) -> None:
-        """Start it from its checkpoint, with these flags after its own for this once."""
+    def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
+        """Start it from its checkpoint, with these flags after its own for this once; it may end by itself, or not."""
 
     def is_up(self) -> bool:
         """Whether its queries have started."""
@@ -67,7 +67,7 @@ class Restarts:
         before, at_s = pipeline.is_up(), patience.clock()
         before &= pipeline.stop()
         patience.sleep(fault.for_s)  # the fault's own length
-        pipeline.start(fault.flags)
+        pipeline.start(fault.flags, may_end=fault.refused)
         if fault.refused:
             return self._refusal(fault, before, at_s, undo)
         healed_s = patience.healed_s(pipeline.is_up)
@@ -84,7 +84,7 @@ class Restarts:
         shutil.copytree(folder, kept)
         spoiled = SPOIL[fault.kind](folder)
         changed = _files(folder) != _files(kept)
-        self.pipeline.start()
+        self.pipeline.start(may_end=True)
 
         def mend() -> None:
             _replace(folder, kept)
@@ -106,7 +106,7 @@ class Restarts:
         before &= self.pipeline.stop()
         shutil.copytree(checkpoint, kept / "own")
         _replace(checkpoint, older)
-        self.pipeline.start()
+        self.pipeline.start(may_end=True)
 
         def mend() -> None:
             _replace(checkpoint, kept / "own")
@@ -119,7 +119,6 @@ class Restarts:
         One that accepts what it must refuse is left to go on, and the oracle says what came of it.
         """
         pipeline = self.pipeline
-        pipeline.expect_end()
         self.patience.until(lambda: pipeline.ended() is not None)
         code, said = pipeline.ended(), pipeline.last_line()
         of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE

@@ -192,7 +192,7 @@ class EmbeddedCluster:
 
     def pids(self) -> Sequence[int]:
         """The broker processes that run."""
-        return [broker.pid for broker in self.nodes.values() if broker.pid is not None]
+        return [pid for broker in self.nodes.values() if (pid := broker.pid) is not None]
 
 
 @contextlib.contextmanager

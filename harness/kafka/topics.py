@@ -17,6 +17,16 @@ from harness.kafka.cluster import await_true
 
 ADMIN_S = 30.0
 STALLED_S = 30.0
+MOVES = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""What a broker says of a partition that it leads in the metadata, and has not taken on yet, or not any more."""
 # Quick to notice a broker that has come back, and silent about one that is away: that is often the point.
 CLIENT: Mapping[str, Any] = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "log_level": 0}
 
@@ -131,11 +141,23 @@ def begin_offsets(bootstrap: str, topics: Collection[str]) -> dict[str, dict[int
 
 def _offsets(bootstrap: str, topics: Collection[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
     admin = _admin(bootstrap)
-    with _one_line(bootstrap):
+    found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+
+    def are_told() -> bool:
         asked = admin.list_offsets(dict.fromkeys(_partitions(admin, topics), spec), request_timeout=ADMIN_S)
-        found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
-        for place, future in asked.items():
-            found[place.topic][place.partition] = future.result().offset
+        try:
+            for place, future in asked.items():
+                found[place.topic][place.partition] = future.result().offset
+        except KafkaException as error:
+            if error.args[0].code() in MOVES:
+                return False
+            raise
+        return True
+
+    with _one_line(bootstrap):
+        told = await_true(are_told, ADMIN_S)
+    if not told:
+        raise StackError(f"no leader tells its offsets after {ADMIN_S:.0f} s ({bootstrap}): {', '.join(topics)}")
     return found
 
 

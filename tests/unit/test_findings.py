@@ -39,15 +39,15 @@ def changed(run: Path, times: float, lost: bool, after_s: float = 0.0) -> Eviden
     commit = next(e for e in lines if e["kind"] == "commit" and (e["query"], e["batch"]) == ("revenue", told["batch"]))
     commit["begun_s"] = commit["committed_s"] - 1
     at_s = commit["committed_s"] - 0.5 + after_s
-    cluster = {"before": {"executors": [1, 2]}, "after": {"executors": [2, 3] if lost else [1, 2]}}
-    fault = {"kind": "fault", "t": at_s, "at_s": at_s, "healed_s": at_s + 0.1, "proof": {"cluster": cluster}}
+    looks = [(at_s, [1, 2]), (at_s + 0.1, [2, 3] if lost else [1, 2]), (at_s + 60, [2, 3] if lost else [1, 2])]
+    seen = [{"kind": "cluster", "t": second, "executors": executors} for second, executors in looks]
     other = run.with_name("changed")
     if not other.exists():
         other.mkdir()
         for path in run.iterdir():
             (other / path.name).symlink_to(path)
     (other / "history.jsonl").unlink()
-    (other / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, fault]))
+    (other / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, *seen]))
     return evidence.gather(history.read(other))
 
 

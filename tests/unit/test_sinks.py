@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
 from decimal import Decimal
 
 import pyarrow as pa
@@ -202,6 +204,29 @@ def test_a_column_may_stand_in_the_path(tmp_path):
 
     [row] = sinks.from_parquet(tmp_path / "revenue", REVENUE, {})
     assert (START, END, "home and garden") == row.key
+
+
+def test_what_writers_put_aside_may_go_away_while_one_looks(tmp_path):
+    """A batch of another writer is done, and its folder with it: that is no end of the run."""
+    (tmp_path / "part-0.parquet").touch()
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            aside = tmp_path / "_temporary" / "0" / "task"
+            aside.mkdir(parents=True)
+            (aside / "part-1.parquet").touch()
+            shutil.rmtree(tmp_path / "_temporary")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = [sinks._data_files(tmp_path) for _ in range(500)]
+    finally:
+        over.set()
+        writer.join()
+
+    assert all([tmp_path / "part-0.parquet"] == one for one in found)
 
 
 def test_what_writers_put_aside_is_no_result(tmp_path):

@@ -240,8 +240,9 @@ def test_a_worker_is_healed_when_there_are_as_many_executors_as_before(cluster):
         pytest.param({"activeapps": []}, id="it has forgotten the application"),
     ],
 )
-def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change):
+def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change, monkeypatch):
     """Alive is not enough."""
+    monkeypatch.setattr(standalone, "SETTLE_S", 0)
     one, told, _ = cluster
     told["workers"] = [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "ALIVE"}]
     one.target("master")
@@ -249,3 +250,18 @@ def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change):
     told |= change
 
     assert (True, False) == (before, one._master_works())
+
+
+def test_a_master_that_has_an_executor_replaced_is_not_healed_until_there_is_another(cluster, monkeypatch):
+    """It kills the one of a worker that it takes for a new one, a moment after all looks well."""
+    one, told, below = cluster
+    told["workers"] = [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "ALIVE"}]
+    now = [0.0]
+    monkeypatch.setattr(standalone, "monotonic", lambda: now[0])
+    one.target("master")
+    seen = []
+    for second, executors in ((0.0, [11]), (0.5, []), (3.0, [33]), (3.5, [33]), (5.0, [33])):
+        now[0], below[1] = second, [Process(pid, []) for pid in executors]
+        seen.append(one._master_works())
+
+    assert [False, False, False, False, True] == seen

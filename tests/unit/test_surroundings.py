@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness import faults, striking
+from harness import faults, scenario, striking
 from harness.errors import StackError
 from harness.scenario import Fault
 
@@ -17,11 +20,13 @@ class Pipeline:
     def __init__(self, refuses: bool = True, goes_on: bool = False) -> None:
         self.up, self.code, self.refuses, self.goes_on = True, None, refuses, goes_on
         self.did: list[tuple[str, tuple[str, ...]]] = []
+        self.may_end: list[bool] = []
         self.spoiled, self.orderly = False, True
 
-    def start(self, flags: Sequence[str] = ()) -> None:
+    def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
         """Start, or end at once of what it refuses."""
         self.did.append(("start", tuple(flags)))
+        self.may_end.append(may_end)
         refused = self.refuses and (self.spoiled or "--other" in flags)
         self.up, self.code = not refused, 1 if refused else None
 
@@ -45,7 +50,7 @@ class Pipeline:
 
     def expect_end(self, expected: bool = True) -> None:
         """It may end by itself, or it may not."""
-        self.expected = expected
+        self.may_end.append(expected)
 
     def ended(self) -> int | None:
         """Its exit code."""
@@ -54,6 +59,10 @@ class Pipeline:
     def last_line(self) -> str:
         """Why it refuses."""
         return "pipeline: no"
+
+
+NOTHING = (lambda: None, lambda: {})
+"""What is given back, and what is told."""
 
 
 def patience() -> faults.Patience:
@@ -85,6 +94,7 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
     assert proved is done.proved
     if refused and refuses:
         assert [("start", ("--other",)), ("start", ())] == pipeline.did
+        assert [True, False] == pipeline.may_end
         assert (1, "pipeline: no") == (done.proof["code"], done.proof["said"])
 
 
@@ -115,8 +125,8 @@ def test_not_every_end_is_a_refusal(code, proved):
     """It is undone all the same."""
 
     class Ends(Pipeline):
-        def start(self, flags: Sequence[str] = ()) -> None:
-            super().start(flags)
+        def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
+            super().start(flags, may_end)
             self.code = code if flags else None
 
     pipeline = Ends(refuses=True)
@@ -153,7 +163,7 @@ def test_one_that_accepts_what_it_must_refuse_is_watched_again():
     pipeline = Pipeline(refuses=False)
     restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True), lambda: None)
 
-    assert pipeline.expected is False
+    assert [True, False] == pipeline.may_end
 
 
 @pytest.fixture
@@ -182,10 +192,10 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
     before, seen = contents(checkpoint), []
 
     class Looks(Pipeline):
-        def start(self, flags: Sequence[str] = ()) -> None:
+        def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
             seen.append(contents(checkpoint))
             self.spoiled = seen[-1] != before
-            super().start(flags)
+            super().start(flags, may_end)
 
     fault = Fault(kind=kind, at=1, query="q")
     done = restarts(Looks()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
@@ -208,9 +218,9 @@ def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
     """There is no state to lose, and the pipeline ends for a reason of its own."""
 
     class Ends(Pipeline):
-        def start(self, flags: Sequence[str] = ()) -> None:
+        def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
             self.spoiled = self.spoiled is False and not self.did
-            super().start(flags)
+            super().start(flags, may_end)
 
     (checkpoint / "q" / "state" / "0" / "0" / "1.delta").unlink()
     fault = Fault(kind="state_lost", at=1, query="q")
@@ -225,13 +235,13 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
     other, starts = checkpoint / "other" / "commits" / "7", []
 
     class GoesOn(Pipeline):
-        def start(self, flags: Sequence[str] = ()) -> None:
+        def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
             starts.append(flags)
             if len(starts) == 1:
                 self.spoiled = True
                 other.parent.mkdir(parents=True)
                 other.write_text("v1")
-            super().start(flags)
+            super().start(flags, may_end)
 
     fault = Fault(kind="state_lost", at=1, query="q")
     restarts(GoesOn()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
@@ -254,12 +264,12 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
     batches, seen = [1], []
 
     class Works(Pipeline):
-        def start(self, flags: Sequence[str] = ()) -> None:
+        def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
             seen.append(contents(checkpoint))
             batches[0] += 1
             self.spoiled = len(seen) == 2
             (checkpoint / "q" / "commits" / str(10 + len(seen))).write_text("v1")
-            super().start(flags)
+            super().start(flags, may_end)
 
     fault = Fault(kind="older", at=1)
     pipeline = Works()
@@ -288,8 +298,10 @@ def test_what_is_taken_away_must_be_gone_and_missed(immune, gone, proved):
 
     done = faults.take_away(
         Fault(kind="full", on="checkpoint", at=1, for_s=2),
-        {"pipeline": pipeline},
+        "pipeline",
+        pipeline,
         take,
+        lambda: not pipeline.up,
         lambda: did.append("give back"),
         lambda: {"full": True},
         patience(),
@@ -298,3 +310,54 @@ def test_what_is_taken_away_must_be_gone_and_missed(immune, gone, proved):
     assert proved is done.proved
     assert ["take", "give back"] == did
     assert pipeline.is_up()
+
+
+def test_who_answers_slowly_has_not_ended():
+    """A broker whose disk is full, and which lives: it was not struck, whatever one look says."""
+    pipeline = Pipeline()
+    pipeline.is_up = iter([False, True, *[False] * 5, *[True] * 99]).__next__
+    done = faults.take_away(
+        Fault(kind="full", on="broker 1", at=1), "broker 1", pipeline, lambda: True, lambda: False, *NOTHING, patience()
+    )
+
+    assert {"broker 1": True, "gone": False} == done.proof["up_after"]
+    assert done.proof["up_before"]
+    assert not done.proved
+
+
+def test_what_was_read_while_a_checkpoint_was_aside_was_read_before_the_fault_was_over(tmp_path, monkeypatch):
+    """The next fault is so many events after it, and not after what had been read when it began."""
+    checkpoint = Aside()
+    rig = SimpleNamespace(
+        scenario=scenario.load("restart"),
+        system=Pipeline(),
+        patience=patience(),
+        checkpoint=checkpoint,
+        scratch=tmp_path,
+    )
+    monkeypatch.setattr(faults.Restarts, "spoiled", lambda *_: checkpoint.did.append("spoiled"))
+    striking.struck(rig, Fault(kind="truncated", query="sessions", at=1))
+
+    assert ["aside", "spoiled", "back", "swept"] == checkpoint.did
+
+
+class Aside:
+    """A checkpoint that somebody works on."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    def source(self, query: str) -> Path:
+        """Not looked at here."""
+        return Path(query)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Nobody else looks at it meanwhile."""
+        self.did.append("aside")
+        yield
+        self.did.append("back")
+
+    def sweep(self) -> None:
+        """What is new is taken."""
+        self.did.append("swept")

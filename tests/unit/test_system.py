@@ -77,6 +77,21 @@ def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
     with pytest.raises(StackError, match="ended by itself with code 1: not like this"):
         system.check()
 
+    system.start(may_end=True)
+    ended(system)
+    system.check()
+
+
+def test_who_has_ended_has_been_heard_out(tmp_path):
+    """Its last words are in the log by then, though they came over its standard output, and in a hurry."""
+    program = "import sys; [print(number) for number in range(50_000)]; print('too old'); sys.exit(1)"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", program], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        assert comes(system.has_ended)
+
+        assert (1, "too old") == (system.ended(), system.last_line())
+
 
 def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
     """Before that, it is a pipeline that cannot be started."""
