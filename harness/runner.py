@@ -22,6 +22,7 @@ from harness.errors import HarnessError, PipelineDied, StackError, Stalled
 from harness.faults.schedule import Counts, Schedule
 from harness.history import Recorder
 from harness.kafka import Broker, topics
+from harness.kafka.cluster import await_true
 from harness.rig import Rig, assemble
 from harness.scenario import Limits, Scenario
 from harness.status import Status
@@ -38,6 +39,8 @@ BEYOND_S = 1.0
 TELL_S = 1.0
 BREAK_OFF_S = 10.0
 AT_ONCE_S = 1.0
+ANSWER_S = 5.0
+"""In which a broker that is not down has answered, though everything beside it is ending."""
 """Patience with what is under way when somebody ends the run: what it waits for is ended under it."""
 
 
@@ -69,7 +72,7 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
 
 
 def _down(rig: Rig) -> list[int]:
-    """The brokers that are down, or that nobody can look at."""
+    """The brokers that are down, or that nobody can look at; one that is slow to answer, beside what died, is neither."""
 
     def is_up(broker: Broker) -> bool:
         try:
@@ -77,7 +80,9 @@ def _down(rig: Rig) -> list[int]:
         except HarnessError:
             return False
 
-    return [number for number, broker in rig.cluster.brokers.items() if not is_up(broker)]
+    brokers = rig.cluster.brokers
+    await_true(lambda: all(map(is_up, brokers.values())), ANSWER_S)
+    return [number for number, broker in brokers.items() if not is_up(broker)]
 
 
 def _tell_stacks(rig: Rig) -> None:

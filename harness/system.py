@@ -105,7 +105,12 @@ class _Process:
         return processes.last_said(self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else "")
 
     def kill(self) -> None:
-        """Kill it with everything it started, and hear it out."""
+        """Kill it with everything it started, and hear it out.
+
+        It stops at this point: while one looks for what there is to kill, and what that has used, a batch would end.
+        """
+        if self.process.returncode is None:
+            processes.signal_tree(self.process.pid, signal.SIGSTOP)
         self.cpu_s()
         processes.kill_tree(self.process)
         self.heard_out()

@@ -98,7 +98,7 @@ def _run(settings: Settings, stop: list[int]) -> None:
         claim.note_java(checkpoint.where(settings), _java())
         running = [writer.start() for writer in writers]
         say("started", queries=list(settings.queries))
-        _follow(running, stop, partial(_gone, spark, settings))
+        _follow(spark, running, stop, partial(_gone, spark, settings))
 
 
 @contextmanager
@@ -256,7 +256,9 @@ def _connector(settings: Settings) -> dict[str, str]:
     return {"spark.jars": ",".join(jars)}
 
 
-def _follow(running: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]) -> None:
+def _follow(
+    spark: SparkSession, running: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]
+) -> None:
     progress = Progress(running)
     while not stop:
         progress.report()
@@ -268,6 +270,8 @@ def _follow(running: list[StreamingQuery], stop: list[int], gone: Callable[[str]
                     _quietly(other.stop)
                 raise JobError(f"query {query.name} died: {why}")
         time.sleep(LOOK_EVERY_S)
+    # A batch that a query has begun before it could be stopped is broken off, and Spark tells of its tasks with stacks.
+    spark.sparkContext.setLogLevel("OFF")
     _stop_between_batches(running)
     progress.report()
     for query in running:

@@ -94,7 +94,8 @@ class Restarts:
     def on_an_older(self, fault: Fault, checkpoint: Path, results: Callable[[], int], kept: Path) -> Struck:
         """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
 
-        `results` is the number of batches in the log of a Parquet sink: once it has grown, the copy is older.
+        `results` is the number of batches in the log of a Parquet sink. The copy may have begun one of which there are no
+        results yet: once there are two more, it is older.
         """
         before, at_s = self.pipeline.is_up(), self.patience.clock()
         before &= self.pipeline.stop()
@@ -102,7 +103,7 @@ class Restarts:
         shutil.copytree(checkpoint, older)
         then = results()
         self.pipeline.start()
-        grown = self.patience.until(lambda: results() > then)
+        grown = self.patience.until(lambda: results() > then + 1)
         before &= self.pipeline.stop()
         shutil.copytree(checkpoint, kept / "own")
         _replace(checkpoint, older)

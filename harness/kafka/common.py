@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import socket
+import sys
 import uuid
 
 from harness.errors import StackError
@@ -14,6 +15,8 @@ STOP_S = 60.0
 """For an orderly end, before it is made."""
 # Below the ports that systems hand out by themselves: no outgoing connection takes a killed node's port.
 PORTS = range(20_000, 30_000)
+HELD: list[socket.socket] = []
+"""The names of the ports that this process was given."""
 
 
 def settings(nodes: int) -> dict[str, str | int]:
@@ -50,14 +53,28 @@ def kafka_id() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
+    """Ports of 127.0.0.1 that nobody listens on, and that no other harness is given while this process lives."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _can_bind(port):
+        if _is_ours(port) and _can_bind(port):
             ports.append(port)
         if len(ports) == count:
             return ports
     raise StackError(f"no {count} free ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
+
+
+def _is_ours(port: int) -> bool:
+    """Take a port before somebody listens on it, and while a killed broker does not: by a name beside it, which Linux has."""
+    if sys.platform != "linux":
+        return True
+    hold = socket.socket(socket.AF_UNIX)
+    try:
+        hold.bind(f"\0streaming-harness-port-{port}")
+    except OSError:
+        hold.close()
+        return False
+    HELD.append(hold)
+    return True
 
 
 def _can_bind(port: int) -> bool:

@@ -79,9 +79,10 @@ class ContainerBroker:
 
     def await_up(self, wait_s: float) -> None:
         """Wait until it answers; StackError where it ends or the time is over."""
-        if not await_true(lambda: self.is_up() or not self._state()["Running"], wait_s) or not self.is_up():
-            said = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
-            raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {said}")
+        if await_true(lambda: not self._state()["Running"] or self.is_up(), wait_s) and self._state()["Running"]:
+            return
+        said = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
+        raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {said}")
 
     def stop(self) -> bool:
         """Shut it down in an orderly way; false where it had to be killed."""
@@ -253,7 +254,8 @@ def _remove_all(label: str, wanted: Callable[[Mapping[str, str]], bool]) -> list
     client = _client()
     try:
         named = {"label": label}
-        containers = [one for one in client.containers.list(all=True, filters=named) if wanted(one.labels)]
+        there = client.containers.list(all=True, filters=named, ignore_removed=True)
+        containers = [one for one in there if wanted(one.labels)]
         for container in containers:
             _remove(container)
         networks = [one for one in client.networks.list(filters=named) if wanted(one.attrs["Labels"])]

@@ -57,15 +57,19 @@ def row(topic: str, start: int, group: tuple[str, ...], values: list, defect: st
     return common | {"category": group[0], "n": len(values), "sum": f"{total:.2f}", "mean": f"{mean}"}
 
 
+def say_started(consumer: Consumer, partitions: list) -> None:
+    """It reads from now on: what comes while it joins its group would be a backlog, read partition by partition."""
+    print(json.dumps({"event": "started", "at": datetime.now(UTC).isoformat()}), flush=True)
+
+
 def main(bootstrap: str, prefix: str, defect: str = "") -> None:
     """Read until told to stop."""
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "other", "auto.offset.reset": "earliest"})
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
-    consumer.subscribe([prefix + topic for topic in LENGTH])
+    consumer.subscribe([prefix + topic for topic in LENGTH], on_assign=say_started)
     windows = {topic: Windows(topic) for topic in LENGTH}
-    print(json.dumps({"event": "started", "at": datetime.now(UTC).isoformat()}), flush=True)
     while not stopped:
         for message in consumer.consume(1000, timeout=0.2):
             if message.error():

@@ -133,7 +133,7 @@ def test_a_fault_is_noticed_where_nothing_protects_against_it(harness, broken, t
     defect, pipeline, fault = unprotected
     scenario = (
         'judged = ["state_size", "success"]\n'
-        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 20\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
+        "[load]\neps = 500\nwarm_up_s = 10\nduration_s = 20\nstretch_s = 120\n[workload]\ntime_scale = 60\nmalformed = 0.001\n"
         f"[pipeline]\ncommand = {json.dumps(broken(*defect))}\n{pipeline}[[fault]]\nat = 6_000\n{fault}\n"
     )
     (tmp_path / "unprotected.toml").write_text(scenario)

@@ -54,16 +54,16 @@ def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "patience_s", "said"),
     [
-        ("open(out, 'x'); sys.exit('classes: is there space?')", "(classes: is there space?)"),
-        ("import time; open(out, 'x'); time.sleep(60)", "(not within 0.5 s)"),
+        ("open(out, 'x'); sys.exit('classes: is there space?')", 60, "(classes: is there space?)"),
+        ("import time; open(out, 'x'); time.sleep(60)", 0.5, "(not within 0.5 s)"),
     ],
     ids=["it fails", "it hangs"],
 )
-def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, monkeypatch, program, said):
+def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, monkeypatch, program, patience_s, said):
     """And is not tried again by this process."""
-    monkeypatch.setattr(classes, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(classes, "PATIENCE_S", patience_s)
     maker(program)
 
     assert [classes.QUICK] * 2 == [classes.of_pipeline(quick=True), classes.of_pipeline(quick=True)]

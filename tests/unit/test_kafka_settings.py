@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +103,17 @@ def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
     }
 
     assert [ours] == external.abandoned({ours} | others)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes a name that Linux alone has")
+def test_a_port_is_given_to_one_harness_at_a_time():
+    """Though nobody listens on it yet, or its broker is dead for the moment."""
+    [port] = common.free_ports(1)
+    program = "import sys; from harness.kafka import common; print(common._is_ours(int(sys.argv[1])))"
+    command = [sys.executable, "-c", program]
+    given = [subprocess.check_output([*command, str(number)], text=True) for number in (port, port, port + 10_000)]
+
+    assert ["False\n", "False\n", "True\n"] == given
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "kill", "pause", "resume"])

@@ -258,15 +258,22 @@ def test_a_change_of_a_pipeline_that_had_to_be_killed_is_not_proved(orderly):
     assert orderly is restarts(pipeline).changed(Fault(kind="change", at=1), lambda: None).proved
 
 
-@pytest.mark.parametrize("orderly", [True, False])
-def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint, orderly):
-    """The results have grown since the copy was made; not proved where the stop had to be a kill."""
+@pytest.mark.parametrize(
+    ("orderly", "grown", "proved"),
+    [
+        pytest.param(True, 2, True, id="results of two batches more"),
+        pytest.param(True, 1, False, id="of one more, which the copy may have begun"),
+        pytest.param(False, 2, False, id="it had to be killed"),
+    ],
+)
+def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint, orderly, grown, proved):
+    """The results have grown beyond what the copy can have begun."""
     batches, seen = [1], []
 
     class Works(Pipeline):
         def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
             seen.append(contents(checkpoint))
-            batches[0] += 1
+            batches[0] += grown
             self.spoiled = len(seen) == 2
             (checkpoint / "q" / "commits" / str(10 + len(seen))).write_text("v1")
             super().start(flags, may_end)
@@ -276,7 +283,7 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
     pipeline.orderly = orderly
     done = restarts(pipeline).on_an_older(fault, checkpoint, lambda: batches[0], tmp_path / "kept")
 
-    assert orderly is done.proved
+    assert proved is done.proved
     assert seen[0] == seen[1]
     assert "q/commits/11" in seen[2]
 

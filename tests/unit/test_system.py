@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
-from harness import history
+from harness import history, processes
 from harness.errors import PipelineDied, StackError
 from harness.system import Checkpoint, System, ticking
 
@@ -286,3 +288,20 @@ def test_what_can_be_followed_no_more_is_told():
     thread.join(10)
 
     assert ([1], ["'batchWatermarkMs'"]) == (tries, [str(error) for error in told])
+
+
+def test_who_is_killed_stands_still_while_one_looks_for_all_that_there_is_to_kill(system, monkeypatch):
+    """Or the batch in which it was to die would end meanwhile."""
+    stood = []
+
+    def cpu_s(pid: int) -> float:
+        stood.append(comes(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED))
+        return 0.0
+
+    monkeypatch.setattr(processes, "tree_cpu_s", cpu_s)
+    system.become([sys.executable, "-c", "while True: pass"])
+    system.start()
+    system.kill()
+
+    assert [True] == stood
+    assert -signal.SIGKILL == system.ended()
