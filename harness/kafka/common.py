@@ -15,8 +15,6 @@ STOP_S = 60.0
 """For an orderly end, before it is made."""
 # Below the ports that systems hand out by themselves: no outgoing connection takes a killed node's port.
 PORTS = range(20_000, 30_000)
-HELD: list[socket.socket] = []
-"""The names of the ports that this process was given."""
 
 
 def settings(nodes: int) -> dict[str, str | int]:
@@ -73,7 +71,7 @@ def _is_ours(port: int) -> bool:
     except OSError:
         hold.close()
         return False
-    HELD.append(hold)
+    hold.detach()  # open until this process ends
     return True
 
 
