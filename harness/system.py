@@ -310,9 +310,9 @@ class System:
             case "taking over":  # from here on it may read and write: this is its start
                 self._history.write("process", name="pipeline", event="start", pid=one.process.pid, command=[])
             case "started":
-                one.started.set()
                 self._worked = True
                 self._history.write("process", name="pipeline", event="ready")
+                one.started.set()
             case "progress":
                 query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
                 self._history.write("progress", query=query, batch=progress.batchId, progress=said.progress)

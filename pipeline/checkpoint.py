@@ -38,15 +38,15 @@ class Reach:
 def agree(settings: Settings) -> None:
     """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones.
 
-    One in which no query has begun a batch has nothing to keep to.
+    One in which no query knows yet where it begins has nothing to keep to.
     """
     path = _signature(settings)
-    if not any(path.parent.glob("*/offsets/[0-9]*")):
+    if not _has_begun(path.parent):
         return
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return
+        raise CheckpointError(f"{path}: missing, though batches have begun; {RESTORE}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except ValueError as error:
@@ -72,8 +72,10 @@ def sign(settings: Settings, topics: Mapping[str, str]) -> None:
 
 
 def topics(settings: Settings) -> dict[str, str]:
-    """The id of each topic that the checkpoint was made from; empty where it does not say."""
+    """The id of each topic that the checkpoint was made from; empty where nothing has been read from any."""
     path = _sources(settings)
+    if not _has_begun(path.parent):
+        return {}
     try:
         return {str(name): str(known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
@@ -201,11 +203,19 @@ def _ends(path: Path, above: int = 2) -> dict[Place, int]:
         raise CheckpointError(f"checkpoint {path}: damaged ({error}); {RESTORE}") from error
 
 
+def _has_begun(folder: Path) -> bool:
+    """Whether a query has written down where it begins, which comes first, or which batch it runs."""
+    return any(any(folder.glob(pattern)) for pattern in ("*/sources/*/0", "*/offsets/[0-9]*"))
+
+
 def _numbers(folder: Path) -> list[int]:
     """The batches of a log, in order; a compacted one counts as its last."""
-    if not folder.is_dir():
+    try:
+        names = [path.name.removesuffix(".compact") for path in folder.iterdir()]
+    except FileNotFoundError:
         return []
-    names = (path.name.removesuffix(".compact") for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be read: {error.strerror}") from error
     return sorted({int(name) for name in names if name.isdigit()})
 
 

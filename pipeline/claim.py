@@ -23,11 +23,8 @@ def held(folder: Path, enough: Callable[[], bool]) -> Iterator[bool]:
     CheckpointError where it cannot be opened.
     """
     made = not folder.exists()
-    try:
-        while (place := _taken(folder)) is None and not enough():
-            time.sleep(LOOK_EVERY_S)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be opened: {error.strerror}") from error
+    while (place := _tried(folder)) is None and not enough():
+        time.sleep(LOOK_EVERY_S)
     try:
         yield place is not None
     finally:
@@ -43,6 +40,13 @@ def _is(folder: Path, place: int) -> bool:
         return os.path.samestat(os.fstat(place), folder.stat())
     except FileNotFoundError:
         return False
+
+
+def _tried(folder: Path) -> int | None:
+    try:
+        return _taken(folder)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be opened: {error.strerror}") from error
 
 
 def _taken(folder: Path) -> int | None:

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _listen(stop)
     try:
         _run(settings, stop)
+        say("stopped")
     except (JobError, CheckpointError, BrokerError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 1
@@ -67,23 +68,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Py4JError, ConnectionError) as error:
         code = _end_of_java()
         if code is None and isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
-            print("pipeline: nobody reads its standard output any more", file=sys.stderr)
-            return 1
+            return _breaks_off("nobody reads its standard output any more")
         # Java that is asked to end, by SIGTERM or SIGHUP, adds the signal's number to 128.
         number = 0 if code is None else -code if code < 0 else max(0, code - SIGNALS_FROM)
         how = f"by signal {number}: by somebody, or by the kernel for want of memory" if number else f"with code {code}"
         print(f"pipeline: Spark's Java process has ended ({type(error).__name__}), {how}", file=sys.stderr)
         return SIGNALS_FROM + number if number else 1
-    say("stopped")
+    except OSError as error:
+        return _breaks_off(f"{error.strerror}: {error.filename or 'standard output, or a temporary file'}")
     return 0
+
+
+def _breaks_off(why: str) -> int:
+    """The exit code, and on standard error why; on standard output nothing more can be said."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
+    print(f"pipeline: {why}", file=sys.stderr)
+    return 1
 
 
 def _run(settings: Settings, stop: list[int]) -> None:
     """Work on the checkpoint until told to stop; a standby has all else behind it before it waits for the checkpoint."""
     with ExitStack() as claimed, ExitStack() as ends:  # the checkpoint is let go last, once Spark has stopped
         prepared = ends.enter_context(_stood_by(settings, stop)) if settings.standby else None
-        if not claimed.enter_context(_claimed(settings, stop)):
+        if not claimed.enter_context(_claimed(settings, stop)) or stop:
             return
         if prepared:
             claim.outlive_java(checkpoint.where(settings), ENDS_WITHIN_S)
@@ -91,7 +98,11 @@ def _run(settings: Settings, stop: list[int]) -> None:
         checkpoint.agree(settings)
         checkpoint.whole(settings)
         spark, writers = prepared or ends.enter_context(_prepared(settings, stop))
+        if stop:
+            return
         topics, lost = _look_for_records(spark, settings, settings.queries)
+        if stop:
+            return
         if lost:
             print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
@@ -104,8 +115,13 @@ def _run(settings: Settings, stop: list[int]) -> None:
 @contextmanager
 def _prepared(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
     """Spark, and the queries ready to be started on it."""
-    spark = session(settings)
-    _listen(stop)  # again: PySpark has put in a handler of its own
+    # PySpark puts in a handler of its own, by which Ctrl-C would break off what it comes upon: it has to wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        spark = session(settings)
+    finally:
+        _listen(stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield spark, queries.prepare(spark, settings)
     finally:
@@ -115,6 +131,7 @@ def _prepared(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSessio
 @contextmanager
 def _stood_by(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
     """The same, with a rehearsal: what then takes over is as fast as what has run for a while."""
+    checkpoint.agree(settings)  # now, and not only when it is to take over
     with _prepared(settings, stop) as (spark, writers):
         _rehearse(spark, settings, stop)
         say("standing by")
@@ -137,9 +154,18 @@ def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
 
 @contextmanager
 def _claimed(settings: Settings, stop: list[int]) -> Iterator[bool]:
-    """Hold the checkpoint; false where the job was told to stop while it waited for that."""
+    """Hold the checkpoint; false where the job was told to stop while it waited for that.
+
+    A standby whose Java ends while it waits is none any more, and ends too.
+    """
     deadline = math.inf if settings.standby else time.monotonic() + ENDS_WITHIN_S
-    with claim.held(checkpoint.where(settings), lambda: bool(stop) or time.monotonic() > deadline) as held:
+
+    def enough() -> bool:
+        if (java := _started_java()) is not None and java.poll() is not None:
+            raise ConnectionError
+        return bool(stop) or time.monotonic() > deadline
+
+    with claim.held(checkpoint.where(settings), enough) as held:
         if not (held or stop):
             raise CheckpointError(
                 f"checkpoint {settings.checkpoint}: another pipeline works on it: end that one first, or wait with --standby"
@@ -257,14 +283,14 @@ def _connector(settings: Settings) -> dict[str, str]:
 
 
 def _follow(
-    spark: SparkSession, running: list[StreamingQuery], stop: list[int], gone: Callable[[str], str | None]
+    spark: SparkSession, running: list[StreamingQuery], stop: list[int], gone: Callable[[StreamingQuery], str | None]
 ) -> None:
     progress = Progress(running)
     while not stop:
         progress.report()
         for query in running:
             if not query.isActive:
-                why = gone(query.name) or _died_of(query)
+                why = gone(query) or _died_of(query)
                 for other in running:
                     # If Spark ended under them their complaints would stand below the reason.
                     _quietly(other.stop)
@@ -291,6 +317,9 @@ def _stop_between_batches(running: Sequence[StreamingQuery]) -> None:
                 query.stop()
                 del busy[query]
         time.sleep(0.01)
+    if busy:
+        names = ", ".join(query.name for query in busy)
+        print(f"pipeline: a batch of {names} is broken off after {BETWEEN_BATCHES_S:.0f} s", file=sys.stderr)
     for query in busy:
         query.stop()
 
@@ -323,12 +352,14 @@ def _cause(text: str) -> str:
     return (causes or lines or ["no reason given"])[-1 if causes else 0]
 
 
-def _gone(spark: SparkSession, settings: Settings, query: str) -> str | None:
+def _gone(spark: SparkSession, settings: Settings, query: StreamingQuery) -> str | None:
     """What a query that has died misses at the brokers: Spark says neither which topic nor how many records."""
     try:
-        _look_for_records(spark, settings, (query,))
-    except (JobError, CheckpointError, BrokerError) as error:
+        _look_for_records(spark, settings, (query.name,))
+    except (JobError, CheckpointError) as error:
         return str(error)
+    except BrokerError as error:  # it may have died of something else
+        return f"{_died_of(query)}; {error}"
     return None
 
 

@@ -114,11 +114,15 @@ def test_how_far_a_query_is_stands_in_its_log(tmp_path, files, read, begun):
 
 
 def test_the_ids_of_topics_are_kept_with_the_checkpoint(tmp_path):
-    """None before it is signed."""
+    """None before anything has been read: a topic that is made again by then has lost nothing."""
     asked = settings.parse(["--bootstrap", "b:1", "--checkpoint", str(tmp_path), "--output", str(tmp_path)])
 
     assert {} == checkpoint.topics(asked)
     checkpoint.sign(asked, {"clicks": "an id"})
+    assert {} == checkpoint.topics(asked)
+    begins = tmp_path / "page_views" / "sources" / "0" / "0"
+    begins.parent.mkdir(parents=True)
+    begins.touch()
     assert {"clicks": "an id"} == checkpoint.topics(asked)
     (tmp_path / "topics.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"topics.json: damaged"):

@@ -22,13 +22,14 @@ class Stream:
     def __init__(self, recorder, *faults: Fault) -> None:
         self.now = SimpleNamespace(sent=0, acknowledged=0, read=0)
         self.struck: list[Fault] = []
-        self.healed = Event()
+        self.begun, self.healed = Event(), Event()
         counts = Counts(*((lambda name=name: getattr(self.now, name)) for name in ("sent", "acknowledged", "read")))
         self.schedule = Schedule(faults, counts, self.strike, recorder)
 
     def strike(self, fault: Fault) -> Struck:
         """Take effect, and heal when the test says so."""
         self.struck.append(fault)
+        self.begun.set()
         assert self.healed.wait(10)
         return Struck(fault, 0.0, {"up_before": True, "up_after": {}}, 1.0)
 
@@ -38,11 +39,14 @@ class Stream:
         assert self.schedule._thread is not None
         self.schedule._thread.join(10)
         self.healed.clear()
+        self.begun.clear()
 
     def at(self, sent: int, acknowledged: int, read: int) -> int:
         """How many have struck once the stream is here."""
         self.now.sent, self.now.acknowledged, self.now.read = sent, acknowledged, read
         self.schedule.look()
+        if self.schedule.is_striking():
+            assert self.begun.wait(10)
         return len(self.struck)
 
 

@@ -1,0 +1,98 @@
+"""How the pipeline's process begins and ends, without Spark."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline import claim, job, settings
+from pipeline.settings import Settings
+
+ENDS = """
+import sys
+from pipeline import job
+job._run = lambda settings, stop: None
+sys.exit(job.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    """What a pipeline needs to be told."""
+    return ["--bootstrap", "b:1", "--checkpoint", str(tmp_path / "checkpoint"), "--output", str(tmp_path)]
+
+
+@pytest.fixture
+def asked(arguments) -> Settings:
+    """The same, read, of one that stands by."""
+    return settings.parse([*arguments, "--standby"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux's")
+def test_a_standard_output_that_takes_nothing_is_one_line(arguments):
+    """A full disk under it, or a reader that is gone: no stack."""
+    command = [sys.executable, "-c", ENDS, *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        left = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (1, "pipeline: No space left on device: standard output, or a temporary file\n") == (
+        done.returncode,
+        done.stderr,
+    )
+    assert (1, "pipeline: nobody reads its standard output any more\n") == (left.returncode, left.stderr)
+
+
+def test_ctrl_c_while_spark_starts_is_a_stop_like_any_other(asked, monkeypatch):
+    """PySpark's own handler would raise in the middle of it."""
+
+    def raises(number, frame) -> None:
+        raise KeyboardInterrupt
+
+    def session(settings: Settings) -> SimpleNamespace:
+        signal.signal(signal.SIGINT, raises)
+        os.kill(os.getpid(), signal.SIGINT)
+        return SimpleNamespace(stop=lambda: None)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(job, "session", session)
+    monkeypatch.setattr(job.queries, "prepare", lambda spark, settings: [])
+    stop: list[int] = []
+    try:
+        with job._prepared(asked, stop):
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert [signal.SIGINT] == stop
+
+
+def test_a_standby_whose_java_has_ended_is_none_any_more(asked, tmp_path, monkeypatch):
+    """It says so when it happens, and not when it is to take over."""
+    monkeypatch.setattr(job, "_started_java", lambda: SimpleNamespace(poll=lambda: -9))
+    with (
+        claim.held(tmp_path / "checkpoint", lambda: True),
+        pytest.raises(ConnectionError),
+        job._claimed(asked, []),
+    ):
+        pass
+
+
+def test_who_is_told_to_stop_while_it_starts_starts_no_query(asked, monkeypatch):
+    """Nor does it ask a broker, or write a checkpoint."""
+    stop: list[int] = []
+    monkeypatch.setattr(job, "session", lambda settings: stop.append(15) or SimpleNamespace(stop=lambda: None))
+    monkeypatch.setattr(job.queries, "prepare", lambda spark, settings: [])
+    monkeypatch.setattr(job, "_listen", lambda stop: None)
+    job._run(settings.parse(["--bootstrap", "b:1", "--checkpoint", asked.checkpoint, "--output", asked.output]), stop)
+
+    assert not os.path.exists(asked.checkpoint)
