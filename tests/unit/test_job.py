@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,6 +16,23 @@ ENDS = """
 import sys
 from pipeline import job
 job._run = lambda settings, stop: None
+sys.exit(job.main(sys.argv[1:]))
+"""
+INTERRUPTED = """
+import os, signal, sys
+from types import SimpleNamespace
+from pipeline import job
+
+def raises(number, frame):
+    raise KeyboardInterrupt
+
+def session(settings):
+    signal.signal(signal.SIGINT, raises)
+    os.kill(os.getpid(), signal.SIGINT)
+    return SimpleNamespace(stop=lambda: None)
+
+job.session = session
+job.queries.prepare = lambda spark, settings: []
 sys.exit(job.main(sys.argv[1:]))
 """
 
@@ -51,29 +67,11 @@ def test_a_standard_output_that_takes_nothing_is_one_line(arguments):
     assert (1, "pipeline: nobody reads its standard output any more\n") == (left.returncode, left.stderr)
 
 
-def test_ctrl_c_while_spark_starts_is_a_stop_like_any_other(asked, monkeypatch):
+def test_ctrl_c_while_spark_starts_is_a_stop_like_any_other(arguments):
     """PySpark's own handler would raise in the middle of it."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True, check=False)
 
-    def raises(number, frame) -> None:
-        raise KeyboardInterrupt
-
-    def session(settings: Settings) -> SimpleNamespace:
-        signal.signal(signal.SIGINT, raises)
-        os.kill(os.getpid(), signal.SIGINT)
-        return SimpleNamespace(stop=lambda: None)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(job, "session", session)
-    monkeypatch.setattr(job.queries, "prepare", lambda spark, settings: [])
-    stop: list[int] = []
-    try:
-        with job._prepared(asked, stop):
-            pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    assert [signal.SIGINT] == stop
+    assert (0, '{"event": "stopped"}\n', "") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_a_standby_whose_java_has_ended_is_none_any_more(asked, tmp_path, monkeypatch):
