@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness import disks, memory, recovery
+from harness import disks, memory, proofs
 from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
 from harness.faults.crash import POINTS
@@ -213,7 +213,7 @@ def _doubt(state: State, fault: Fault, figures: Mapping[str, Any]) -> str:
     """Why a cell does not show what it is for; empty where it does."""
     if not figures:
         return "it did not strike"
-    if missing := recovery.unproved(figures):
+    if missing := proofs.unproved(figures):
         return f"it is not proved: {missing}"
     if not state.limit:
         return ""

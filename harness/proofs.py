@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +93,17 @@ def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
         newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0).item()
         found += sum(first <= newest < last for first, last in periods)
     return found
+
+
+def unproved(fault: Mapping[str, Any]) -> str:
+    """Which part of a fault's proof is missing, in words; empty where it took effect and healed."""
+    proof = fault.get("proof", {})
+    if not proof.get("up_before", True):
+        return "what it strikes did not work before"
+    if not fault.get("proved"):
+        unhurt = ", ".join(name for name, up in proof.get("up_after", {}).items() if up)
+        return f"no effect was seen{unhurt and ' on '}{unhurt}"
+    return "" if fault.get("healed_s") is not None else "it was not seen to heal"
 
 
 def unclaimed(gathered: Evidence) -> int:

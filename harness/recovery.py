@@ -44,17 +44,6 @@ def costs(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator
         )
 
 
-def unproved(fault: Mapping[str, Any]) -> str:
-    """Which part of a fault's proof is missing, in words; empty where it took effect and healed."""
-    proof = fault.get("proof", {})
-    if not proof.get("up_before", True):
-        return "what it strikes did not work before"
-    if not fault.get("proved"):
-        unhurt = ", ".join(name for name, up in proof.get("up_after", {}).items() if up)
-        return f"no effect was seen{unhurt and ' on '}{unhurt}"
-    return "" if fault.get("healed_s") is not None else "it was not seen to heal"
-
-
 def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
     """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed."""
     return {

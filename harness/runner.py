@@ -80,9 +80,15 @@ def _down(rig: Rig) -> list[int]:
         except HarnessError:
             return False
 
-    brokers = rig.cluster.brokers
-    await_true(lambda: all(map(is_up, brokers.values())), ANSWER_S)
-    return [number for number, broker in brokers.items() if not is_up(broker)]
+    silent = dict(rig.cluster.brokers)
+
+    def have_answered() -> bool:
+        for number in [number for number, broker in silent.items() if is_up(broker)]:
+            del silent[number]
+        return not silent
+
+    await_true(have_answered, ANSWER_S)
+    return list(silent)
 
 
 def _tell_stacks(rig: Rig) -> None:

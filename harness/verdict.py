@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from harness import checkers, evidence, findings, measures, recovery
+from harness import checkers, evidence, findings, measures, proofs, recovery
 from harness import figures as measured
 from harness.checkers import Comparison
 from harness.evidence import Evidence
@@ -370,7 +370,7 @@ def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iter
     if len(struck) < len(gathered.run.scenario.fault):
         yield f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
     for fault in struck:
-        if missing := recovery.unproved(fault):
+        if missing := proofs.unproved(fault):
             yield f"the fault {fault['fault']} at {fault['at']:,} is not proved: {missing}"
     for what, value, limit in _limited(gathered, faults):
         if value is None:

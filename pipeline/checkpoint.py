@@ -46,7 +46,7 @@ def agree(settings: Settings) -> None:
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing, though batches have begun; {RESTORE}") from None
+        raise CheckpointError(f"{path}: missing, though a query has begun; {RESTORE}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except ValueError as error:
@@ -79,7 +79,7 @@ def topics(settings: Settings) -> dict[str, str]:
     try:
         return {str(name): str(known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
-        return {}
+        raise CheckpointError(f"{path}: missing, though a query has begun; {RESTORE}") from None
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); {RESTORE}") from error
 

@@ -23,8 +23,11 @@ def held(folder: Path, enough: Callable[[], bool]) -> Iterator[bool]:
     CheckpointError where it cannot be opened.
     """
     made = not folder.exists()
-    while (place := _tried(folder)) is None and not enough():
-        time.sleep(LOOK_EVERY_S)
+    try:
+        while (place := _taken(folder)) is None and not enough():
+            time.sleep(LOOK_EVERY_S)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be opened: {error.strerror}") from error
     try:
         yield place is not None
     finally:
@@ -40,13 +43,6 @@ def _is(folder: Path, place: int) -> bool:
         return os.path.samestat(os.fstat(place), folder.stat())
     except FileNotFoundError:
         return False
-
-
-def _tried(folder: Path) -> int | None:
-    try:
-        return _taken(folder)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be opened: {error.strerror}") from error
 
 
 def _taken(folder: Path) -> int | None:

@@ -24,7 +24,7 @@ if __package__ in (None, ""):  # as a file, for spark-submit
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyspark
-from py4j.protocol import Py4JError, Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: Spark's Java process has ended ({type(error).__name__}), {how}", file=sys.stderr)
         return SIGNALS_FROM + number if number else 1
     except OSError as error:
-        return _breaks_off(f"{error.strerror}: {error.filename or 'standard output, or a temporary file'}")
+        return _breaks_off(f"{error.strerror or error}: {error.filename or 'standard output, or a temporary file'}")
     return 0
 
 
@@ -162,7 +162,7 @@ def _claimed(settings: Settings, stop: list[int]) -> Iterator[bool]:
 
     def enough() -> bool:
         if (java := _started_java()) is not None and java.poll() is not None:
-            raise ConnectionError
+            raise Py4JNetworkError("it ended while this stood by")
         return bool(stop) or time.monotonic() > deadline
 
     with claim.held(checkpoint.where(settings), enough) as held:

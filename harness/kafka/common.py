@@ -54,15 +54,18 @@ def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on, and that no other harness is given while this process lives."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _is_ours(port) and _can_bind(port):
+        if _can_bind(port) and _claim(port):
             ports.append(port)
         if len(ports) == count:
             return ports
     raise StackError(f"no {count} free ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
 
 
-def _is_ours(port: int) -> bool:
-    """Take a port before somebody listens on it, and while a killed broker does not: by a name beside it, which Linux has."""
+def _claim(port: int) -> bool:
+    """Have a port before somebody listens on it, and while a killed broker does not: by a name beside it, which Linux has.
+
+    False where another process has it.
+    """
     if sys.platform != "linux":
         return True
     hold = socket.socket(socket.AF_UNIX)

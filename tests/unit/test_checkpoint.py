@@ -108,7 +108,7 @@ def test_results_without_any_checkpoint_are_refused(given, tmp_path):
 
 def test_settings_that_are_missing_are_missed_once_a_query_has_begun(given, tmp_path):
     """They were written before: what is there is not all that was."""
-    with pytest.raises(CheckpointError, match=r"settings.json: missing, though batches have begun"):
+    with pytest.raises(CheckpointError, match=r"settings.json: missing, though a query has begun"):
         checkpoint.agree(given[1])
     where = ["--checkpoint", str(tmp_path / "new"), "--output", str(tmp_path)]
     checkpoint.agree(settings.parse(["--bootstrap", "b:1", *where]))

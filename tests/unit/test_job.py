@@ -8,8 +8,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from py4j.protocol import Py4JNetworkError
 
-from pipeline import claim, job, settings
+from pipeline import checkpoint, claim, job, settings
+from pipeline.checkpoint import CheckpointError
 from pipeline.settings import Settings
 
 ENDS = """
@@ -79,7 +81,7 @@ def test_a_standby_whose_java_has_ended_is_none_any_more(asked, tmp_path, monkey
     monkeypatch.setattr(job, "_started_java", lambda: SimpleNamespace(poll=lambda: -9))
     with (
         claim.held(tmp_path / "checkpoint", lambda: True),
-        pytest.raises(ConnectionError),
+        pytest.raises(Py4JNetworkError),
         job._claimed(asked, []),
     ):
         pass
@@ -94,3 +96,14 @@ def test_who_is_told_to_stop_while_it_starts_starts_no_query(asked, monkeypatch)
     job._run(settings.parse(["--bootstrap", "b:1", "--checkpoint", asked.checkpoint, "--output", asked.output]), stop)
 
     assert not os.path.exists(asked.checkpoint)
+
+
+def test_a_standby_of_other_settings_is_refused_before_it_stands_by(asked, arguments):
+    """And not when it is to take over."""
+    checkpoint.sign(settings.parse([*arguments, "--partitions", "7"]), {})
+    begins = checkpoint.where(asked) / "sessions" / "sources" / "0" / "0"
+    begins.parent.mkdir(parents=True)
+    begins.touch()
+
+    with pytest.raises(CheckpointError, match="partitions: the checkpoint has 7, asked for 1"):
+        job._run(asked, [])

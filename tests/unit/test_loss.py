@@ -124,6 +124,9 @@ def test_the_ids_of_topics_are_kept_with_the_checkpoint(tmp_path):
     begins.parent.mkdir(parents=True)
     begins.touch()
     assert {"clicks": "an id"} == checkpoint.topics(asked)
+    (tmp_path / "topics.json").unlink()
+    with pytest.raises(CheckpointError, match=r"topics.json: missing, though a query has begun"):
+        checkpoint.topics(asked)
     (tmp_path / "topics.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"topics.json: damaged"):
         checkpoint.topics(asked)

@@ -84,15 +84,14 @@ def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
     system.check()
 
 
-def test_who_has_ended_has_been_heard_out(tmp_path):
+def test_who_has_ended_has_been_heard_out(system):
     """Its last words are in the log by then, though they came over its standard output, and in a hurry."""
     program = "import sys; [print(number) for number in range(50_000)]; print('too old'); sys.exit(1)"
-    with history.recording(tmp_path) as recorder:
-        system = System([sys.executable, "-c", program], tmp_path / "pipeline.log", tmp_path, recorder)
-        system.start()
-        assert comes(system.has_ended)
+    system.become([sys.executable, "-c", program])
+    system.start()
+    assert comes(system.has_ended)
 
-        assert (1, "too old") == (system.ended(), system.last_line())
+    assert (1, "too old") == (system.ended(), system.last_line())
 
 
 def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
