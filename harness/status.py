@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 PLAIN_EVERY_S = 5.0
+NAME = len("cool down ")
+"""The width of a phase's name, of which that is the longest, and a space."""
 
 
 class Status:
@@ -39,7 +41,7 @@ class Status:
     def phase(self, name: str, what: str = "") -> None:
         """A new phase begins."""
         self._phase, self._since = name, time.monotonic()
-        self._console.print(Text.assemble((f"{name:<9}", "bold"), what), highlight=False)
+        self._console.print(Text.assemble((f"{name:<{NAME}}", "bold"), what), highlight=False)
         self._printed = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -51,7 +53,7 @@ class Status:
         elapsed = time.monotonic() - self._since
         line = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         if self._live:
-            self._live.update(Text.assemble((f"{self._phase:<9}", "bold cyan"), f"{elapsed:4.0f} s  ", line))
+            self._live.update(Text.assemble((f"{self._phase:<{NAME}}", "bold cyan"), f"{elapsed:4.0f} s  ", line))
         elif time.monotonic() - self._printed >= PLAIN_EVERY_S:
             self._printed = time.monotonic()
-            self._console.print(f"{'':<9}{elapsed:4.0f} s  {line}", highlight=False, soft_wrap=True)
+            self._console.print(f"{'':<{NAME}}{elapsed:4.0f} s  {line}", highlight=False, soft_wrap=True)

@@ -1,0 +1,19 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from harness.status import Status
+
+
+def test_the_longest_name_of_a_phase_stands_apart_from_what_it_is():
+    """And all of them begin in one column."""
+    told = io.StringIO()
+    with Status(Console(file=told, width=80)) as status:
+        status.phase("measure", "60 s")
+        status.phase("cool down", "5 s")
+
+    assert ["measure   60 s", "cool down 5 s"] == told.getvalue().splitlines()
