@@ -16,7 +16,7 @@ lint: env
 
 bench: env ## the load engine alone, and the judging of 5,000,000 events: rates, delays, memory
 	@$(BIN)/python -m harness.load.bench
-	@$(BIN)/python -m harness.bench
+	@$(BIN)/python -m harness.experiments.bench
 
 kafka-image: env ## a local image of Kafka, where no registry can be reached
 	@bash harness/kafka/image/build streaming-harness/kafka:4.3.1 "$$($(BIN)/harness jars | tail -1)"

@@ -21,13 +21,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import doctor as machine
-from harness import drill, jars, scenario, selfcheck, shrink, trial, verdict
+from harness import scenario
 from harness.errors import HarnessError, ScenarioError
+from harness.experiments import drill, selfcheck, shrink, single
+from harness.experiments.single import Trial
+from harness.host import doctor as machine
+from harness.host import jars
+from harness.judge import verdict
 from harness.model import Result, Verdict
+from harness.run.console import Status
 from harness.scenario import Scenario
-from harness.status import Status
-from harness.trial import Trial
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
@@ -66,7 +69,7 @@ def run(
     overrides = [f"{field}={json.dumps(value) if isinstance(value, str) else value}" for field, value in given.items()]
     chosen = scenario.load(name, overrides + (sets or []))
     try:
-        done = trial.run(chosen, reports, Status(people), sys.argv[1:])
+        done = single.run(chosen, reports, Status(people), sys.argv[1:])
     except HarnessError as error:
         if as_json and not isinstance(error, ScenarioError):
             _print_json(verdict.unknown(str(error)))
@@ -85,7 +88,7 @@ def check(
 def _checked(directory: Path, as_json: bool) -> Verdict:
     """One of several: what cannot be read is unknown, and the others are judged all the same."""
     try:
-        return _tell(trial.judge(directory), as_json)
+        return _tell(single.judge(directory), as_json)
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         if as_json:
@@ -100,7 +103,7 @@ def explain(
     most: Annotated[int, typer.Option(min=1, help="how many anomalies")] = 10,
 ) -> None:
     """Everything known about a row, or about the first anomalies."""
-    for line in trial.explain(run, row, most):
+    for line in single.explain(run, row, most):
         print(line)
 
 
@@ -110,14 +113,14 @@ def shrink_(
     reports: Annotated[Path, typer.Option(help="where the attempts are written")] = Path("reports"),
 ) -> None:
     """Find the fewest events and the simplest faults that still fail in the same way."""
-    print(f"harness run {_shrink(trial.judge(run), reports)}")
+    print(f"harness run {_shrink(single.judge(run), reports)}")
 
 
 def _shrink(failed: Trial, reports: Path) -> Path:
     """The file of the smallest scenario that fails as a run did."""
 
     def attempt(one: Scenario) -> Result:
-        return trial.run(one, reports / "shrink", Status(people)).result
+        return single.run(one, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
     target = failed.run.directory / "shrunk.toml"
@@ -215,7 +218,7 @@ def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
 
 
 def _attempt(one: Scenario, reports: Path) -> Trial:
-    done = trial.run(one, reports, Status(people))
+    done = single.run(one, reports, Status(people))
     _tell(done, as_json=False)
     return done
 
@@ -223,7 +226,7 @@ def _attempt(one: Scenario, reports: Path) -> Trial:
 def _drill(
     name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
 ) -> Verdict:
-    target = trial.new_folder(reports, f"drill-{name}") / "drill.html"
+    target = single.new_folder(reports, f"drill-{name}") / "drill.html"
     cells: list[drill.Cell] = []
     again = shlex.join(["harness", *sys.argv[1:]])
     planned = sum(len([one for one in plan.cells if one]) for plan in plans) if isinstance(plans, Sequence) else None
@@ -269,7 +272,7 @@ def fetch() -> None:
 
 def _tell(done: Trial, as_json: bool) -> Verdict:
     style = MARK[done.result.verdict]
-    first, *rest = trial.story(done)
+    first, *rest = single.story(done)
     people.print(
         Text.assemble((done.result.verdict.value.upper(), style), "  ", first), soft_wrap=True, highlight=False
     )

@@ -24,7 +24,7 @@ class Row:
     """One result row as it was seen.
 
     `key` holds the identity columns of the query and `values` its measures, both in the order of
-    `pipeline.schema`. Times are ISO 8601 in UTC with milliseconds, decimals are `Decimal`.
+    the contract. Times are ISO 8601 in UTC with milliseconds, decimals are `Decimal`.
     `where` is ``topic-partition@offset`` or ``file#row``; `at_s` the epoch second of its appearance
     (LogAppendTime, or the time at which the sink's log named its file). `wrong_key` is the key of the Kafka
     record where that is not, as promised, the row's identity.

@@ -152,8 +152,9 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     # Imported here: a plugin is loaded by every pytest, and most of them run no scenario.
     from rich.console import Console
 
-    from harness import scenario, trial
-    from harness.status import Status
+    from harness import scenario
+    from harness.experiments import single
+    from harness.run.console import Status
 
     options = {option: config.getoption(f"--{option}") for option in OPTIONS}
     flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
@@ -162,10 +163,10 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     if options["kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
         sets = [f"kafka.where={json.dumps(_kafka(config)[0])}", *sets]
         chosen = scenario.load(name, sets)
-    done = trial.run(
+    done = single.run(
         chosen,
         reports,
         Status(Console(stderr=True)),
         ["run", name, *chain.from_iterable(("--set", one) for one in sets)],
     )
-    return trial.story(done), done.result
+    return single.story(done), done.result

@@ -15,7 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from harness import classes, jars
+from harness.host import class_archive, jars
 
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
@@ -44,7 +44,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             with _locked(folder / "gate", fcntl.LOCK_EX):
                 held.enter_context(_locked(folder / "machine", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         if any(item.get_closest_marker(marker) for marker in STARTS_SPARK):
-            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} {classes.of_pipeline(quick=True)}"
+            os.environ["SPARK_SUBMIT_OPTS"] = GIVEN if alone else f"{GIVEN} {class_archive.of_pipeline(quick=True)}"
         return (yield)
 
 

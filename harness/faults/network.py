@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import processes
 from harness.errors import StackError
 from harness.faults.relay import NONE, Effect
 from harness.faults.target import TAKES_S, Patience
+from harness.host import processes
 
 EFFECTS: Mapping[str, Effect] = {
     "latency": Effect(latency_ms=200, jitter_ms=100),

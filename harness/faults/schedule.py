@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.errors import HarnessError, StackError
 from harness.faults import Struck
 from harness.faults.target import Cancelled
-from harness.history import Recorder
+from harness.rundir.history import Recorder
 from harness.scenario import FAULTS_OF_RESTARTS, FAULTS_OF_THE_CLUSTER, Fault
 
 

@@ -26,9 +26,9 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from harness.errors import ScenarioError, StackError
+from harness.host.ownership import Owner, machine
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
-from harness.owners import Owner, machine
 
 IMAGE = "apache/kafka:4.3.1"
 STAND_IN = "streaming-harness/kafka:4.3.1"

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import classes, jars, processes
 from harness.errors import ScenarioError, StackError
+from harness.host import class_archive, jars, processes
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
 
@@ -205,7 +205,7 @@ def open_cluster(nodes: int, directory: Path, advertised: Mapping[int, int] | No
     """
     if not 1 <= nodes <= NODES_MAX:
         raise ScenarioError(f"kafka: {nodes} brokers, and only 1 to {NODES_MAX} can be started")
-    java = classes.archived("Kafka", jars.broker_jars(), archive)
+    java = class_archive.archived("Kafka", jars.broker_jars(), archive)
     brokers = {node.id: EmbeddedBroker(node, java) for node in _lay_out(nodes, directory, advertised or {})}
     cluster = EmbeddedCluster(brokers)
     try:

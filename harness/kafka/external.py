@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from harness.errors import StackError
+from harness.host.ownership import OWNER, Owner, machine
 from harness.kafka import topics
 from harness.kafka.cluster import Broker, Cluster
-from harness.owners import OWNER, Owner, machine
 
 REACH_S = 5.0
 

@@ -24,8 +24,8 @@ from typing import Any
 import confluent_kafka
 import msgspec
 
+from harness.job.clickstream.events import Workload
 from harness.load.engine import Engine, Plan, producer_settings
-from harness.workload import Workload
 
 STATUS_EVERY_S = 0.5
 SPEAKING = threading.Lock()

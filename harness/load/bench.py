@@ -15,10 +15,12 @@ from collections.abc import Callable
 import confluent_kafka
 import numpy as np
 
-from harness import kafka, leftovers, workload
+from harness import kafka
+from harness.host import cleanup
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.events import TOPICS, Workload
 from harness.kafka import topics
 from harness.load.engine import Engine, Plan, producer_settings
-from harness.workload import TOPICS, Workload
 
 SHAPE = Workload(time_scale=60, malformed=0.001)
 SETTLE_S = 120.0
@@ -76,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.load.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="interleaved; the median counts")
     rounds = parser.parse_args().rounds
-    with leftovers.scratch("bench") as scratch, kafka.open_cluster("embedded", 1, scratch / "kafka") as cluster:
+    with cleanup.scratch("bench") as scratch, kafka.open_cluster("embedded", 1, scratch / "kafka") as cluster:
         topics.create(cluster.bootstrap, {topic: {} for topic in TOPICS}, 2, 1)
         steps: tuple[Callable[[], dict[str, float]], ...] = (
             lambda: generation(400_000),

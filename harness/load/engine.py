@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import KafkaException
 
-from harness import workload as workloads
-from harness.workload import TOPICS, Events, Workload
+from harness.job.clickstream import events as workloads
+from harness.job.clickstream.events import TOPICS, Events, Workload
 
 Array = npt.NDArray[Any]
 Clock = Callable[[], float]

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from harness import evidence as runs
-from harness import measures, scenario
-from harness.evidence import Evidence
-from harness.history import Run
-from harness.measures import Array
+from harness import scenario
+from harness.judge import metrics
+from harness.judge import timeline as runs
+from harness.judge.metrics import Array
+from harness.judge.timeline import Evidence
 from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table
+from harness.rundir.history import Run
 from harness.scenario import Load, Scenario
 
 ANOMALIES_MAX = 50
@@ -235,7 +236,7 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
         " the commit of the batch that read it; emission delay from the first moment at which a window could close."
         f"{_negative(figures['negative_latencies'])}",
         ("figure", "p50", "p90", "p99", "p99.9", "max"),
-        tuple((name, *((value or {}).get(key) for key in measures.PERCENTILES)) for name, value in rows),
+        tuple((name, *((value or {}).get(key) for key in metrics.PERCENTILES)) for name, value in rows),
     )
 
 
@@ -394,7 +395,7 @@ def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     committed = [float(read[(times >= at - 5) & (times < at)].sum() / 5) for at in seconds]
     lag = np.max(
         [
-            measures.lag_records(evidence.sent, evidence.batch_of[query], evidence.batches[query], seconds + start)
+            metrics.lag_records(evidence.sent, evidence.batch_of[query], evidence.batches[query], seconds + start)
             for query in evidence.batches
         ],
         axis=0,
@@ -449,8 +450,8 @@ def _part_s(event: Mapping[str, Any], name: str) -> float:
 
 def _state(evidence: Evidence) -> Chart:
     progress = evidence.run.of_kind("progress")
-    times, used = measures.state(progress, "memoryUsedBytes")
-    _, rows = measures.state(progress, "numRowsTotal")
+    times, used = metrics.state(progress, "memoryUsedBytes")
+    _, rows = metrics.state(progress, "numRowsTotal")
     x = tuple((times - evidence.measured.start_s).round(2).tolist())
     words = f"The state of all queries came to {used.max(initial=0) / 1e6:,.1f} MB and {rows.max(initial=0):,.0f} rows at most."
     series = (Series("memory", _rounded(used / 1e6)), Series("rows", _rounded(rows), right=True))

@@ -4,9 +4,7 @@ A scenario is frozen and complete: everything a run depends on stands in it, so 
 into the run directory does the same again.
 """
 
-from harness.scenario.contradictions import STATELESS, contradictions
-from harness.scenario.files import described, dump, folder, load, names, nearest, parse
-from harness.scenario.parts import (
+from harness.scenario.fields import (
     CRASH_POINTS,
     DISKS_OF_THE_PIPELINE,
     FAULT_TARGETS_OF_SPARK,
@@ -24,6 +22,8 @@ from harness.scenario.parts import (
     Pipeline,
     Scenario,
 )
+from harness.scenario.toml import described, dump, folder, load, names, nearest, parse
+from harness.scenario.validate import STATELESS, contradictions
 
 __all__ = [
     "CRASH_POINTS",

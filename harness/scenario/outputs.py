@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, zip_longest
 from pathlib import PurePosixPath
 
-from harness.scenario.parts import Output, Scenario
-from pipeline.schema import INPUT, QUERIES
+from harness.job.clickstream.contract import INPUT, QUERIES
+from harness.scenario.fields import Output, Scenario
 
 
 def of_outputs(scenario: Scenario) -> Iterator[str]:

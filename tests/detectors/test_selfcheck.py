@@ -7,8 +7,10 @@ from random import Random
 
 import pytest
 
-from harness import evidence, scenario, selfcheck
-from harness.simulate import simulate
+from harness import scenario
+from harness.experiments import selfcheck
+from harness.experiments.simulate import simulate
+from harness.judge import timeline
 
 COUNTED = ("page_views", "revenue", "conversions")
 OF_DEAD_LETTERS = {"dead_letter_missing", "dead_letter_invented", "dead_letter_altered"}
@@ -54,7 +56,7 @@ def test_what_is_lawful_is_not_planted(tmp_path):
     )
     assert {once} == {selfcheck._duplicated(replayed, Random(seed))[1:] for seed in range(20)}
 
-    late = evidence.expected(case.gathered, "never")
+    late = timeline.expected(case.gathered, "never")
     counts = [(values, late[name].rows.get(key)) for name in COUNTED for key, values in case.answers[name].rows.items()]
     assert any(values != then for values, then in counts)
     assert not any(then and selfcheck._other(values[0]) <= then[0] for values, then in counts)

@@ -17,8 +17,8 @@ from decimal import Decimal
 
 from confluent_kafka import Consumer, Producer
 
+from harness.job.clickstream.records import Click, Purchase, iso, parse
 from harness.model import Record
-from harness.oracle.records import Click, Purchase, iso, parse
 
 MINUTE = 60_000
 LENGTH = {"clickstream": MINUTE, "transactions": 5 * MINUTE}

@@ -19,10 +19,11 @@ import confluent_kafka
 import psutil
 import pytest
 
-from harness import jars, kafka, leftovers, processes
+from harness import kafka
 from harness.errors import StackError
+from harness.host import cleanup, jars, processes
+from harness.host.ownership import Owner
 from harness.kafka import Cluster, topics
-from harness.owners import Owner
 
 pytestmark = pytest.mark.e2e
 
@@ -158,7 +159,7 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
         os.kill(owner.pid, signal.SIGKILL)
         owner.wait()
         owner.stdout.close()
-        leftovers.sweep()
+        cleanup.sweep()
 
         eventually(lambda: processes._is_dead(broker))
         eventually(lambda: all(one.is_up() for one in mine.brokers.values()))

@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from harness import processes
+from harness.host import processes
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import scenario, trial
-from harness.simulate import simulate
+from harness import scenario
+from harness.experiments import single
+from harness.experiments.simulate import simulate
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +22,7 @@ BROWSER = next((found for name in ("chromium", "google-chrome", "chrome") if (fo
 def test_every_chart_is_drawn(tmp_path: Path, scheme: str):
     """Each chart has its canvas and its table, in light and in dark."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=100"]))
-    trial.judge(tmp_path / "run")
+    single.judge(tmp_path / "run")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
     page = (tmp_path / "run" / "report.html").as_uri()

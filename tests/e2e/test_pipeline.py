@@ -19,12 +19,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from harness import jars, workload
+from harness.host import jars
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.contract import CLICKSTREAM, QUERIES, RESULT_BYTES_MAX
+from harness.job.clickstream.events import TOPICS, Workload
 from harness.kafka import topics
 from harness.load.engine import producer_settings
-from harness.workload import TOPICS, Workload
 from pipeline import claim
-from pipeline.schema import CLICKSTREAM, QUERIES, RESULT_BYTES_MAX
 
 pytestmark = pytest.mark.e2e
 

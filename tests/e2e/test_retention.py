@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import evidence, history
-from pipeline.schema import CLICKSTREAM, QUERIES
+from harness.job.clickstream.contract import CLICKSTREAM, QUERIES
+from harness.judge import timeline
+from harness.rundir import history
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +38,7 @@ def lost(directory: Path) -> dict[str, int]:
     return {
         query: deletion["before_offset"]
         - max(one.ends[CLICKSTREAM, 0] for one in found if one.committed_s < deletion["at_s"])
-        for query, found in evidence.gather(run).batches.items()
+        for query, found in timeline.gather(run).batches.items()
         if query in READERS
     }
 

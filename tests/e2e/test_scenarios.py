@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness import disks, memory, scenario
+from harness import scenario
+from harness.host import cgroup, disks
 from harness.model import Verdict
 
 pytestmark = pytest.mark.e2e
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.parametrize("name", [name for name in scenario.names() if name != "load"])
 def test_our_pipeline_passes(run_scenario, name):
     """Every row right, and what the scenario is about happened."""
-    if scenario.load(name).needs_root and (why := disks.why_not() or memory.why_not()):
+    if scenario.load(name).needs_root and (why := disks.why_not() or cgroup.why_not()):
         pytest.skip(why)
     result = run_scenario(name)
 

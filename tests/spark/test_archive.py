@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import classes, jars
+from harness.host import class_archive, jars
 
 pytestmark = pytest.mark.spark
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def flags():
     """Of a quick start, when there is an archive."""
-    lock = jars.cache() / "classes" / f"{classes._what_it_fits(jars.spark_home() / 'jars')}.lock"
+    lock = jars.cache() / "classes" / f"{class_archive._what_it_fits(jars.spark_home() / 'jars')}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # until another worker has made it
-    flags = classes.of_pipeline(quick=True)
+    flags = class_archive.of_pipeline(quick=True)
     assert "SharedArchiveFile" in flags
     return flags
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness import jars
+from harness.host import jars
 
 pytestmark = pytest.mark.spark
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from pyspark.sql import functions as F
 
-from harness import workload
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.events import TOPICS, Workload
+from harness.job.clickstream.records import Click, Rejected, parse
 from harness.model import Record
-from harness.oracle.records import Click, Rejected, parse
-from harness.workload import TOPICS, Workload
 from pipeline import transforms
 from pipeline.schema import CLICKSTREAM, INPUT, TRANSACTIONS
 

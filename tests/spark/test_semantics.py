@@ -21,11 +21,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from harness.engines.spark.watermarks import lawful
+from harness.job.clickstream.records import iso, parse
+from harness.job.clickstream.reference import Expected, Reference, Rules
+from harness.job.lateness import Watermarks
 from harness.model import Record
-from harness.oracle.batches import Watermarks
-from harness.oracle.records import iso, parse
-from harness.oracle.reference import Expected, Reference, Rules
-from harness.oracle.watermarks import lawful
 from pipeline import transforms
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 

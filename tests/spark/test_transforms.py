@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from harness import workload
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.events import TOPICS, Workload
+from harness.job.clickstream.records import iso
+from harness.job.clickstream.reference import of_one_batch
 from harness.model import Record
-from harness.oracle.records import iso
-from harness.oracle.reference import of_one_batch
-from harness.workload import TOPICS, Workload
 from pipeline import queries, settings, transforms
 from pipeline.schema import CLICKSTREAM, QUERIES, TRANSACTIONS
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.engines.spark.offset_log import read
 from harness.errors import RunError
-from harness.oracle.batches import Watermarks, read
+from harness.job.lateness import Watermarks
 
 
 def checkpoint(folder: Path, numbers: list[int]) -> Path:

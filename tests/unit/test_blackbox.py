@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkers import Comparison, Seen, _allows, check, parted, uncovered
+from harness.job.clickstream.bounds import contradiction, possible
+from harness.job.clickstream.records import iso, parse
+from harness.job.clickstream.reference import of_one_batch
+from harness.judge.anomalies import Comparison, Seen, _allows, check, parted, uncovered
 from harness.model import Between, Record
-from harness.oracle.blackbox import contradiction, possible
-from harness.oracle.records import iso, parse
-from harness.oracle.reference import of_one_batch
 
 MINUTE = 60_000
 T0 = 1_767_261_600_000  # 2026-01-01T10:00:00Z

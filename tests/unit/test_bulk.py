@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import evidence, history, scenario, workload
+from harness import scenario
+from harness.experiments.simulate import simulate
+from harness.job.clickstream import bulk
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.events import Workload
+from harness.job.clickstream.records import Click, Purchase, parse
+from harness.job.clickstream.reference import Reference, Rules
+from harness.job.lateness import Watermarks
+from harness.judge import timeline
 from harness.model import Record
-from harness.oracle import bulk
-from harness.oracle.batches import Watermarks
-from harness.oracle.records import Click, Purchase, parse
-from harness.oracle.reference import Reference, Rules
-from harness.simulate import simulate
-from harness.workload import Workload
+from harness.rundir import history
 
 MINUTE = 60_000
 T0 = 1_767_261_600_000
@@ -119,6 +122,6 @@ def test_a_whole_run_has_the_same_answer(tmp_path, form, start):
         ],
     )
     simulate(tmp_path / "run", chosen)
-    gathered = evidence.gather(history.read(tmp_path / "run"))
+    gathered = timeline.gather(history.read(tmp_path / "run"))
 
-    assert evidence.by_reference(gathered) == evidence.expected(gathered)
+    assert timeline.by_reference(gathered) == timeline.expected(gathered)

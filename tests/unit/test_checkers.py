@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from harness.checkers import Comparison, Seen, check
+from harness.judge.anomalies import Comparison, Seen, check
 
 EXPECTED = {("a", "w1"): (3, Decimal("1.50")), ("b", "w1"): (1, Decimal("0.10"))}
 

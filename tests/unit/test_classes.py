@@ -8,19 +8,19 @@ import sys
 
 import pytest
 
-from harness import classes
 from harness.errors import StackError
+from harness.host import class_archive
 
-spawn = classes.processes.spawn
+spawn = class_archive.processes.spawn
 
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """Where the archive would be, in a cache of the test's own."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    monkeypatch.setattr(classes, "_what_it_fits", lambda folder: "here-today")
-    monkeypatch.setattr(classes.jars, "spark_jars", lambda: tmp_path)
-    classes._make.cache_clear()
+    monkeypatch.setattr(class_archive, "_what_it_fits", lambda folder: "here-today")
+    monkeypatch.setattr(class_archive.jars, "spark_jars", lambda: tmp_path)
+    class_archive._make.cache_clear()
     return tmp_path / "classes" / "here-today.jsa"
 
 
@@ -34,7 +34,7 @@ def maker(monkeypatch):
                 [sys.executable, "-S", "-c", f"import sys; out = sys.argv[1]; {program}", command[-1]], **others
             )
 
-        monkeypatch.setattr(classes.processes, "spawn", instead)
+        monkeypatch.setattr(class_archive.processes, "spawn", instead)
 
     return replace
 
@@ -42,14 +42,18 @@ def maker(monkeypatch):
 def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
     """A second start finds it."""
     maker("open(out, 'x').write('classes')")
-    flags = classes.of_pipeline(quick=True)
+    flags = class_archive.of_pipeline(quick=True)
 
-    assert f"{classes.QUICK} {' '.join(classes.WARNS_APART)} -XX:SharedArchiveFile={archive}" == flags
+    assert f"{class_archive.QUICK} {' '.join(class_archive.WARNS_APART)} -XX:SharedArchiveFile={archive}" == flags
     assert "classes" == archive.read_text()
     assert "setup: Java's classes of Spark are laid out, once" in capsys.readouterr().err
 
     maker("sys.exit(1)")
-    assert flags == classes.of_pipeline(quick=True) == f"{classes.QUICK} {classes.of_pipeline(quick=False)}"
+    assert (
+        flags
+        == class_archive.of_pipeline(quick=True)
+        == f"{class_archive.QUICK} {class_archive.of_pipeline(quick=False)}"
+    )
     assert "" == capsys.readouterr().err
 
 
@@ -63,10 +67,10 @@ def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
 )
 def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, monkeypatch, program, patience_s, said):
     """And is not tried again by this process."""
-    monkeypatch.setattr(classes, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(class_archive, "PATIENCE_S", patience_s)
     maker(program)
 
-    assert [classes.QUICK] * 2 == [classes.of_pipeline(quick=True), classes.of_pipeline(quick=True)]
+    assert [class_archive.QUICK] * 2 == [class_archive.of_pipeline(quick=True), class_archive.of_pipeline(quick=True)]
     assert 1 == capsys.readouterr().err.count(said)
     assert [archive.with_suffix(".lock")] == list(archive.parent.iterdir())
 
@@ -78,8 +82,8 @@ def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
     with archive.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        assert classes.QUICK == classes.of_pipeline(quick=True)
-    assert classes.QUICK != classes.of_pipeline(quick=True)
+        assert class_archive.QUICK == class_archive.of_pipeline(quick=True)
+    assert class_archive.QUICK != class_archive.of_pipeline(quick=True)
 
 
 def _no_java(folder) -> str:
@@ -89,11 +93,11 @@ def _no_java(folder) -> str:
 def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
     """A quick start is not what they are wanted for."""
     archive.parent.touch()
-    assert classes.QUICK == classes.of_pipeline(quick=True)
+    assert class_archive.QUICK == class_archive.of_pipeline(quick=True)
 
-    monkeypatch.setattr(classes, "_what_it_fits", _no_java)
-    assert classes.QUICK == classes.of_pipeline(quick=True)
-    assert "" == classes.of_pipeline(quick=False)
+    monkeypatch.setattr(class_archive, "_what_it_fits", _no_java)
+    assert class_archive.QUICK == class_archive.of_pipeline(quick=True)
+    assert "" == class_archive.of_pipeline(quick=False)
 
 
 def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, maker):
@@ -104,7 +108,7 @@ def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, make
     for path in (old, used, replaced):
         path.touch()
     os.utime(old, (0, 0))
-    classes.of_pipeline(quick=True)
+    class_archive.of_pipeline(quick=True)
 
     assert {archive, used} == set(archive.parent.glob("*.jsa"))
 
@@ -114,7 +118,7 @@ def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, ch
     """Java would pass over the one of before: start slowly, and say so among the pipeline's lines."""
     jar = tmp_path / "spark.jar"
     jar.write_bytes(b"classes")
-    before = classes._what_it_fits(tmp_path)
+    before = class_archive._what_it_fits(tmp_path)
     match change:
         case "a jar's time":
             os.utime(jar, (0, 0))
@@ -125,4 +129,4 @@ def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, ch
         case _:
             (tmp_path / "other.jar").touch()
 
-    assert before != classes._what_it_fits(tmp_path)
+    assert before != class_archive._what_it_fits(tmp_path)

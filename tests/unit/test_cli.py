@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from harness import cli, drill, scenario, selfcheck, trial
+from harness import cli, scenario
 from harness.errors import HarnessError, RunError, StackError
-from harness.selfcheck import Tally
-from harness.simulate import simulate
+from harness.experiments import drill, selfcheck, single
+from harness.experiments.selfcheck import Tally
+from harness.experiments.simulate import simulate
 
 
 def test_a_random_run_that_fails_is_made_smaller(tmp_path, monkeypatch):
@@ -22,8 +23,8 @@ def test_a_random_run_that_fails_is_made_smaller(tmp_path, monkeypatch):
     simulate(directory, scenario.load("kill", ["fault=[]", "load.eps=100", "load.duration_s=5", "load.stretch_s=0"]))
     rows = pq.read_table(directory / "outputs" / "page_views.parquet")
     pq.write_table(rows.slice(1), directory / "outputs" / "page_views.parquet")
-    failed, tried = trial.judge(directory), []
-    monkeypatch.setattr(cli.trial, "run", lambda one, *_: tried.append(one) or failed)
+    failed, tried = single.judge(directory), []
+    monkeypatch.setattr(cli.single, "run", lambda one, *_: tried.append(one) or failed)
     plan = drill.Plan("loaded", failed.run.scenario, ())
     monkeypatch.setattr(cli.drill, "at_random", lambda seed, minutes: [plan])
     CliRunner().invoke(cli.app, ["drill", "random", "--reports", str(tmp_path / "drills")])
@@ -83,7 +84,7 @@ def test_without_a_command_there_is_help_and_nothing_else(harness, command):
 )
 def test_a_seed_that_events_cannot_be_drawn_from_is_bad_usage(harness, monkeypatch, command, seed):
     """Before anything is started."""
-    monkeypatch.setattr(trial, "run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(single, "run", lambda *_: pytest.fail("started"))
     done = harness(*command, "--seed", seed)
 
     assert 2 == done.code
@@ -147,8 +148,8 @@ def test_a_machine_is_described_as_it_is(harness, monkeypatch):
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_json_of_what_cannot_be_judged_is_an_unknown_result(harness, monkeypatch, tmp_path, command):
     """Of a run that broke off, and of a directory that cannot be read."""
-    monkeypatch.setattr(trial, "run", lambda *_: (_ for _ in ()).throw(StackError("no broker")))
-    monkeypatch.setattr(trial, "judge", lambda _: (_ for _ in ()).throw(RunError("no broker")))
+    monkeypatch.setattr(single, "run", lambda *_: (_ for _ in ()).throw(StackError("no broker")))
+    monkeypatch.setattr(single, "judge", lambda _: (_ for _ in ()).throw(RunError("no broker")))
     done = harness(command, "late", "--json")
 
     told = json.loads(done.out)

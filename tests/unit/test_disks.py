@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from harness import disks, memory, scenario
+from harness import scenario
 from harness.errors import StackError
+from harness.host import cgroup, disks
 
 needs_root = pytest.mark.skipif(disks.why_not() is not None, reason=str(disks.why_not()))
 
@@ -58,11 +59,11 @@ def test_who_may_not_mount_is_told_so(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.skipif(memory.why_not() is not None, reason=str(memory.why_not()))
+@pytest.mark.skipif(cgroup.why_not() is not None, reason=str(cgroup.why_not()))
 def test_the_kernel_ends_the_largest_process_of_a_group():
     """Not the neighbour that took the memory; the group is gone afterwards."""
     program = "taken = bytearray(200 << 20); print('there', flush=True); input()"
-    with memory.group() as group:
+    with cgroup.group() as group:
         victim = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert victim.stdout is not None
         assert victim.stdin is not None

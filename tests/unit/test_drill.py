@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import drill, scenario
+from harness import scenario
 from harness.errors import ScenarioError, StackError
+from harness.experiments import drill
 from harness.model import Result, Verdict
 
 TWO = ["kill leader", "pause leader"]

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
 
+from harness.job.clickstream.events import Workload
 from harness.load import __main__ as process
 from harness.load.engine import Engine, Plan, producer_settings
-from harness.workload import Workload
 
 
 class Bench:

@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from harness import bench, evidence, history, scenario, verdict
-from harness.evidence import Evidence
-from harness.history import Run
+from harness import scenario
+from harness.experiments import bench
+from harness.experiments.simulate import START_S, simulate
+from harness.job.clickstream.contract import CLICKSTREAM, QUERIES
+from harness.job.clickstream.records import iso, parse
+from harness.judge import timeline, verdict
+from harness.judge.timeline import Evidence
 from harness.model import Result, Row, Verdict
-from harness.oracle.records import iso, parse
-from harness.simulate import START_S, simulate
-from pipeline.schema import CLICKSTREAM, QUERIES
+from harness.rundir import history
+from harness.rundir.history import Run
 
 EXPIRED_S = 20.25
 READERS = [name for name, query in QUERIES.items() if CLICKSTREAM in query.reads]
@@ -36,7 +39,7 @@ def judged(tmp_path_factory) -> tuple[Run, Result]:
 def gaps(run: Run) -> dict[str, int]:
     """Where the partition begins after the deletion − how far each query had read it before."""
     [deletion] = run.of_kind("deleted")
-    found = evidence.gather(run).batches
+    found = timeline.gather(run).batches
     return {
         query: deletion["before_offset"]
         - max(one.ends[CLICKSTREAM, 0] for one in found[query] if one.committed_s <= START_S + EXPIRED_S)
@@ -69,10 +72,10 @@ def test_each_query_has_lost_what_it_had_not_read(judged):
 def test_malformed_records_are_lost_to_the_dead_letter_too(judged):
     """It expects none of them, and none is invented where a first attempt at its batch had written it already."""
     run, _ = judged
-    gathered = evidence.gather(run)
+    gathered = timeline.gather(run)
     unread = gathered.batch_of["dead_letter"] == len(gathered.batches["dead_letter"])
     bad = unread & (gathered.sent["malformed"] != 0)
-    answer = evidence.expected(gathered)["dead_letter"]
+    answer = timeline.expected(gathered)["dead_letter"]
     deleted = {(CLICKSTREAM, 0, at) for at in gathered.sent["offset"][bad].tolist()}
 
     assert bad.any()
@@ -83,7 +86,7 @@ def test_malformed_records_are_lost_to_the_dead_letter_too(judged):
 def test_what_is_deleted_once_it_was_read_is_no_loss(tmp_path):
     """Long after the last batch."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=60"]), expired_s=10_000)
-    gathered = evidence.gather(history.read(tmp_path / "run"))
+    gathered = timeline.gather(history.read(tmp_path / "run"))
 
     assert not any(np.any(index == len(gathered.batches[query])) for query, index in gathered.batch_of.items())
 
@@ -91,7 +94,7 @@ def test_what_is_deleted_once_it_was_read_is_no_loss(tmp_path):
 def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged, tmp_path):
     """Begun before the deletion, and run after it by another process."""
     run, _ = judged
-    gathered = evidence.gather(run)
+    gathered = timeline.gather(run)
     [deletion] = run.of_kind("deleted")
     before = int((gathered.batch_of["page_views"] == len(gathered.batches["page_views"])).sum())
     last = max(one.number for one in gathered.batches["page_views"] if one.committed_s <= deletion["at_s"])
@@ -105,7 +108,7 @@ def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged,
         for one in run.events
         if one["kind"] != "deleted"
     ]
-    again = evidence.gather(Run(run.directory, run.scenario, run.manifest, (*events, start, earlier)))
+    again = timeline.gather(Run(run.directory, run.scenario, run.manifest, (*events, start, earlier)))
 
     assert int((again.batch_of["page_views"] == len(again.batches["page_views"])).sum()) > before
 
@@ -147,7 +150,7 @@ AWAY_S = 20.0
 def consumed(gathered: Evidence, back_s: float) -> tuple[list[Row], int]:
     """Page views of a pipeline that is back at `back_s`, reads what came before partition by partition, and then as it
     comes; and how many events it drops, none of them less than the delay behind."""
-    clicks = [(at, parse(one)) for at, one in evidence.records(gathered) if one.topic == CLICKSTREAM]
+    clicks = [(at, parse(one)) for at, one in timeline.records(gathered) if one.topic == CLICKSTREAM]
     sent = gathered.sent
     before_us = (back_s - AWAY_S) * 1e6, back_s * 1e6
     turn = np.searchsorted(before_us, sent["acked_us"], side="right")
@@ -197,7 +200,7 @@ def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, 
         back = {"t": START_S + back_s, "name": "pipeline", "fault": "kill pipeline", "healed_s": START_S + back_s}
         with (tmp_path / "history.jsonl").open("a") as file:
             file.write(json.dumps(back | {"at": 1, "proved": True, "proof": {}} | happened) + "\n")
-    rows, dropped = consumed(evidence.gather(history.read(tmp_path)), START_S + back_s)
+    rows, dropped = consumed(timeline.gather(history.read(tmp_path)), START_S + back_s)
     history.write_rows(tmp_path, "page_views", rows)
     result = verdict.judge(history.read(tmp_path))
 
@@ -211,7 +214,7 @@ def test_what_is_exactly_the_delay_behind_counts_but_for_a_join(tmp_path, form, 
     simulate(tmp_path, scenario.load("late", ["load.eps=60", f"pipeline.conversions={form}"]))
     path = tmp_path / "scenario.toml"
     path.write_text(path.read_text().replace('checkpoint = "{checkpoint}/{query}"', 'checkpoint = ""'))
-    gathered = evidence.gather(history.read(tmp_path))
+    gathered = timeline.gather(history.read(tmp_path))
     newest = 10**12
     times = np.array([newest, newest - 299_999, newest - 300_000, newest - 300_001])
     sent = {
@@ -221,7 +224,7 @@ def test_what_is_exactly_the_delay_behind_counts_but_for_a_join(tmp_path, form, 
         "malformed": np.zeros(4, dtype=np.int64),
     }
 
-    assert [True, *sure] == evidence._surely_counts(replace(gathered, sent=sent)).tolist()
+    assert [True, *sure] == timeline._surely_counts(replace(gathered, sent=sent)).tolist()
 
 
 @pytest.mark.parametrize("events", [bench.REFERENCE_EVENTS, 5_000_000])

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import evidence, findings, history
-from harness.evidence import Evidence
+from harness.experiments.simulate import simulate
+from harness.job.clickstream.events import Workload
+from harness.judge import findings, timeline
+from harness.judge.timeline import Evidence
 from harness.model import Row
+from harness.rundir import history
 from harness.scenario import Load, Scenario
-from harness.simulate import simulate
-from harness.workload import Workload
 
 LATE = Scenario(
     name="late", load=Load(eps=600, warm_up_s=0, duration_s=20), workload=Workload(time_scale=60, too_late=0.05)
@@ -48,7 +49,7 @@ def changed(run: Path, times: float, lost: bool, after_s: float = 0.0) -> Eviden
             (other / path.name).symlink_to(path)
     (other / "history.jsonl").unlink()
     (other / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, *seen]))
-    return evidence.gather(history.read(other))
+    return timeline.gather(history.read(other))
 
 
 def drops(event) -> int:
@@ -68,10 +69,10 @@ def drops(event) -> int:
 def test_a_repeated_task_may_tell_its_drops_twice(run, times, lost, after_s, kinds):
     """More, and only in a batch that was under way when an executor was lost."""
     one = changed(run, times, lost, after_s)
-    answers = evidence.expected(one)
+    answers = timeline.expected(one)
 
     assert kinds == {anomaly.kind for anomaly in findings.find(one, answers, findings.compare(one, answers))}
-    assert lost == bool(evidence.losses(one.run))
+    assert lost == bool(timeline.losses(one.run))
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,8 @@ def test_a_restart_excuses_rows_of_the_batch_that_it_ran_again_and_no_others(run
     other = tmp_path / "run"
     shutil.copytree(run, other)
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    gathered = evidence.gather(history.read(run))
-    batch_of = evidence.expected(gathered)["page_views"].batch
+    gathered = timeline.gather(history.read(run))
+    batch_of = timeline.expected(gathered)["page_views"].batch
     first = min(batch_of.values())
     commit = next(e for e in lines if e["kind"] == "commit" and (e["query"], e["batch"]) == ("page_views", first))
     commit["begun_s"] = commit["committed_s"] - 0.3
@@ -100,7 +101,7 @@ def test_a_restart_excuses_rows_of_the_batch_that_it_ran_again_and_no_others(run
     twice = next(row for row in rows if batch_of[row.key] == sorted(set(batch_of.values()))[further])
     history.write_rows(other, "page_views", [*rows, replace(twice, where="page_views-0@1000000", at_s=twice.at_s + 60)])
 
-    gathered = evidence.gather(history.read(other))
-    answers = evidence.expected(gathered)
+    gathered = timeline.gather(history.read(other))
+    answers = timeline.expected(gathered)
     found = findings.find(gathered, answers, findings.compare(gathered, answers))
     assert kinds == {anomaly.kind for anomaly in found if anomaly.query == "page_views"}

@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from harness import jars
 from harness.errors import StackError
+from harness.host import jars
 
 CONTENT = {"a-1.jar": b"one", "b-2.jar": b"two"}
 

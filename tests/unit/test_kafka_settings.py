@@ -12,9 +12,9 @@ import pytest
 
 from harness import kafka
 from harness.errors import ScenarioError, StackError
+from harness.host.ownership import Owner
 from harness.kafka import common, embedded, external
 from harness.kafka.embedded import EmbeddedBroker, Node
-from harness.owners import Owner
 
 
 def nodes(count):

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness import measures
-from harness.measures import Span
-from harness.oracle.batches import Batch
+from harness.engines.spark.offset_log import Batch
+from harness.judge import metrics
+from harness.judge.metrics import Span
 
 T0 = 1_767_261_600.0
 
@@ -42,11 +42,11 @@ WHOLE = Span(T0, T0 + 100)
 def test_durable_latency_runs_from_due_to_commit():
     """Event 0 is due at 0 and committed at 2 s; event 3 is due at 3 and committed at 3.5."""
     events, two = sent(4), batches((2, 2.0), (4, 3.5))
-    batch = measures.batch_of("page_views", events, two)
+    batch = metrics.batch_of("page_views", events, two)
 
     assert [0, 0, 1, 1] == batch.tolist()
     assert [2000, 1000, 1500, 500] == pytest.approx(
-        measures.durable_latency_ms(events, batch, two, WHOLE).tolist(), abs=0.01
+        metrics.durable_latency_ms(events, batch, two, WHOLE).tolist(), abs=0.01
     )
 
 
@@ -56,27 +56,27 @@ def test_what_no_batch_read_is_told_apart():
     events["offset"][3] = -1
     events["topic"][0] = "transactions"
 
-    assert [-1, 0, 1, -1] == measures.batch_of("page_views", events, batches((2, 1.0))).tolist()
+    assert [-1, 0, 1, -1] == metrics.batch_of("page_views", events, batches((2, 1.0))).tolist()
 
 
 def test_a_negative_latency_is_kept():
     """Clock trouble is shown, never dropped."""
     events, one = sent(1), batches((1, -1.0))
-    batch = measures.batch_of("page_views", events, one)
+    batch = metrics.batch_of("page_views", events, one)
 
-    assert measures.percentiles(measures.durable_latency_ms(events, batch, one, WHOLE))["max"] == -1000
+    assert metrics.percentiles(metrics.durable_latency_ms(events, batch, one, WHOLE))["max"] == -1000
 
 
 def test_the_warm_up_is_cut_by_due_time():
     """Only events due inside the measured part count."""
-    assert 3 == len(measures.ack_latency_ms(sent(10), Span(T0 + 2, T0 + 5)))
+    assert 3 == len(metrics.ack_latency_ms(sent(10), Span(T0 + 2, T0 + 5)))
 
 
 def test_emission_delay_counts_from_the_first_event_that_lets_the_window_close():
     """The window that ends at minute 1 can close once the event of minute 6 is acknowledged."""
     key = ("1970-01-01T00:00:00.000Z", "1970-01-01T00:01:00.000Z", "p", "c")
 
-    delay = measures.emission_delay_ms("page_views", [(key, (1, 1), T0 + 6.505)], sent(10), WHOLE)
+    delay = metrics.emission_delay_ms("page_views", [(key, (1, 1), T0 + 6.505)], sent(10), WHOLE)
     assert [500] == pytest.approx(delay.tolist(), abs=0.01)
 
 
@@ -84,9 +84,9 @@ def test_throughput_is_the_slope_of_committed_offsets():
     """Two events a second, whatever the size of the batches."""
     events = sent(20, every_s=0.5)
     every = batches(*((2 * n, float(n)) for n in range(1, 11)))
-    batch = measures.batch_of("page_views", events, every)
+    batch = metrics.batch_of("page_views", events, every)
 
-    assert 1.0 == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, every, WHOLE))
+    assert 1.0 == pytest.approx(metrics.kept_up(events["due_us"] / 1e6, batch, every, WHOLE))
 
 
 def test_a_source_that_falls_silent_is_kept_up_with():
@@ -96,8 +96,8 @@ def test_a_source_that_falls_silent_is_kept_up_with():
     half = batches(*((min(10, n), float(n)) for n in range(1, 21)))
 
     for found, share in ((every, 1.0), (half, 0.5)):
-        batch = measures.batch_of("page_views", events, found)
-        assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, WHOLE), rel=0.05)
+        batch = metrics.batch_of("page_views", events, found)
+        assert share == pytest.approx(metrics.kept_up(events["due_us"] / 1e6, batch, found, WHOLE), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
     """As one in its middle is: what is committed after the measured part is no excuse, and the lag grows by the rest."""
     events = sent(120, every_s=0.5)
     found = batches(*commits, (120, 63))
-    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+    batch, part = metrics.batch_of("page_views", events, found), Span(T0, T0 + 60)
 
-    assert share == pytest.approx(measures.kept_up(events["due_us"] / 1e6, batch, found, part), abs=0.03)
-    lag = measures.lag_at_commits(events, batch, found, part)
-    assert 2 * (1 - share) == pytest.approx(measures.slope(*lag), abs=0.1)
+    assert share == pytest.approx(metrics.kept_up(events["due_us"] / 1e6, batch, found, part), abs=0.03)
+    lag = metrics.lag_at_commits(events, batch, found, part)
+    assert 2 * (1 - share) == pytest.approx(metrics.slope(*lag), abs=0.1)
 
 
 @pytest.mark.parametrize("commits", [[(2, 1)], [(2, 1), (4, 2)]])
@@ -125,36 +125,36 @@ def test_one_commit_or_two_tell_no_share(commits):
     """A measured part so short could hold them at any moment of a batch: it is not measured, and no pass."""
     events = sent(120, every_s=0.5)
     found = batches(*commits, (120, 63))
-    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+    batch, part = metrics.batch_of("page_views", events, found), Span(T0, T0 + 60)
 
-    assert None is measures.kept_up(events["due_us"] / 1e6, batch, found, part)
+    assert None is metrics.kept_up(events["due_us"] / 1e6, batch, found, part)
 
 
 def test_a_batch_that_has_just_begun_at_the_end_is_no_stall():
     """A commit every 10 s, the next one half a second late: the records of a usual batch are not held against it."""
     events = sent(120, every_s=0.5)
     found = batches(*((int(2 * at), at) for at in (9.5, 19.5, 29.5, 39.5, 49.5)), (120, 63))
-    batch, part = measures.batch_of("page_views", events, found), Span(T0, T0 + 60)
+    batch, part = metrics.batch_of("page_views", events, found), Span(T0, T0 + 60)
 
-    assert measures.kept_up(events["due_us"] / 1e6, batch, found, part) > 0.99
-    assert measures.slope(*measures.lag_at_commits(events, batch, found, part)) < 0.02
+    assert metrics.kept_up(events["due_us"] / 1e6, batch, found, part) > 0.99
+    assert metrics.slope(*metrics.lag_at_commits(events, batch, found, part)) < 0.02
 
 
 def test_nothing_that_came_due_between_commits_is_no_share():
     """A source that was silent from the first commit to the last has offered nothing to keep up with."""
     events = sent(4)
     found = batches(*((4, 10.0 + at) for at in range(5)))
-    batch = measures.batch_of("page_views", events, found)
+    batch = metrics.batch_of("page_views", events, found)
 
-    assert None is measures.kept_up(events["due_us"] / 1e6, batch, found, Span(T0 + 10, T0 + 15))
+    assert None is metrics.kept_up(events["due_us"] / 1e6, batch, found, Span(T0 + 10, T0 + 15))
 
 
 def test_lag_is_what_is_acknowledged_and_not_committed():
     """At 3.1 s events 0 to 3 are acknowledged, and the first batch has committed two."""
     events, one = sent(10), batches((2, 2.5))
-    batch = measures.batch_of("page_views", events, one)
+    batch = metrics.batch_of("page_views", events, one)
 
-    assert [2] == measures.lag_records(events, batch, one, np.array([T0 + 3.1])).tolist()
+    assert [2] == metrics.lag_records(events, batch, one, np.array([T0 + 3.1])).tolist()
 
 
 def test_state_sums_the_operators_of_all_queries():
@@ -163,7 +163,7 @@ def test_state_sums_the_operators_of_all_queries():
     def progress(at, query, *used):
         return {"t": at, "query": query, "progress": {"stateOperators": [{"memoryUsedBytes": one} for one in used]}}
 
-    times, sums = measures.state([progress(0, "a", 1, 2), progress(1, "b", 4), progress(2, "a", 5)], "memoryUsedBytes")
+    times, sums = metrics.state([progress(0, "a", 1, 2), progress(1, "b", 4), progress(2, "a", 5)], "memoryUsedBytes")
     assert ([0, 1, 2], [3, 7, 9]) == (times.tolist(), sums.tolist())
 
 
@@ -171,13 +171,13 @@ def test_consumed_interpolates_between_samples():
     """CPU seconds at the edges of the measured part, from samples around them."""
     samples = [{"t": T0 + at, "cpu": 2.0 * at} for at in (0, 4, 8, 12)]
 
-    assert 12.0 == pytest.approx(measures.consumed(samples, "cpu", Span(T0 + 3, T0 + 9)))
-    assert measures.consumed(samples, "cpu", Span(T0 + 3, T0 + 30)) is None
+    assert 12.0 == pytest.approx(metrics.consumed(samples, "cpu", Span(T0 + 3, T0 + 9)))
+    assert metrics.consumed(samples, "cpu", Span(T0 + 3, T0 + 30)) is None
 
 
 def test_nothing_measured_is_none_not_zero():
     """No samples, no percentile."""
-    assert measures.percentiles(np.array([])) is None
+    assert metrics.percentiles(np.array([])) is None
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_an_outage_is_the_longest_gap_between_a_stroke_and_its_healing(commits, 
     """A fault may bite long after its stroke, as a pipeline that stops in an orderly way does; it commits meanwhile."""
     events = sent(40)
     found = batches(*((at, float(at)) for at in commits))
-    outage = measures.outage(found, T0 + struck_s, T0 + healed_s)
+    outage = metrics.outage(found, T0 + struck_s, T0 + healed_s)
     if lasted is None:
         assert outage is None or outage.end_s - outage.start_s == 1
         return
 
     assert lasted == (outage.start_s - T0, outage.end_s - T0)
-    batch = measures.batch_of("page_views", events, found)
-    back = measures.recovered_s(events, batch, found, Span(T0, T0 + struck_s), outage, T0 + struck_s, T0 + healed_s)
+    batch = metrics.batch_of("page_views", events, found)
+    back = metrics.recovered_s(events, batch, found, Span(T0, T0 + struck_s), outage, T0 + struck_s, T0 + healed_s)
     assert recovered == pytest.approx(back - T0, abs=0.5)
 
 
@@ -209,21 +209,21 @@ def test_a_lag_that_never_comes_back_is_no_recovery():
     """From the fault on half of what is sent is read."""
     events = sent(60)
     found = batches(*((at, float(at)) for at in range(1, 20)), *((20 + at, 20.0 + 2 * at) for at in range(20)))
-    outage = measures.outage(found, T0 + 19.5, T0 + 25)
-    batch = measures.batch_of("page_views", events, found)
+    outage = metrics.outage(found, T0 + 19.5, T0 + 25)
+    batch = metrics.batch_of("page_views", events, found)
 
     calm = Span(T0, T0 + 19.5)
-    assert None is measures.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)
+    assert None is metrics.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)
 
 
 def test_a_lag_that_goes_away_because_the_load_does_is_no_recovery():
     """The last event is due at 29 s; what is read until then is 5 s or more behind."""
     events = sent(30)
     found = batches(*((at, float(at)) for at in range(1, 11)), (15, 20.0), (20, 25.0), (25, 30.0), (30, 35.0))
-    outage = measures.outage(found, T0 + 10.5, T0 + 19)
-    batch = measures.batch_of("page_views", events, found)
+    outage = metrics.outage(found, T0 + 10.5, T0 + 19)
+    batch = metrics.batch_of("page_views", events, found)
 
-    assert None is measures.recovered_s(events, batch, found, Span(T0, T0 + 10.5), outage, T0 + 10.5, T0 + 19)
+    assert None is metrics.recovered_s(events, batch, found, Span(T0, T0 + 10.5), outage, T0 + 10.5, T0 + 19)
 
 
 def test_what_is_behind_is_of_the_topic_with_most_unread():
@@ -235,15 +235,15 @@ def test_what_is_behind_is_of_the_topic_with_most_unread():
     batches = [SimpleNamespace(committed_s=one) for one in (2.5, 6.0)]
     batch = np.array([0, 0, 1, 2, 1, 1])
 
-    assert 2 == measures.behind(sent, batch, batches, 5.0)
-    assert 1 == measures.behind(sent, batch, batches, 7.0)
-    assert 0 == measures.behind(sent, batch, batches, 0.5)
+    assert 2 == metrics.behind(sent, batch, batches, 5.0)
+    assert 1 == metrics.behind(sent, batch, batches, 7.0)
+    assert 0 == metrics.behind(sent, batch, batches, 0.5)
 
 
 def test_the_longest_outage_is_the_longest_since_the_fault_before_had_healed():
     """A gap that began long before it is that one's, and must not hide a longer one of this fault."""
     batches = [SimpleNamespace(committed_s=one) for one in (0.0, 33.0, 43.0)]
 
-    assert Span(33.0, 43.0) == measures.outage(batches, 31.0, 40.0, since_s=30.0)
-    assert Span(31.0, 33.0) == measures.outage(batches, 31.0, 32.0, since_s=31.0004)
-    assert Span(0.0, 33.0) == measures.outage(batches, 31.0, 40.0)
+    assert Span(33.0, 43.0) == metrics.outage(batches, 31.0, 40.0, since_s=30.0)
+    assert Span(31.0, 33.0) == metrics.outage(batches, 31.0, 32.0, since_s=31.0004)
+    assert Span(0.0, 33.0) == metrics.outage(batches, 31.0, 40.0)

@@ -13,9 +13,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from harness import leftovers, owners, processes
+from harness.host import cleanup, ownership, processes
+from harness.host.ownership import MARK, Owner
 from harness.kafka.cluster import await_true
-from harness.owners import MARK, Owner
 
 WAIT = "import signal, sys; sys.stdout.write('.'); sys.stdout.flush(); signal.pause()"
 AMONG = 7
@@ -52,7 +52,7 @@ def child():
 def alone(tmp_path, monkeypatch):
     """Scratch folders of a test go to the test's own folder, and its processes are among their own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(owners, "_among", lambda: AMONG)
+    monkeypatch.setattr(ownership, "_among", lambda: AMONG)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_id_that_is_used_again_is_another_owner():
 def test_a_zombie_owns_nothing(child):
     """An owner that has ended is dead, even before anyone has asked for its exit code."""
     process = child()
-    owner = replace(Owner.me(), pid=process.pid, born=owners._born(process.pid))
+    owner = replace(Owner.me(), pid=process.pid, born=ownership._born(process.pid))
     assert not owner.is_dead()
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -103,10 +103,10 @@ def test_an_owner_whom_nobody_may_look_at_is_alive(monkeypatch, answer, dead):
     def kill(pid: int, number: int) -> None:
         raise answer
 
-    monkeypatch.setattr(owners, "_born", lambda pid: None)
-    monkeypatch.setattr(owners.os, "kill", kill)
+    monkeypatch.setattr(ownership, "_born", lambda pid: None)
+    monkeypatch.setattr(ownership.os, "kill", kill)
 
-    assert dead is Owner(4_000_000, 1, owners._among()).is_dead()
+    assert dead is Owner(4_000_000, 1, ownership._among()).is_dead()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_sweep_ends_the_orphan_and_nothing_else(child):
     """Of four that look alike, only the one whose owner is dead; among other processes than ours that cannot be said."""
     orphan, owned, stranger, elsewhere = child(DEAD.mark), child(Owner.me().mark), child(), child(ELSEWHERE.mark)
 
-    swept = leftovers.sweep()
+    swept = cleanup.sweep()
 
     assert -signal.SIGKILL == orphan.poll()
     assert (None, None, None) == (owned.poll(), stranger.poll(), elsewhere.poll())
@@ -156,7 +156,7 @@ def test_a_mark_is_inherited(child):
     orphan = child(DEAD.mark, program)
     family = {orphan.pid, *(one.pid for one in psutil.Process(orphan.pid).children())}
 
-    assert family <= ended(leftovers.sweep())
+    assert family <= ended(cleanup.sweep())
     assert 2 == len(family)
 
 
@@ -167,8 +167,8 @@ def test_a_sweep_removes_what_dead_owners_left(tmp_path):
     for folder in (left, *others):
         folder.mkdir()
 
-    with leftovers.scratch("run") as mine:
-        assert (left,) == leftovers.sweep().folders
+    with cleanup.scratch("run") as mine:
+        assert (left,) == cleanup.sweep().folders
         assert mine.is_dir()
     assert all(other.is_dir() for other in others)
     assert not mine.exists()
@@ -269,7 +269,7 @@ def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
 def test_what_is_new_is_ended_at_the_end():
     """And what was there before is let alone."""
     before = spawned(WAIT)
-    with leftovers.none_left():
+    with cleanup.none_left():
         new = spawned(WAIT)
 
     assert (None, -signal.SIGKILL) == (before.poll(), new.wait(10))

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import evidence, findings, history, proofs, scenario, verdict
-from harness.evidence import Evidence
+from harness import scenario
+from harness.experiments.simulate import simulate
+from harness.judge import coverage, findings, timeline, verdict
+from harness.judge.timeline import Evidence
 from harness.model import Verdict
-from harness.simulate import simulate
+from harness.rundir import history
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def gathered(tmp_path_factory):
         if name not in known:
             directory = tmp_path_factory.mktemp(name) / "run"
             simulate(directory, scenario.load(name, ["load.eps=600"]))
-            known[name] = evidence.gather(history.read(directory))
+            known[name] = timeline.gather(history.read(directory))
         return known[name]
 
     return run
@@ -30,8 +32,8 @@ def gathered(tmp_path_factory):
 
 def counted(one: Evidence) -> dict[str, int]:
     """The counts of a run."""
-    answers = evidence.expected(one)
-    return proofs.counts(one, answers, findings.compare(one, answers))
+    answers = timeline.expected(one)
+    return coverage.counts(one, answers, findings.compare(one, answers))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_without_a_checkpoint_what_surely_counts_is_counted(gathered):
     """The black-box oracle gives intervals, and their lower ends are what is known."""
     exact = gathered("skew")
     pipeline = replace(exact.run.scenario.pipeline, checkpoint="")
-    blind = evidence.gather(replace(exact.run, scenario=replace(exact.run.scenario, pipeline=pipeline)))
+    blind = timeline.gather(replace(exact.run, scenario=replace(exact.run.scenario, pipeline=pipeline)))
 
     assert 0 < counted(blind)["hot_views"] <= counted(exact)["hot_views"]
 
@@ -72,7 +74,7 @@ def test_a_start_that_was_refused_is_no_restart(gathered):
     happened = ("start", "ready", "start", "start", "ready")
     told = tuple({"t": 0.0, "kind": "process", "name": "pipeline", "event": event} for event in happened)
 
-    assert 1 == proofs._restarts(replace(whole, run=replace(whole.run, events=told)))
+    assert 1 == coverage._restarts(replace(whole, run=replace(whole.run, events=told)))
 
 
 def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
@@ -82,8 +84,8 @@ def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     sent = {name: np.delete(column, row) for name, column in whole.sent.items()}
     less = replace(whole, sent=sent, batch_of={query: np.delete(index, row) for query, index in whole.batch_of.items()})
 
-    assert 0 == proofs.unclaimed(whole)
-    assert 1 == proofs.unclaimed(less)
+    assert 0 == coverage.unclaimed(whole)
+    assert 1 == coverage.unclaimed(less)
     counts = {"acknowledged": 1, "read": 1, "counted": 1, "dropped_late": 0, "deduplicated": 0, "dead_letter": 0}
     figures = {"generator_delay_ms": {"p99": 1.0}, "due_sent_share": 1.0}
     doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}, []))
@@ -97,8 +99,8 @@ def test_what_one_query_has_read_and_nobody_acknowledged_is_not_made_up_for_by_w
     mine = {query: whole.batches[query] for query in ("page_views", "sessions")}
     sent = {name: np.delete(column, row) for name, column in whole.sent.items()}
 
-    assert 0 == proofs.unclaimed(replace(whole, batches=mine))
-    assert 1 == proofs.unclaimed(replace(whole, batches=mine, sent=sent))
+    assert 0 == coverage.unclaimed(replace(whole, batches=mine))
+    assert 1 == coverage.unclaimed(replace(whole, batches=mine, sent=sent))
 
 
 TOOK = {"proved": True, "healed_s": 3.0, "proof": {"up_before": True, "up_after": {"broker 1": False}}}
@@ -121,4 +123,4 @@ UNHURT = {"up_before": True, "up_after": {"broker 1": False, "broker 2": True}}
 )
 def test_an_unproved_fault_says_which_part_of_its_proof_is_missing(changed, said):
     """So that one who reads the verdict knows where to look."""
-    assert said == proofs.unproved(TOOK | changed)
+    assert said == coverage.unproved(TOOK | changed)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import trial
 from harness.errors import ScenarioError, Stalled
+from harness.experiments import single
 from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off, _run
 
 RUN = "late/20260101T000000.000Z-seed7"
@@ -101,8 +101,8 @@ def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
         repeated.extend(command)
         return SimpleNamespace(result=chosen)
 
-    monkeypatch.setattr(trial, "run", run)
-    monkeypatch.setattr(trial, "story", lambda done: [])
+    monkeypatch.setattr(single, "run", run)
+    monkeypatch.setattr(single, "story", lambda done: [])
     _run(SimpleNamespace(getoption=asked.get), "late", ("load.eps=50",), tmp_path)
 
     sets = ["--set", 'kafka.where="embedded"', "--set", "load.seed=3", "--set", "load.eps=50"]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.job.clickstream.records import Click, Purchase, Rejected, iso, parse
+from harness.job.clickstream.reference import Reference, Rules, of_one_batch
+from harness.job.lateness import Watermarks
 from harness.model import Record
-from harness.oracle.batches import Watermarks
-from harness.oracle.records import Click, Purchase, Rejected, iso, parse
-from harness.oracle.reference import Reference, Rules, of_one_batch
 
 MINUTE = 60_000
 T0 = 1_767_261_600_000  # 2026-01-01T10:00:00Z

@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness import checkers, history, scenario, verdict
+from harness import scenario
+from harness.experiments.simulate import START_S, simulate
+from harness.judge import anomalies as checkers
+from harness.judge import verdict
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
 from harness.report import page as pages
-from harness.simulate import START_S, simulate
+from harness.rundir import history
 
 NASTY = "</script><b>&\"'"
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import runner
 from harness.errors import StackError
+from harness.run import conductor
 
 
 def broker(*answers: bool) -> SimpleNamespace:
@@ -25,8 +25,10 @@ def unreachable() -> bool:
 @pytest.fixture
 def down(monkeypatch) -> Callable[..., list[int]]:
     """`down(*brokers)` are the numbers of those that are down."""
-    monkeypatch.setattr(runner, "ANSWER_S", 0.2)
-    return lambda *brokers: runner._down(SimpleNamespace(cluster=SimpleNamespace(brokers=dict(enumerate(brokers, 1)))))
+    monkeypatch.setattr(conductor, "ANSWER_S", 0.2)
+    return lambda *brokers: conductor._down(
+        SimpleNamespace(cluster=SimpleNamespace(brokers=dict(enumerate(brokers, 1))))
+    )
 
 
 def test_a_broker_that_has_answered_once_is_not_down(down):

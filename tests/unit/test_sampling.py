@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
-from harness import measures, sampling
+from harness.judge import metrics
+from harness.judge.metrics import Span
 from harness.kafka.cluster import await_true
-from harness.measures import Span
-from harness.offering import Load
-from harness.sampling import Cpu
+from harness.load.process import Load
+from harness.run import sampler
+from harness.run.sampler import Cpu
 
 
 def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     """Nor does the one that comes in its place begin where it had ended."""
     told, used = [], {1: 10.0, 2: 20.0}
-    monkeypatch.setattr(sampling.processes, "tree_cpu_s", lambda pid: used.get(pid, 0.0))
-    monkeypatch.setattr(sampling.processes, "tree_rss_bytes", lambda pid: 0)
+    monkeypatch.setattr(sampler.processes, "tree_cpu_s", lambda pid: used.get(pid, 0.0))
+    monkeypatch.setattr(sampler.processes, "tree_rss_bytes", lambda pid: 0)
     pids = [1, 2]
     cpu = Cpu(
         SimpleNamespace(write=lambda kind, **what: told.append(what)),
@@ -39,7 +40,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
 def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
     """They have no processes here; 0 would be a figure."""
     told = []
-    monkeypatch.setattr(sampling.processes, "tree_rss_bytes", lambda pid: 0)
+    monkeypatch.setattr(sampler.processes, "tree_rss_bytes", lambda pid: 0)
     Cpu(
         SimpleNamespace(write=lambda kind, **what: told.append(what)),
         SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
@@ -50,7 +51,7 @@ def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
 
     [sample] = told
     assert "brokers_cpu_s" not in sample
-    assert None is measures.consumed([{"t": 0.0}, {"t": 9.0}], "brokers_cpu_s", Span(1.0, 8.0))
+    assert None is metrics.consumed([{"t": 0.0}, {"t": 9.0}], "brokers_cpu_s", Span(1.0, 8.0))
 
 
 ENGINE = (

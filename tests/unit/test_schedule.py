@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import history
 from harness.errors import StackError
 from harness.faults import Struck
 from harness.faults.schedule import Counts, Schedule
 from harness.faults.target import Cancelled
+from harness.rundir import history
 from harness.scenario import Fault
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.job.clickstream.contract import QUERIES
 from pipeline import settings
-from pipeline.schema import QUERIES
 
 NEEDED = ["--bootstrap", "b:1", "--checkpoint", "c", "--output", "o"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import scenario, shrink, verdict
+from harness import scenario
 from harness.errors import HarnessError, ScenarioError, StackError
+from harness.experiments import shrink
+from harness.job.clickstream.events import Workload
+from harness.judge import verdict
 from harness.model import Anomaly, Result
 from harness.scenario import Fault, Limits, Load, Scenario
-from harness.workload import Workload
 
 ANOMALY = Anomaly("lost_row", "revenue", ("k",), "a row", "no row", "")
 START = Scenario(

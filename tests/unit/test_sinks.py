@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import checkers, history, sinks
+from harness.engines.spark import sinks
 from harness.errors import RunError
+from harness.job.clickstream.contract import QUERIES
+from harness.judge import anomalies
 from harness.kafka import topics
 from harness.kafka.topics import Message
+from harness.rundir import history
 from harness.scenario import Output
-from pipeline.schema import QUERIES
 
 VIEWS, REVENUE = QUERIES["page_views"], QUERIES["revenue"]
 START, END = "2026-01-01T00:00:00.000Z", "2026-01-01T00:01:00.000Z"
@@ -71,7 +73,7 @@ def test_whatever_lies_in_a_topic_becomes_a_row_that_can_be_judged(tmp_path_fact
     history.write_rows(directory, "page_views", rows)
     stored = pq.read_table(directory / "outputs" / "page_views.parquet").to_pydict()
 
-    assert 2 == sum(map(len, checkers.decoded(list(zip(*stored.values(), strict=True))).values()))
+    assert 2 == sum(map(len, anomalies.decoded(list(zip(*stored.values(), strict=True))).values()))
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e99999", "NaN", "Infinity"])

@@ -10,9 +10,10 @@ import threading
 import psutil
 import pytest
 
-from harness import processes, standalone
+from harness.engines.spark import standalone
+from harness.engines.spark.standalone import Daemon, Executor, Standalone
 from harness.errors import StackError
-from harness.standalone import Daemon, Executor, Standalone
+from harness.host import processes
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print('here', flush=True); time.sleep(60)"
 TOLD = {

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from harness.status import Status
+from harness.run.console import Status
 
 
 def test_the_longest_name_of_a_phase_stands_apart_from_what_it_is():

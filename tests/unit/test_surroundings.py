@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import faults, scenario, striking
+from harness import faults, scenario
 from harness.errors import StackError
+from harness.run import injector
 from harness.scenario import Fault
 
 
@@ -154,7 +155,7 @@ def test_an_end_for_another_reason_is_no_refusal(said, proved):
             return said
 
     fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
-    told = striking._refusal(Fault(kind="truncated", at=1, query="revenue"))
+    told = injector._refusal(Fault(kind="truncated", at=1, query="revenue"))
     assert proved is restarts(Says(), told).changed(fault, lambda: None).proved
 
 
@@ -343,7 +344,7 @@ def test_what_was_read_while_a_checkpoint_was_aside_was_read_before_the_fault_wa
         scratch=tmp_path,
     )
     monkeypatch.setattr(faults.Restarts, "spoiled", lambda *_: checkpoint.did.append("spoiled"))
-    striking.struck(rig, Fault(kind="truncated", query="sessions", at=1))
+    injector.struck(rig, Fault(kind="truncated", query="sessions", at=1))
 
     assert ["aside", "spoiled", "back", "swept"] == checkpoint.did
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from harness import history, processes
+from harness.engines.process import Checkpoint, System, ticking
 from harness.errors import PipelineDied, StackError
-from harness.system import Checkpoint, System, ticking
+from harness.host import processes
+from harness.rundir import history
 
 COUNTS_ARGUMENTS = "import sys; print('not like this', file=sys.stderr); sys.exit(len(sys.argv))"
 

@@ -14,17 +14,20 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from harness import history, scenario, trial, verdict
+from harness import scenario
 from harness.cli import app
 from harness.errors import RunError, ScenarioError, StackError
+from harness.experiments import single
+from harness.experiments.simulate import simulate
+from harness.judge import verdict
 from harness.model import Verdict
-from harness.simulate import simulate
-from harness.status import Status
+from harness.run.console import Status
+from harness.rundir import history
 
 
 def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
     """Many fit into the millisecond that their names tell."""
-    assert 20 == len({trial.new_folder(tmp_path, "late", "-seed7") for _ in range(20)})
+    assert 20 == len({single.new_folder(tmp_path, "late", "-seed7") for _ in range(20)})
 
 
 def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
@@ -32,13 +35,13 @@ def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(ScenarioError, match="file: no folder can be made: Not a directory"):
-        trial.new_folder(tmp_path / "file", "late")
+        single.new_folder(tmp_path / "file", "late")
 
 
 def test_a_run_of_one_query_has_its_report(tmp_path):
     """Whatever a page shows by default, it shows of the queries that there are."""
     simulate(tmp_path, scenario.load("late", ["load.eps=100", 'pipeline.queries=["page_views"]']))
-    done = trial.judge(tmp_path)
+    done = single.judge(tmp_path)
 
     assert {"page_views"} == done.result.figures["durable_latency_ms"].keys()
     assert "committed by page_views" in (tmp_path / "report.html").read_text()
@@ -54,7 +57,7 @@ def test_a_run_of_one_query_has_its_report(tmp_path):
 def test_a_page_says_of_the_counts_what_the_verdict_makes_of_them(tmp_path, queries, said):
     """A pipeline without one of the queries cannot account for every record."""
     simulate(tmp_path, scenario.load("late", ["load.eps=100", f"pipeline.queries={json.dumps(queries)}"]))
-    done = trial.judge(tmp_path)
+    done = single.judge(tmp_path)
 
     assert Verdict.PASS is done.result.verdict, done.result.why
     assert said in (tmp_path / "report.html").read_text()
@@ -67,7 +70,7 @@ def test_a_pipeline_that_says_nothing_of_its_progress_has_its_report(tmp_path):
     lines = [line for line in path.read_text().splitlines() if json.loads(line)["kind"] != "progress"]
     path.write_text("\n".join(lines) + "\n")
 
-    assert Verdict.PASS is trial.judge(tmp_path).result.verdict
+    assert Verdict.PASS is single.judge(tmp_path).result.verdict
     assert 3 == len(re.findall("<figcaption", (tmp_path / "report.html").read_text()))
 
 
@@ -118,17 +121,17 @@ def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
     (run / name).write_bytes(text)
 
     with pytest.raises(RunError, match=f"^{run}.*: {said}"):
-        trial.judge(run)
+        single.judge(run)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "history.jsonl", "sent.parquet"])
 def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name):
     """Whoever reads its result or its page alone is told so."""
-    trial.judge(run)
+    single.judge(run)
     (run / name).write_bytes(b"{")
 
     with pytest.raises(RunError) as error:
-        trial.judge(run)
+        single.judge(run)
     told = json.loads((run / "result.json").read_text())
     assert ("unknown", str(error.value)) == (told["verdict"], told["why"])
     page = (run / "report.html").read_text()
@@ -138,11 +141,11 @@ def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name)
 
 def test_a_verdict_does_not_outlive_the_manifest_of_its_run(run):
     """That it was made with nothing known is not what it says."""
-    trial.judge(run)
+    single.judge(run)
     (run / "manifest.json").unlink()
 
     with pytest.raises(RunError):
-        trial.judge(run)
+        single.judge(run)
     assert "unknown" == json.loads((run / "result.json").read_text())["verdict"]
 
 
@@ -152,7 +155,7 @@ def test_the_page_of_a_damaged_run_names_its_folder_wherever_it_is_judged_from(r
     monkeypatch.chdir(run)
 
     with pytest.raises(RunError):
-        trial.judge(Path())
+        single.judge(Path())
     assert f"<title>UNKNOWN · {run.parent.name} · {run.name}</title>" in (run / "report.html").read_text()
 
 
@@ -160,11 +163,11 @@ def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
     """Unknown, as where it broke off."""
     (run / "sent.parquet").unlink()
     monkeypatch.setattr(
-        trial.runner, "run", lambda _, directory, *__: shutil.copytree(run, directory, dirs_exist_ok=True)
+        single.conductor, "run", lambda _, directory, *__: shutil.copytree(run, directory, dirs_exist_ok=True)
     )
 
     with pytest.raises(RunError, match=r"sent.parquet: missing"):
-        trial.run(scenario.load("late"), tmp_path / "reports", Status(Console(quiet=True)))
+        single.run(scenario.load("late"), tmp_path / "reports", Status(Console(quiet=True)))
     [result] = (tmp_path / "reports").glob("late/2*/result.json")
     assert "unknown" == json.loads(result.read_text())["verdict"]
 
@@ -172,7 +175,7 @@ def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
 def test_a_folder_that_is_no_run_gets_no_file(tmp_path):
     """A path may be mistyped."""
     with pytest.raises(RunError):
-        trial.judge(tmp_path)
+        single.judge(tmp_path)
     assert [] == list(tmp_path.iterdir())
 
 
@@ -192,19 +195,19 @@ def test_a_table_without_what_it_must_have_is_one_line(run, file, column, value,
     pq.write_table(table, run / file)
 
     with pytest.raises(RunError, match=f"^{run / file}: damaged: {said}"):
-        trial.judge(run)
+        single.judge(run)
 
 
 def test_a_page_that_cannot_be_made_keeps_the_result(run, monkeypatch):
     """One line, and where the trace is; what was explained then ends in the same way."""
-    monkeypatch.setattr(trial.pages, "of_run", lambda *_: {}["cpu"])
+    monkeypatch.setattr(single.pages, "of_run", lambda *_: {}["cpu"])
     with pytest.raises(RunError, match=r"judged, and its page could not be made: KeyError: 'cpu'; see .*judge.log"):
-        trial.judge(run)
+        single.judge(run)
     assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
 
-    monkeypatch.setattr(trial.evidence, "gather", lambda _: {}["sent"])
+    monkeypatch.setattr(single.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
-        list(trial.explain(run, "a", 1))
+        list(single.explain(run, "a", 1))
 
 
 @pytest.mark.parametrize("key", history._Manifest.__annotations__)
@@ -216,7 +219,7 @@ def test_a_manifest_without_one_of_its_keys_is_no_manifest(run, key):
     path.write_text(json.dumps(manifest))
 
     with pytest.raises(RunError, match=key):
-        trial.judge(run)
+        single.judge(run)
 
 
 def test_a_checker_that_crashes_makes_the_folder_of_its_trace(run, monkeypatch):
@@ -224,7 +227,7 @@ def test_a_checker_that_crashes_makes_the_folder_of_its_trace(run, monkeypatch):
     (run / "logs").rmdir()
     monkeypatch.setattr(verdict, "judge", lambda _: [][0])
 
-    assert f"see {run / 'logs' / 'judge.log'}" in trial.judge(run).result.why
+    assert f"see {run / 'logs' / 'judge.log'}" in single.judge(run).result.why
     assert "IndexError" in (run / "logs" / "judge.log").read_text()
 
 
@@ -234,7 +237,7 @@ def test_a_result_that_cannot_be_written_is_one_line(run, name):
     (run / name).mkdir()
 
     with pytest.raises(RunError, match=f"^{run / name}: cannot be written: "):
-        trial.judge(run)
+        single.judge(run)
 
 
 def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_path, monkeypatch):
@@ -244,9 +247,9 @@ def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_pa
         (directory / "result.json").mkdir()
         raise StackError("no broker")
 
-    monkeypatch.setattr(trial.runner, "run", broken)
+    monkeypatch.setattr(single.conductor, "run", broken)
     with pytest.raises(StackError, match="no broker"):
-        trial.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
+        single.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
 
 
 def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch):
@@ -255,9 +258,9 @@ def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch)
     def full(chosen, directory, status, command):
         raise OSError(28, "No space left on device", str(directory / "plan.json"))
 
-    monkeypatch.setattr(trial.runner, "run", full)
+    monkeypatch.setattr(single.conductor, "run", full)
     with pytest.raises(RunError, match=r"plan.json: No space left on device: the run broke off"):
-        trial.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
+        single.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
     [result] = tmp_path.glob("late/*/result.json")
     assert "unknown" == json.loads(result.read_text())["verdict"]
 
@@ -265,4 +268,4 @@ def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch)
 def test_a_row_that_is_mistyped_is_bad_usage(run):
     """The run can be read; it has no such row."""
     with pytest.raises(ScenarioError, match=r"no row x\|y, expected or seen"):
-        list(trial.explain(run, "x|y", 1))
+        list(single.explain(run, "x|y", 1))

@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from harness import evidence, findings, history, manifest, recovery, scenario, trial, verdict
-from harness import figures as measured
+from harness import scenario
+from harness.engines.spark.offset_log import Batch
+from harness.experiments import single
+from harness.experiments.simulate import simulate
+from harness.judge import findings, recovery, timeline, verdict
+from harness.judge import summary as measured
 from harness.model import Row, Target, Verdict
-from harness.oracle.batches import Batch
-from harness.simulate import simulate
+from harness.rundir import history, manifest
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_a_run_that_is_judged_on_more_than_it_was_offered_is_unknown_and_says_wh
 def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     """Judged, written and told; without its faults a run that was to have some is unknown."""
     simulate(tmp_path / "run", scenario.load(name, ["load.eps=200"]))
-    done = trial.judge(tmp_path / "run")
+    done = single.judge(tmp_path / "run")
     told = json.loads((tmp_path / "run" / "result.json").read_text())
 
     wanted = Verdict.PASS if name == "late" else Verdict.UNKNOWN
@@ -236,7 +239,7 @@ def test_a_batch_that_never_ran_is_missed(tmp_path):
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     whole = history.read(tmp_path)
     last = max(event["batch"] for event in whole.of_kind("commit") if event["query"] == "sessions")
-    closed = evidence.expected(evidence.gather(whole))["sessions"].batch
+    closed = timeline.expected(timeline.gather(whole))["sessions"].batch
     kept = [line for line in lines if not _is_of(json.loads(line), "sessions", last)]
     (tmp_path / "history.jsonl").write_text("\n".join(kept) + "\n")
     for kind in ("offsets", "commits"):
@@ -285,7 +288,7 @@ def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_pat
 def test_what_was_offered_and_never_acknowledged_was_not_committed(tmp_path):
     """Every second event: half of what was offered came through."""
     simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
-    gathered = evidence.gather(history.read(tmp_path))
+    gathered = timeline.gather(history.read(tmp_path))
     lost = (gathered.sent["n"] % 2 == 1) & ~gathered.sent["flush"]
     half = replace(
         gathered,
@@ -311,12 +314,12 @@ def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, 
         tmp_path / "run",
         scenario.load("late", ["load.eps=200", "limits.latency_s=0", "pipeline.quick_start=false", f"judged={judged}"]),
     )
-    done = trial.judge(tmp_path / "run")
+    done = single.judge(tmp_path / "run")
 
     assert wanted is done.result.verdict, done.result.why
     [latency] = [target for target in done.result.targets if target.name == "latency"]
     assert (Verdict.FAIL, "latency" in judged) == (latency.verdict, latency.judged)
-    assert any(line.lstrip().startswith("shown") for line in trial.story(done))
+    assert any(line.lstrip().startswith("shown") for line in single.story(done))
 
 
 def test_a_pipeline_that_falls_behind_is_told_by_how_much():
@@ -409,7 +412,7 @@ def test_a_recovery_is_late_once_the_load_has_gone_on_for_longer_than_its_limit(
 def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_another(tmp_path):
     """Two equal outages of 20 s, a minute apart: the second takes as long as the first, or its lag would be usual."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "load.duration_s=120"]))
-    gathered = evidence.gather(history.read(tmp_path / "run"))
+    gathered = timeline.gather(history.read(tmp_path / "run"))
     start_s = gathered.batches["page_views"][0].committed_s
 
     def held_up(batch: Batch) -> Batch:
@@ -428,7 +431,7 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
         run=replace(gathered.run, events=(*gathered.run.events, *happened)),
         batches={query: [held_up(one) for one in found] for query, found in gathered.batches.items()},
     )
-    first, second = recovery.costs(slow, findings.compare(slow, evidence.expected(slow)))
+    first, second = recovery.costs(slow, findings.compare(slow, timeline.expected(slow)))
 
     assert ("kill", "kill") == (first["kind"], second["kind"])
     assert first["recovered_s"] > 25
@@ -438,7 +441,7 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
 def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path):
     """Nor has one right after it."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200"]))
-    gathered = evidence.gather(history.read(tmp_path / "run"))
+    gathered = timeline.gather(history.read(tmp_path / "run"))
     first_s = max(found[0].committed_s for found in gathered.batches.values())
     happened = [
         {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at_s": at_s, "healed_s": healed_s, "proved": True}
@@ -446,7 +449,7 @@ def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path)
     ]
     struck = replace(gathered, run=replace(gathered.run, events=(*gathered.run.events, *happened)))
 
-    costs = list(recovery.costs(struck, findings.compare(struck, evidence.expected(struck))))
+    costs = list(recovery.costs(struck, findings.compare(struck, timeline.expected(struck))))
     assert [None, None] == [one["recovered_s"] for one in costs]
 
 
@@ -575,7 +578,7 @@ def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
         for key, values, where, at_s, _ in history.read(run).rows(query)
     ]
     history.write_rows(run, query, [*rows, Row(key[:2] if query == "sessions" else key, (None,) * 4, "here", 1.0)])
-    result = trial.judge(run).result
+    result = single.judge(run).result
 
     assert Verdict.FAIL is result.verdict, result.why
     assert ["invented_row"] == [anomaly.kind for anomaly in result.anomalies]
@@ -585,7 +588,7 @@ def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
     """Neither right nor wrong; the trace is kept."""
     run = altered(tmp_path)
     monkeypatch.setattr(verdict.measured, "figures", lambda *args: 1 // 0)
-    result = trial.judge(run).result
+    result = single.judge(run).result
 
     assert Verdict.UNKNOWN is result.verdict
     assert "a checker crashed, ZeroDivisionError" in result.why

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.oracle.watermarks import lawful
+from harness.engines.spark.watermarks import lawful
 
 CLICKS, BOTH = ("clicks",), ("clicks", "purchases")
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import workload
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.events import MALFORMED, TOPICS, Workload
+from harness.job.clickstream.records import Rejected, iso, parse
 from harness.model import Record
-from harness.oracle.records import Rejected, iso, parse
-from harness.workload import MALFORMED, TOPICS, Workload
 
 
 def test_the_bytes_of_seed_7_never_change():

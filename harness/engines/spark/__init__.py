@@ -1,0 +1,1 @@
+"""Spark: its log, its sinks, its standalone cluster."""

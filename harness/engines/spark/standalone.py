@@ -1,0 +1,407 @@
+"""A Spark standalone cluster of our own: a master and workers as plain Java processes on 127.0.0.1.
+
+Executors are none of ours: Spark starts them below a worker, and starts others when they are lost. A worker
+falls with its executors, as a machine would. What the cluster computes is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+
+from harness.errors import StackError
+from harness.host import jars, processes
+from harness.kafka.cluster import await_true
+from harness.kafka.common import free_ports
+
+HOST = "127.0.0.1"
+MASTER = "org.apache.spark.deploy.master.Master"
+WORKER = "org.apache.spark.deploy.worker.Worker"
+EXECUTOR = "CoarseGrainedExecutorBackend"
+START_S = 60.0
+GRACE_S = 20.0
+ANSWER_S = 1.0
+SILENCE_S = 20
+"""How long a worker that says nothing counts as alive, and how long a restarted master waits for one."""
+SETTLE_S = 2.0
+"""How long a master that is alive again must be seen to have lost nothing."""
+MEMORY = "4g"
+"""Of a worker: what it may promise to executors, of which its one core admits one."""
+
+State = Mapping[str, Any]
+
+
+class Daemon:
+    """A process of the cluster that is started again with the ports that it had."""
+
+    def __init__(
+        self, name: str, args: Sequence[str | Path], env: Mapping[str, str], log: Path, works: Callable[[], bool]
+    ) -> None:
+        """`works` says whether it does its work, when it runs."""
+        self.name = name
+        self._ended_cpu_s = 0.0
+        self._cpu_s = 0.0
+        self._args = args
+        self._env = env
+        self._log = log
+        self._works = works
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_meant_to_run = False
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now, and of those below them that have ended."""
+        if self._process is not None and self._process.returncode is None:  # else its id may be another's
+            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
+        return self._ended_cpu_s + self._cpu_s
+
+    def start(self, wait_s: float = START_S) -> None:
+        """Start it where it is not running; StackError ends with the last line of its log. 0 does not wait."""
+        if self.pid is None:
+            self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
+            self._process = processes.spawn(self._args, log=self._log, env=self._env)
+            self._is_meant_to_run = True
+        if wait_s > 0:
+            self.await_up(wait_s)
+
+    def await_up(self, wait_s: float = START_S) -> None:
+        """Wait until it works; StackError where it ends or the time is over."""
+        if not await_true(lambda: self.pid is None or self.is_up(), wait_s):
+            raise StackError(f"Spark's {self.name} does not work after {wait_s:.0f} s: {self._last_line()}")
+        if self.pid is None:
+            code = self._process.returncode if self._process else None
+            raise StackError(f"Spark's {self.name} ended with {code} while it started: {self._last_line()}")
+
+    def check(self) -> None:
+        """Raise StackError where it has ended and nobody had ended it."""
+        if self._is_meant_to_run and self._process and (code := self._process.poll()) is not None:
+            raise StackError(f"Spark's {self.name} ended with {code}, by no fault: {self._last_line()}")
+
+    def stop(self) -> bool:
+        """Shut it down in an orderly way; what is left below it is killed. False where it had to be killed itself."""
+        if not self._process:
+            return True
+        self._is_meant_to_run = False
+        self.cpu_s()
+        return processes.stop(self._process, GRACE_S)
+
+    def kill(self) -> None:
+        """SIGKILL, with all that it started."""
+        if self._process:
+            self._is_meant_to_run = False
+            self.cpu_s()
+            processes.kill_tree(self._process)
+
+    def pause(self) -> None:
+        """Freeze it with all that it started; StackError where it does not run."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on; StackError where it does not run."""
+        self._signal(signal.SIGCONT)
+
+    def is_up(self) -> bool:
+        """Whether its process is neither ended nor frozen, and does its work."""
+        return self.pid is not None and not _is_frozen(self.pid) and self._works()
+
+    def _signal(self, number: int) -> None:
+        if self.pid is None:
+            raise StackError(f"Spark's {self.name} does not run")
+        # It leads a session of its own, and its executors are in its process group.
+        os.killpg(self.pid, number)
+
+    def _last_line(self) -> str:
+        text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
+        return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it logged nothing")
+
+
+class Executor:
+    """The executor that has worked most, and so surely holds state, from its loss until there is another.
+
+    It is up while as many executors work as did before: Spark starts the other one, perhaps elsewhere.
+    """
+
+    def __init__(self, working: Callable[[], Sequence[psutil.Process]]) -> None:
+        """`working` gives the executors that work, the one that has worked most first; StackError where none does."""
+        found = working()
+        if not found:
+            raise StackError("fault on executor: no executor works")
+        self._working = working
+        self._wanted = len(found)
+        self._process = found[0]
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    def stop(self) -> bool:
+        """SIGTERM; SIGKILL, and false, where that does not help."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.terminate()
+            _, alive = psutil.wait_procs([self._process], timeout=GRACE_S)
+            self._process.kill()
+            return not alive
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.kill()
+            psutil.wait_procs([self._process], timeout=GRACE_S)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self._process.suspend()
+
+    def resume(self) -> None:
+        """SIGCONT; what Spark gave up meanwhile and ended is not missed."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.resume()
+
+    def start(self) -> None:
+        """Nothing: Spark starts another one itself."""
+
+    def is_up(self) -> bool:
+        """Whether as many executors work as did before."""
+        return len(self._working()) >= self._wanted
+
+
+class Standalone:
+    """One master and its workers of one core each."""
+
+    def __init__(self, workers: int, folder: Path, logs: Path, java: str = "") -> None:
+        """Nothing is started; `folder` is for what lives as long as the cluster, `logs` for what is kept, `java` flags of all."""
+        self._port, self._page, *ports = free_ports(2 + 2 * workers)
+        self._folder, self._logs, self._java = folder.absolute(), logs, java
+        self._executors_wanted = 0
+        self._whole_since_s: float | None = None
+        self._applications_wanted: frozenset[str] = frozenset()
+        place = ("--host", HOST, "--port", str(self._port), "--webui-port", str(self._page))
+        self.master = self._daemon("master", (MASTER, *place), self._master_works)
+        self.workers = {
+            number: self._worker(number, *ports[2 * number - 2 : 2 * number]) for number in range(1, workers + 1)
+        }
+
+    @property
+    def url(self) -> str:
+        """What a session names as its master."""
+        return f"spark://{HOST}:{self._port}"
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes until now."""
+        return sum(one.cpu_s() for one in self._daemons())
+
+    def check(self) -> None:
+        """Raise StackError where one of its daemons has ended and nobody had ended it."""
+        for one in self._daemons():
+            one.check()
+
+    def pids(self) -> list[int]:
+        """The master and the workers that run; executors are below workers."""
+        return [pid for one in self._daemons() if (pid := one.pid) is not None]
+
+    def executors(self) -> list[psutil.Process]:
+        """The executors that work, the one that has worked most first."""
+        found = [process for worker in self.workers.values() for process in executors_below(worker.pid)]
+        return sorted(found, key=_cpu_s, reverse=True)
+
+    def seen(self) -> dict[str, Any]:
+        """What is there: process ids, and the applications that the master knows."""
+        return {
+            "master": self.master.pid,
+            "workers": [worker.pid for worker in self.workers.values()],
+            "executors": [process.pid for process in self.executors()],
+            "applications": sorted(applications(self._state())),
+        }
+
+    def target(self, on: str) -> dict[str, Daemon | Executor]:
+        """What a fault on `executor`, `worker` (with the executor that has worked most) or `master` hits, by name.
+
+        From now on the cluster works only with as many executors as it has now, and with the same applications.
+        StackError where no executor works.
+        """
+        # The pipeline's queries start before its executors do: each worker gets one, unless the pipeline asks for fewer.
+        await_true(lambda: len(self.executors()) >= len(self.workers), START_S)
+        executor = Executor(self.executors)
+        self._executors_wanted = len(self.executors())
+        # A master that is busy does not say what it knows; one without the pipeline's application would then count as healed.
+        known: frozenset[str] = frozenset()
+
+        def are_known() -> bool:
+            nonlocal known
+            known = frozenset(applications(self._state()))
+            return bool(known)
+
+        if not await_true(are_known, START_S):
+            raise StackError(f"the master of the cluster knows no application after {START_S:.0f} s: see {self._logs}")
+        self._applications_wanted = known
+        if on == "executor":
+            return {f"executor {executor.pid}": executor}
+        hit = self.master if on == "master" else self._owner(executor.pid)
+        return {hit.name: hit}
+
+    def start(self) -> None:
+        """Start all of it; StackError where one does not come."""
+        self.master.start()
+        for worker in self.workers.values():
+            worker.start(wait_s=0)
+        for worker in self.workers.values():
+            worker.await_up()
+
+    def end(self) -> None:
+        """Kill what is left of it, and keep what the executors said."""
+        for one in reversed(self._daemons()):
+            one.kill()
+        for path in sorted((self._folder / "work").glob("*/*/*/stderr")):
+            worker, application, number = path.parts[-4:-1]
+            shutil.copy(path, self._logs / f"{worker}-{application}-executor-{number}.log")
+
+    def _daemons(self) -> list[Daemon]:
+        return [self.master, *self.workers.values()]
+
+    def _owner(self, executor: int) -> Daemon:
+        below = {worker: [one.pid for one in executors_below(worker.pid)] for worker in self.workers.values()}
+        return next((worker for worker, pids in below.items() if executor in pids), self.workers[1])
+
+    def _worker(self, number: int, port: int, page: int) -> Daemon:
+        place = ("--host", HOST, "--port", str(port), "--webui-port", str(page))
+        gives = ("--cores", "1", "--memory", MEMORY, "--work-dir", self._folder / "work" / f"worker-{number}")
+        return self._daemon(f"worker {number}", (WORKER, *place, *gives, self.url), lambda: self._worker_works(port))
+
+    def _daemon(self, name: str, args: Sequence[str | Path], works: Callable[[], bool]) -> Daemon:
+        log = self._logs / f"spark-{name.replace(' ', '-')}.log"
+        program = jars.spark_home() / "bin" / "spark-class"
+        return Daemon(name, (program, *args), environment(self._folder, self._java), log, works)
+
+    def _master_works(self) -> bool:
+        """It is alive, for a while already, with every worker that runs, and the applications and executors that it had.
+
+        A worker that registers by itself while its master recovers is taken for a new one: the executor that works
+        there is killed a moment later, and replaced.
+        """
+        state = self._state()
+        running = sum(worker.pid is not None for worker in self.workers.values())
+        known = applications(state) >= self._applications_wanted
+        whole = state.get("status") == "ALIVE" and len(alive_workers(state)) >= running and known
+        if not whole or len(self.executors()) < self._executors_wanted:
+            self._whole_since_s = None
+            return False
+        if self._whole_since_s is None:
+            self._whole_since_s = monotonic()
+        return not self._executors_wanted or monotonic() - self._whole_since_s >= SETTLE_S
+
+    def _worker_works(self, port: int) -> bool:
+        """The master counts on it, and has as many executors as before."""
+        return port in alive_workers(self._state()) and len(self.executors()) >= self._executors_wanted
+
+    def _state(self) -> State:
+        return state(self._page)
+
+
+@contextlib.contextmanager
+def open_cluster(workers: int, folder: Path, logs: Path, java: str = "") -> Iterator[Standalone]:
+    """Start a master and `workers` workers, with flags for Java, and kill all of it at the end."""
+    for name in ("recovery", "tmp"):
+        (folder / name).mkdir(parents=True)
+    cluster = Standalone(workers, folder, logs, java)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
+
+
+def environment(folder: Path, java: str = "") -> dict[str, str]:
+    """What master and workers are started with: all on loopback, all files in `folder`, a master that remembers.
+
+    Flags for `java` reach the executors too, which inherit it all.
+    """
+    # Nobody submits to it, and its door for that stands at a port that is the same for every master.
+    closed = "-Dspark.master.rest.enabled=false"
+    temporary = f'-Djava.io.tmpdir="{folder / "tmp"}"'
+    remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
+    return {
+        "JAVA_HOME": str(jars.java().resolve().parent.parent),
+        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java} {temporary}".strip(),
+        "SPARK_HOME": str(jars.spark_home()),
+        "SPARK_LOCAL_IP": HOST,
+        "SPARK_LOCAL_DIRS": str(folder / "local"),
+        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_DAEMON_JAVA_OPTS": f"-Dspark.worker.timeout={SILENCE_S}",
+        "SPARK_MASTER_OPTS": f"{closed} {remembers}",
+    }
+
+
+def state(page: int) -> State:
+    """What a master tells of itself on its page; empty where it does not answer."""
+    connection = http.client.HTTPConnection(HOST, page, timeout=ANSWER_S)
+    try:
+        connection.request("GET", "/json/")
+        told = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+    return told if isinstance(told, dict) else {}
+
+
+def alive_workers(state: State) -> set[int]:
+    """The ports of the workers that a master counts on."""
+    return {worker["port"] for worker in state.get("workers", ()) if worker["state"] == "ALIVE"}
+
+
+def applications(state: State) -> set[str]:
+    """The ids of the applications that a master knows and that have not ended."""
+    return {application["id"] for application in state.get("activeapps", ())}
+
+
+def executors_below(pid: int | None) -> list[psutil.Process]:
+    """The executors that a worker started and that work: registered at their driver, and not frozen."""
+    if pid is None:
+        return []
+    try:
+        # Children only: what an executor starts (a shell command for each file of a state) is, until it is another
+        # program, a second process with the executor's command line and its sockets.
+        return [process for process in psutil.Process(pid).children() if _executes(process)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _executes(process: psutil.Process) -> bool:
+    try:
+        if not any(EXECUTOR in part for part in process.cmdline()) or _is_frozen(process.pid):
+            return False
+        # It listens for blocks of others only once its driver has taken it on.
+        return any(one.status == psutil.CONN_LISTEN for one in process.net_connections("tcp"))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _is_frozen(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        return sum(process.cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        return 0.0

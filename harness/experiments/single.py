@@ -1,0 +1,233 @@
+"""One scenario run, judged and reported: what `harness run` and a test do alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
+from harness.job.clickstream.contract import QUERIES
+from harness.judge import explain as explaining
+from harness.judge import findings, timeline, verdict
+from harness.model import Anomaly, Result, Target
+from harness.report import Page, figure, write_whole
+from harness.report import page as pages
+from harness.report import write as write_page
+from harness.run import conductor
+from harness.run.console import Status
+from harness.rundir import history
+from harness.rundir.history import Run
+from harness.scenario import Scenario
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run directory, read, and what it came to."""
+
+    run: Run
+    result: Result
+
+
+def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Trial:
+    """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
+
+    Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
+    """
+    directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
+    try:
+        again = list(command) or ["run", str(directory / "scenario.toml")]
+        try:
+            conductor.run(scenario, directory, status, again)
+        except OSError as error:
+            raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
+    except PipelineDied:
+        pass  # what that means is for the verdict to say
+    except (KeyboardInterrupt, HarnessError) as error:
+        if directory.is_dir():
+            _write_unknown(directory, str(error) or "interrupted by the user")
+            status.note(f"UNKNOWN  what happened so far is in {directory}")
+        raise
+    done = judge(directory)
+    with contextlib.suppress(OSError):  # where `latest` is a folder, as in a copy
+        _link_latest(directory)
+    return done
+
+
+def judge(directory: Path) -> Trial:
+    """Judge a run directory, and write its result and report.
+
+    Raises RunError where it is incomplete; its result is then unknown.
+    """
+    try:
+        read, result = _judged(directory)
+    except HarnessError as error:
+        if _is_of_a_run(directory):  # a mistyped path gets no file
+            _write_unknown(directory, str(error))
+        raise
+    _write_result(directory, result)
+    try:
+        page = pages.of_run(read, result)
+    except Exception as error:
+        raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
+    _write_page(directory, page)
+    return Trial(read, result)
+
+
+def _is_of_a_run(directory: Path) -> bool:
+    """Whether a run has been here, even if one of the two is gone."""
+    with contextlib.suppress(OSError):
+        return any((directory / name).is_file() for name in ("manifest.json", "history.jsonl"))
+    return False
+
+
+def _judged(directory: Path) -> tuple[Run, Result]:
+    read = history.read(directory)
+    try:
+        return read, verdict.judge(read)
+    except HarnessError:
+        raise
+    except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
+        return read, verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
+
+
+def _traced(directory: Path, error: Exception) -> str:
+    """A defect of the harness, or a damage to the run that it does not know: in a line, the trace in a file."""
+    trace = directory / "logs" / "judge.log"
+    with _writing(trace):
+        trace.parent.mkdir(exist_ok=True)
+        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return f"{type(error).__name__}: {error}; see {trace}"
+
+
+def story(done: Trial, most: int = SHOWN) -> list[str]:
+    """The outcome in lines: why, the targets, the first anomalies explained, where the rest is, how to do it again."""
+    chosen, result = done.run.scenario, done.result
+    lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
+    lines += [f"  {_line(target)}" for target in result.targets]
+    for anomaly in result.anomalies[:most]:
+        lines += [f"  {line}" for line in described(anomaly)]
+    if len(result.anomalies) > most:
+        lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
+    again = shlex.join(["harness", *done.run.manifest["command"]])
+    return [*lines, f"  {done.run.directory / 'report.html'}", f"  again: {again}"]
+
+
+def _line(target: Target) -> str:
+    """A target in the units of the page."""
+    told = pages.shown(target)
+    value = "not measured" if target.value is None else figure(told["value"])
+    judged = target.verdict.value if target.judged else "shown"
+    sign = ">" if target.at_least else "<"
+    room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
+    return f"{judged:<8}{told['name']:<12}{value:>14} {sign} {figure(told['limit']):<8}{told['unit']:<16}{room}"
+
+
+def described(anomaly: Anomaly) -> Iterator[str]:
+    """An anomaly with its evidence, a line each."""
+    batch = "" if anomaly.batch is None else f"  batch {anomaly.batch}"
+    yield f"{anomaly.kind}  {anomaly.query}  {'|'.join(map(str, anomaly.key))}{batch}"
+    yield f"  expected {anomaly.expected}"
+    yield f"  saw      {anomaly.observed}"
+    yield f"  {anomaly.why}"
+    yield from (f"  event    {event}" for event in anomaly.events)
+    yield from (f"  near     {row}" for row in anomaly.near)
+
+
+def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
+    """Everything known about a row, by its identity joined by |, or about the first anomalies."""
+    read = history.read(directory)
+    try:
+        yield from _explained(read, row, most)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise RunError(f"{directory}: cannot be explained: {_traced(directory, error)}") from error
+
+
+def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
+    if row is None:
+        result = verdict.judge(read)
+        found = result.anomalies[:most]
+        yield from (
+            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {result.why}",)
+        )
+        return
+    gathered = timeline.gather(read)
+    answers = timeline.expected(gathered)
+    comparisons = findings.compare(gathered, answers)
+    known = [
+        (query, key)
+        for query, one in comparisons.items()
+        for key in one.expected.keys() | one.observed.keys()
+        if "|".join(map(str, key)) == row
+    ]
+    if not known:
+        raise ScenarioError(
+            f"{read.directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
+        )
+    for query, key in known:
+        yield f"{query}  {row}"
+        yield f"  expected {comparisons[query].expected.get(key, 'no row')}  by batch {answers[query].batch.get(key)}"
+        for seen in comparisons[query].observed.get(key, ()):
+            yield f"  saw      {seen.values}  {seen.where}  {datetime.fromtimestamp(seen.at_s, UTC):%H:%M:%S.%f}"
+        for event in explaining.contributing(gathered, {(query, key)})[query, key]:
+            yield f"  event    {event}"
+
+
+def new_folder(reports: Path, name: str, ending: str = "") -> Path:
+    """A new folder below that of the name, called by the moment; two that begin in the same millisecond have one each."""
+    while True:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+        directory = (reports / name / f"{stamp}{ending}").absolute()
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError as error:
+            if not directory.is_dir():
+                raise ScenarioError(
+                    f"{reports}: {error.strerror}, and is no folder: name another with --reports"
+                ) from None
+        except OSError as error:
+            raise ScenarioError(f"{reports}: no folder can be made: {error.strerror}; see --reports") from None
+        else:
+            return directory
+
+
+def _link_latest(directory: Path) -> None:
+    temporary = directory.parent / f".latest-{os.getpid()}"
+    temporary.symlink_to(directory.name)
+    os.replace(temporary, directory.parent / "latest")
+
+
+def _write_result(directory: Path, result: Result) -> None:
+    with _writing(directory / "result.json"):
+        write_whole(directory / "result.json", json.dumps(verdict.as_json(result), indent=1))
+
+
+def _write_unknown(directory: Path, why: str) -> None:
+    """As result and page of what could not be judged; where they cannot be written, the error that goes on says more."""
+    with contextlib.suppress(RunError):
+        _write_result(directory, verdict.unknown(why))
+        _write_page(directory, pages.of_unjudged(directory, why))
+
+
+def _write_page(directory: Path, page: Page) -> None:
+    with _writing(directory / "report.html"):
+        write_page(page, directory / "report.html")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error

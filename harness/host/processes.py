@@ -1,0 +1,236 @@
+"""Child processes: started with our mark, ended with all that came from them, and what each tree of them uses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from harness.host import ownership
+from harness.host.ownership import GONE, MARK, Owner
+
+
+def spawn(
+    args: Sequence[str | Path],
+    *,
+    log: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in its own session, with our mark.
+
+    `env` is added to this process's environment. Output is appended to `log`, or dropped; with
+    ``stdout=subprocess.PIPE`` standard output comes to the caller and only errors go to `log`. Standard
+    input is empty, or ``stdin=subprocess.PIPE``.
+    """
+    environment = {**os.environ, **(env or {}), MARK: Owner.me().mark}
+    command = [str(arg) for arg in args]
+    with open(log or os.devnull, "ab") as sink:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=sink if stdout is None else stdout,
+            stderr=sink,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a spawned process and all that came from it with SIGKILL, and wait until they are gone."""
+    _end(process, _family(process))
+
+
+def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
+    """Ask a spawned process to end, and make it so after `grace_s`; true where asking was enough.
+
+    Only the process itself is asked; what is left of its tree when it has gone is killed.
+    """
+    family = _family(process)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+    asked = _awaits_its_end(process, grace_s)
+    _end(process, [*family, *_family(process)])
+    return asked
+
+
+def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
+    """Whether it ends in time. It is not waited for yet: until then its id, and its group's, are nobody else's."""
+    deadline = time.monotonic() + grace_s
+    while process.returncode is None and not _has_ended(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):  # macOS, until Python 3.13
+        return process.poll() is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:  # another thread has waited for it in between
+        return True
+
+
+def last_said(log: str) -> str:
+    """The last line of a log that says something, and is no frame of a stack."""
+    lines = (line.strip() for line in reversed(log.splitlines()))
+    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
+
+
+def name(process: psutil.Process) -> str:
+    """The name of its program, or ``?`` of one that is gone."""
+    try:
+        return process.name()
+    except GONE:
+        return "?"
+
+
+def tell_stacks(pid: int) -> None:
+    """Have a Java process write what each of its threads is at to its standard output; others are left alone."""
+    with contextlib.suppress(*GONE):
+        process = psutil.Process(pid)
+        if process.name() == "java":
+            process.send_signal(signal.SIGQUIT)
+
+
+def signal_tree(pid: int, number: int) -> None:
+    """Send a signal to the process group that a process leads, and to its descendants that have left it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+    for one in _descendants(pid):
+        with contextlib.suppress(*GONE):
+            one.send_signal(number)
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process and all its descendants are stopped."""
+    still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED and all(
+            one.status() in still for one in _descendants(pid)
+        )
+    except GONE:
+        return False
+
+
+def tree_pids(pid: int) -> list[int]:
+    """A process and its descendants."""
+    return [process.pid for process in _tree(pid)]
+
+
+def usable_cores() -> float:
+    """The cores that this process may use: those that it may run on, and no more than its control groups allow."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([float(allowed), *_quotas(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _quotas(groups: Path, root: Path) -> Iterator[float]:
+    """The cores that each control group of this process allows it, of both versions; none where none limits it."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        lowest = root / controllers / path.lstrip("/")
+        # In a container the path is that of the machine, and what limits it lies at the root.
+        for folder in (lowest, *lowest.parents[: len(lowest.relative_to(root).parts)]):
+            with contextlib.suppress(OSError, ValueError):
+                if not controllers:
+                    quota, period = (folder / "cpu.max").read_text().split()
+                else:
+                    quota, period = ((folder / f"cpu.cfs_{one}_us").read_text() for one in ("quota", "period"))
+                if float(quota) > 0:
+                    yield float(quota) / float(period)
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its descendants, those included that have ended and were waited for."""
+    total = 0.0
+    for process in _tree(pid):
+        with contextlib.suppress(*GONE):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+def tree_rss_bytes(pid: int) -> int:
+    """Resident bytes of a process and its descendants; pages that they share count once for each."""
+    total = 0
+    for process in _tree(pid):
+        with contextlib.suppress(*GONE):
+            total += process.memory_info().rss
+    return total
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+    except GONE:
+        return []
+    return [process, *_descendants(pid)]
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except GONE:
+        return []
+
+
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """What came from a spawned process. Of one that was waited for: what is left in its session; its id may be another's."""
+    if process.returncode is None:
+        return _descendants(process.pid)
+    return [one for one in ownership.mine() if _session(one) == process.pid]
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
+def _end(process: subprocess.Popen[bytes], family: Iterable[psutil.Process]) -> None:
+    """Kill a process's group and the given descendants, and wait for all of them."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    kill(list(family))
+    process.wait()
+
+
+def kill(family: Sequence[psutil.Process]) -> None:
+    """End processes, and wait until they are dead."""
+    for one in family:
+        with contextlib.suppress(*GONE):
+            one.kill()
+    _until_dead(family)
+
+
+def _until_dead(family: Iterable[psutil.Process], patience_s: float = 10.0) -> None:
+    """Wait until each is dead, whether or not its new parent has taken note: that can last a second and more."""
+    left, deadline = list(family), time.monotonic() + patience_s
+    while (left := [one for one in left if not _is_dead(one)]) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Gone, or a zombie whose last thread has ended: neither holds a file or a port."""
+    try:
+        return not process.is_running() or (process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
+    except psutil.NoSuchProcess:
+        return True

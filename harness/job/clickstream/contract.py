@@ -1,0 +1,94 @@
+"""The clickstream job as the contract promises it: topics, result rows, windows and delays.
+
+Written from contract.md alone. The pipeline has a description of its own, and a test holds the two equal
+where they speak of the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CLICKSTREAM = "clickstream"
+TRANSACTIONS = "transactions"
+INPUT = (CLICKSTREAM, TRANSACTIONS)
+
+WATERMARK_DELAY_S = 5 * 60
+PAGE_VIEWS_WINDOW_S = 60
+REVENUE_WINDOW_S = 5 * 60
+CONVERSIONS_WINDOW_S = 5 * 60
+CONVERSION_HORIZON_S = 10 * 60
+SESSION_GAP_S = 30 * 60
+
+# The largest record that brokers take by default fits into the dead letter with its headers, also where a
+# producer had compressed it to a sixteenth. A result's topic must take it too (``max.message.bytes``).
+RESULT_BYTES_MAX = 16 * 1024 * 1024
+
+SinkKind = Literal["kafka", "parquet", "console"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One result of the job: the topics it reads, the columns of a row, and the sink that the row goes to.
+
+    `identity` names the columns that tell one row from another, `measures` the others, both in the order of the row.
+    `stateful` queries have windows or sessions, a watermark and state; `rejects` is true of the query that emits each
+    record that the contract refuses, at once and as it is.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    identity: tuple[str, ...]
+    measures: tuple[str, ...]
+    topic: str
+    sink: SinkKind = "kafka"
+    stateful: bool = True
+    rejects: bool = False
+
+
+WINDOW = ("window_start", "window_end")
+
+QUERIES: dict[str, Query] = {
+    query.name: query
+    for query in (
+        Query(
+            "page_views",
+            reads=(CLICKSTREAM,),
+            identity=(*WINDOW, "product_id", "category"),
+            measures=("view_count", "unique_users"),
+            topic="page-views",
+        ),
+        Query(
+            "revenue",
+            reads=(TRANSACTIONS,),
+            identity=(*WINDOW, "category"),
+            measures=("transaction_count", "total_revenue", "avg_transaction"),
+            topic="revenue",
+            sink="parquet",
+        ),
+        Query(
+            "conversions",
+            reads=(CLICKSTREAM, TRANSACTIONS),
+            identity=(*WINDOW, "product_id"),
+            measures=("clicks", "purchases", "conversion_rate"),
+            topic="analytics-results",
+        ),
+        Query(
+            "sessions",
+            reads=(CLICKSTREAM,),
+            identity=("session_id", "session_start"),
+            measures=("session_end", "event_count", "duration_seconds", "status"),
+            topic="sessions",
+        ),
+        Query(
+            "dead_letter",
+            reads=(CLICKSTREAM, TRANSACTIONS),
+            identity=("topic", "partition", "offset"),
+            measures=("value", "reason"),
+            topic="dead-letter",
+            stateful=False,
+            rejects=True,
+        ),
+    )
+}
+"""The five queries. `dead_letter` is a record, not a JSON row: value and headers as the contract says."""

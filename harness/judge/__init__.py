@@ -1,0 +1,1 @@
+"""A run directory to a verdict: pure functions."""

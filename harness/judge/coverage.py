@@ -1,0 +1,118 @@
+"""What a scenario is about, counted: a run in which it did not happen proves nothing, and is unknown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.job.clickstream.contract import CLICKSTREAM, CONVERSION_HORIZON_S, TRANSACTIONS
+from harness.job.clickstream.reference import Expected
+from harness.judge import metrics, timeline
+from harness.judge.anomalies import Comparison
+from harness.judge.timeline import Evidence
+from harness.model import Between
+
+
+def counts(
+    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
+) -> dict[str, int]:
+    """Every count that `proves` of a scenario can name, and that is no count of the reconciliation."""
+    sessions = answers.get("sessions", Expected())
+    return {
+        "out_of_order": metrics.out_of_order(gathered.sent),
+        "dropped_late_sessions": sessions.late_events,
+        "sessions_merged": sessions.merged,
+        "sessions_over_restarts": _over_restarts(gathered, sessions),
+        "copies_sent": int(gathered.sent["copy"].sum()),
+        "restarts": _restarts(gathered),
+        "burst_events": _burst(gathered),
+        "hot_views": _hot(comparisons),
+        "idle_clicks": _idle(gathered),
+        "edge_purchases": _on_the_edge(gathered),
+        "executors_replaced": timeline.executors_replaced(gathered.run),
+    }
+
+
+def _restarts(gathered: Evidence) -> int:
+    """How often the pipeline was started again and did start: not where it refused."""
+    ready = [event for event in gathered.run.of_kind("process") if event["event"] == "ready"]
+    return max(0, len(ready) - 1)
+
+
+def _burst(gathered: Evidence) -> int:
+    """Events sent in seconds that had more than half of the burst's rate."""
+    load = gathered.run.scenario.load
+    if not load.burst_s or load.burst_factor <= 1:
+        return 0
+    sent_us = gathered.sent["sent_us"][(gathered.sent["sent_us"] > 0) & ~gathered.sent["flush"]]
+    a_second = np.bincount((sent_us - sent_us.min(initial=2**62)) // 1_000_000)
+    return int(a_second[a_second > max(load.eps, load.eps * load.burst_factor / 2)].sum())
+
+
+def _hot(comparisons: Mapping[str, Comparison]) -> int:
+    """Views of the most viewed product beyond twice the mean of all products; of views that may count, none does."""
+    views: Counter[str] = Counter()
+    if "page_views" in comparisons:
+        for key, values in comparisons["page_views"].expected.items():
+            views[key[2]] += values[0].low if isinstance(values[0], Between) else values[0]
+    mean = sum(views.values()) / max(1, len(views))
+    return max(0, round(max(views.values(), default=0) - 2 * mean))
+
+
+def _idle(gathered: Evidence) -> int:
+    """Clicks due more than a second after the last transaction, the flush left out."""
+    own = ~gathered.sent["flush"]
+    last = gathered.sent["due_us"][own & (gathered.sent["topic"] == TRANSACTIONS)].max(initial=0)
+    return (
+        int((own & (gathered.sent["topic"] == CLICKSTREAM) & (gathered.sent["due_us"] > last + 1_000_000)).sum())
+        if last
+        else 0
+    )
+
+
+def _on_the_edge(gathered: Evidence) -> int:
+    """Acknowledged purchases exactly ten minutes after the click that was sent before them."""
+    sent = gathered.sent
+    after = sent["event_time_ms"][1:] - sent["event_time_ms"][:-1] == CONVERSION_HORIZON_S * 1000
+    both = (sent["offset"][1:] >= 0) & (sent["offset"][:-1] >= 0)
+    pair = (sent["topic"][:-1] == CLICKSTREAM) & (sent["topic"][1:] == TRANSACTIONS)
+    return int((after & both & pair).sum())
+
+
+def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
+    """Sessions that begin before and end after what the query had read when the pipeline was started again."""
+    if "sessions" not in gathered.batches:
+        return 0
+    index, times = gathered.batch_of["sessions"], gathered.sent["event_time_ms"]
+    periods = [(timeline.epoch_ms(key[1]), timeline.epoch_ms(values[0])) for key, values in sessions.rows.items()]
+    found = 0
+    for batch in timeline.starts(gathered, "sessions") - {0}:
+        newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0).item()
+        found += sum(first <= newest < last for first, last in periods)
+    return found
+
+
+def unproved(fault: Mapping[str, Any]) -> str:
+    """Which part of a fault's proof is missing, in words; empty where it took effect and healed."""
+    proof = fault.get("proof", {})
+    if not proof.get("up_before", True):
+        return "what it strikes did not work before"
+    if not fault.get("proved"):
+        unhurt = ", ".join(name for name, up in proof.get("up_after", {}).items() if up)
+        return f"no effect was seen{unhurt and ' on '}{unhurt}"
+    return "" if fault.get("healed_s") is not None else "it was not seen to heal"
+
+
+def unclaimed(gathered: Evidence) -> int:
+    """Records that were read and that no acknowledgement covers: a producer's retry, or a send that was given up."""
+    ends: Counter[tuple[str, int]] = Counter()
+    for found in gathered.batches.values():
+        for batch in found[-1:]:
+            ends |= Counter(batch.ends)
+    sent = gathered.sent
+    acknowledged = sent["offset"] >= 0
+    known = Counter(zip(sent["topic"][acknowledged], sent["partition"][acknowledged].tolist(), strict=True))
+    return sum((ends - known).values())

@@ -1,0 +1,219 @@
+"""Every anomaly of a run: rows against the oracle, records against the batches, the log against its own law."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.job.clickstream import bounds
+from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, SESSION_GAP_S
+from harness.job.clickstream.reference import Expected
+from harness.judge import anomalies, explain, metrics, timeline
+from harness.judge.anomalies import Comparison
+from harness.judge.timeline import Evidence
+from harness.model import Anomaly
+
+EXPLAINED_MAX = 10
+LOST_MAX = 1000
+TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
+"""What explains the others stands first, what follows from them last."""
+OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
+
+
+def compare(gathered: Evidence, answers: Mapping[str, Expected]) -> dict[str, Comparison]:
+    """Expected and observed rows, by query."""
+    return {
+        name: Comparison(
+            name,
+            query.measures,
+            answers[name].rows,
+            anomalies.decoded(gathered.run.rows(name)),
+            _earliest(gathered, name, answers[name]),
+            answers[name].optional,
+            again=_again(gathered, name, answers[name]),
+            contradiction=partial(bounds.contradiction, name, answers[name].moments),
+            moments=answers[name].moments,
+        )
+        for name, query in gathered.run.scenario.queries.items()
+    }
+
+
+def _earliest(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[Any, ...], float]:
+    committed = [batch.committed_s for batch in gathered.batches[query]]
+    return {key: committed[batch - 1] for key, batch in answer.batch.items() if batch > 0}
+
+
+def _again(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[Any, ...], float]:
+    """How often each row may have been written again: as often as the batch that emits it was run again.
+
+    Without a checkpoint, or a batch, to tell by: as often as the pipeline was started again.
+    """
+    by_batch = timeline.runs_again(gathered, query)
+    untold = timeline.restarts(gathered.run)
+    return {
+        key: by_batch.get(answer.batch[key], 0) if key in answer.batch else untold
+        for key in answer.rows.keys() | answer.optional.keys()
+    }
+
+
+def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
+    """Every anomaly of a run, what explains the others first, the first of them explained."""
+    of_rows = _of_rows(gathered, comparisons)
+    exact = not gathered.run.scenario.black_box
+    if exact and any(anomaly.kind in OF_LATENESS for anomaly in of_rows):
+        of_rows = _of_rows(gathered, _with_lateness(gathered, comparisons))
+    of_records = [anomaly for query in answers for anomaly in _of_query(gathered, query, answers[query])]
+    of_records += _never_closed(gathered, of_records, comparisons)
+    found = sorted(of_records + of_rows, key=lambda anomaly: TELLING.get(anomaly.kind, 1))
+    chosen, rest = _first_of_each(found)
+    return explain.explain(gathered, chosen, answers, comparisons) + rest
+
+
+def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:
+    """The first of each kind and query, to be explained, and the rest."""
+    taken: Counter[tuple[str, str]] = Counter()
+    chosen: list[Anomaly] = []
+    rest: list[Anomaly] = []
+    for anomaly in found:
+        taken[anomaly.kind, anomaly.query] += 1
+        (chosen if taken[anomaly.kind, anomaly.query] <= EXPLAINED_MAX else rest).append(anomaly)
+    return chosen, rest
+
+
+def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
+    return [
+        anomaly
+        for query in comparisons.values()
+        for anomaly in anomalies.check(_guarantee(gathered, query.query), query)
+    ]
+
+
+def _with_lateness(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    counted, dropped = timeline.expected(gathered, "never"), timeline.expected(gathered, "own")
+    return {
+        name: replace(one, if_late_counted=counted[name].rows, if_late_dropped=dropped[name].rows)
+        for name, one in comparisons.items()
+    }
+
+
+def _guarantee(gathered: Evidence, query: str) -> str:
+    """What was promised, or else what the sink can give."""
+    kafka = gathered.run.scenario.queries[query].sink == "kafka"
+    return gathered.run.scenario.output(query).guarantee or ("at-least-once" if kafka else "exactly-once")
+
+
+def _of_query(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
+    yield from _records_lost(gathered, query)
+    yield from _read_twice(gathered, query)
+    if query != "dead_letter" and not gathered.run.scenario.black_box:
+        yield from _watermarks(gathered, query)
+        yield from _drops(gathered, query, answer)
+        yield from _state(gathered, query)
+
+
+def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
+    never = gathered.batch_of[query] == len(gathered.batches[query])
+    gone = np.zeros(len(never), dtype=bool)
+    for event in gathered.run.of_kind("deleted"):
+        gone |= never & timeline.deleted(gathered, query, event)
+    sent = gathered.sent
+    overwritten = [
+        (sent["topic"][row], sent["partition"][row].item(), offset)
+        for row, offset in gathered.overwritten.items()
+        if sent["topic"][row] in QUERIES[query].reads
+    ]
+    for key in overwritten[:LOST_MAX]:
+        why = f"one of {len(overwritten)} acknowledged records that brokers lost: another has its offset now"
+        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
+    for rows, what in (
+        (gone, f"deleted from the topic before {query} had read them"),
+        (never & ~gone, f"that no batch of {query} covers"),
+    ):
+        for row in np.flatnonzero(rows)[:LOST_MAX]:
+            key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
+            why = f"one of {rows.sum()} acknowledged records {what}"
+            yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
+
+
+def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
+    for event in gathered.run.of_kind("reset"):
+        if event["query"] == query:
+            why = f"the checkpoint went back from batch {event['seen']} to {event['now']}: what was read before is read again"
+            expected, observed = f"on from batch {event['seen'] + 1}", f"back to batch {event['now']}"
+            yield Anomaly("record_read_twice", query, (event["seen"],), expected, observed, why, event["seen"])
+    for before, after in zip(gathered.batches[query], gathered.batches[query][1:], strict=False):
+        for (topic, partition), end in before.ends.items():
+            if (again := after.ends.get((topic, partition), end)) < end:
+                why = (
+                    f"batch {after.number} ends before batch {before.number} did: {end - again} records are read again"
+                )
+                key = (topic, partition, again)
+                yield Anomaly("record_read_twice", query, key, f"on from {end}", f"back to {again}", why, after.number)
+
+
+def _watermarks(gathered: Evidence, query: str) -> Iterator[Anomaly]:
+    """The first batch whose watermark is not what the data that was read before it makes it."""
+    for batch, want in zip(gathered.batches[query], timeline.lawful_watermarks(gathered, query)[:-1], strict=True):
+        if batch.watermark_ms != want:
+            by = (batch.watermark_ms - want) / 1000
+            why = (
+                f"batch {batch.number} ran at a watermark {abs(by):g} s {'ahead of' if by > 0 else 'behind'} what the events"
+                " read before it make it: its delay is not 5 minutes, or not all of its sources count"
+            )
+            key, times = (batch.number,), (explain.moment(want), explain.moment(batch.watermark_ms))
+            yield Anomaly("wrong_watermark", query, key, *times, why, batch.number)
+            return
+
+
+def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
+    """Rows that a right watermark would have released, and the recorded one did not."""
+    behind = {one.query for one in found if one.kind == "wrong_watermark"}
+    if not behind:
+        return []
+    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in gathered.batches}
+    lawful = timeline.expected(gathered, watermarks=at)
+    why = "the watermark of the last batch should have passed its end, and did not"
+    return [
+        Anomaly("row_never_closed", query, key, "a row", "still open", why)
+        for query in sorted(behind)
+        for key in lawful[query].rows
+        if key not in comparisons[query].expected and key not in comparisons[query].observed
+    ]
+
+
+def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
+    reported = metrics.dropped_by_batch(gathered.run.of_kind("progress"), query)
+    skipped, repeated = timeline.skipped(gathered, query), timeline.repeated(gathered, query)
+    ours = not gathered.run.scenario.pipeline.command
+    for batch, dropped in sorted(reported.items()):
+        if batch in skipped and not dropped:
+            continue
+        want = answer.dropped.get(batch, 0)
+        if want and not ours:  # another plan counts its late rows elsewhere, or more than once
+            continue
+        if batch in repeated and dropped > want > 0:
+            continue
+        if dropped != want:
+            why = f"batch {batch} reports other rows dropped by the watermark than the late events it read make"
+            yield Anomaly("unreconciled_count", query, (batch,), f"{want} dropped", f"{dropped} dropped", why, batch)
+
+
+def _state(gathered: Evidence, query: str) -> Iterator[Anomaly]:
+    """No operator needs more rows than there are events that still matter, each in at most three windows."""
+    batches = gathered.batches[query]
+    last = metrics.last_state_rows(gathered.run.of_kind("progress"), query)
+    if not batches or last is None or last[0] != batches[-1].number:
+        return
+    horizon_ms = (SESSION_GAP_S + CONVERSION_HORIZON_S) * 1000
+    mine = gathered.batch_of[query] >= 0
+    alive = int((gathered.sent["event_time_ms"][mine] + horizon_ms > batches[-1].watermark_ms).sum())
+    for number, rows in enumerate(last[1]):
+        if rows > 3 * alive:
+            why = f"operator {number} still holds {rows:,} rows, though only {alive:,} events are not behind the watermark"
+            observed = f"{rows:,} rows"
+            yield Anomaly("state_not_released", query, (number,), f"at most {3 * alive:,}", observed, why, last[0])

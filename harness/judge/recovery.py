@@ -1,0 +1,119 @@
+"""What each fault cost: how long nothing was committed, until the lag was back, and what was done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.judge import anomalies, metrics, timeline
+from harness.judge.anomalies import Comparison
+from harness.judge.metrics import Span
+from harness.judge.timeline import Evidence
+
+CALM_S = 10.0
+"""What is looked at before a fault for the lag that is usual, though nothing from before the recovery of the last one."""
+CALM_MIN_S = 2.0
+"""Where there is less, what was usual before an earlier fault stands for it: a batch or two."""
+
+
+def costs(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
+    """Each fault of the run as it was written down, and what it cost; the keys of a fault in result.json."""
+    struck = gathered.run.of_kind("fault")
+    # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
+    begins_s = [one.get("proof", {}).get("first_s", one["at_s"]) for one in struck]
+    healed_s = 0.0
+    since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
+    calm: Span | None = None
+    for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
+        at_s = fault["at_s"]
+        before = Span(max(since_s, begin_s - CALM_S), begin_s)
+        if before.end_s - before.start_s >= (CALM_MIN_S if calm else metrics.LAG_EVERY_S):
+            calm = before
+        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"), healed_s)
+        healed_s = fault["healed_s"] or at_s
+        since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
+        yield (
+            fault
+            | cost
+            | {
+                "kind": fault["fault"].split()[0],
+                "replayed": metrics.replayed(gathered.batches.values(), _starts(gathered, begin_s, next_s)),
+                "duplicates": _duplicates(comparisons, begin_s, next_s),
+                "behind": _behind(gathered, at_s),
+            }
+        )
+
+
+def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
+    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed."""
+    return {
+        query: metrics.behind(gathered.sent, gathered.batch_of[query], batches, at_s)
+        for query, batches in gathered.batches.items()
+    }
+
+
+def _recovery(
+    gathered: Evidence,
+    comparisons: Mapping[str, Comparison],
+    calm: Span | None,
+    at_s: float,
+    healed_s: float,
+    since_s: float,
+) -> dict[str, float | None]:
+    """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
+
+    What lies before `since_s`, when the fault before had healed, is that one's.
+
+    `first_commit_s` until each had committed a batch again, `longest_gap_s` without one, `first_output_s` until a
+    right row stood that had not stood before, `recovered_s` until the lag was back within the p99 of the calm before;
+    `unrecovered_s` for how long the load went on without that.
+    """
+    outages = {
+        query: found
+        for query, batches in gathered.batches.items()
+        if (found := metrics.outage(batches, at_s, healed_s, since_s))
+    }
+    if not outages or len(outages) < len(gathered.batches):
+        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s", "unrecovered_s"))
+    back = [
+        metrics.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
+        if calm
+        else None
+        for query, found in gathered.batches.items()
+    ]
+    never = calm is not None and None in back
+    outputs = [
+        row_s
+        for query, one in comparisons.items()
+        for row_s in _new_right_rows(one)
+        if row_s > max(at_s, outages[query].start_s)
+    ]
+    return {
+        "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
+        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
+        "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
+        "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
+        "unrecovered_s": round(metrics.load_end_s(gathered.sent) - at_s, 3) if never else None,
+    }
+
+
+def _new_right_rows(comparison: Comparison) -> Iterator[float]:
+    """When each right row appeared for the first time."""
+    for key, rows in comparison.observed.items():
+        if right := [row.at_s for row in rows if anomalies.is_right(comparison, key, row)]:
+            yield min(right)
+
+
+def _starts(gathered: Evidence, after_s: float, until_s: float) -> list[float]:
+    """When the pipeline was started, after a fault and before the next."""
+    return [at_s for at_s in timeline.started_s(gathered.run) if after_s < at_s <= until_s]
+
+
+def _duplicates(comparisons: Mapping[str, Comparison], after_s: float, until_s: float) -> int:
+    """Rows that stood already, and were written again after a fault and before the next."""
+    return sum(
+        after_s < row.at_s <= until_s
+        for one in comparisons.values()
+        for rows in one.observed.values()
+        for row in sorted(rows, key=lambda row: row.at_s)[1:]
+    )

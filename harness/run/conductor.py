@@ -1,0 +1,355 @@
+"""The conductor: does what the scenario says, writes down what happens, and judges nothing.
+
+start → warm up → measure → flush → drain → collect. What it leaves is a run directory.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from harness import scenario as scenarios
+from harness.engines.process import ticking
+from harness.engines.spark import sinks
+from harness.errors import HarnessError, PipelineDied, StackError, Stalled
+from harness.faults.schedule import Counts, Schedule
+from harness.host import processes
+from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
+from harness.kafka import Broker, topics
+from harness.kafka.cluster import await_true
+from harness.run.console import Status
+from harness.run.injector import struck
+from harness.run.testbed import Rig, assemble
+from harness.rundir import history, manifest
+from harness.rundir.history import Recorder
+from harness.scenario import Limits, Scenario
+
+STALL_S = 60.0
+HEAL_S = 180.0
+REST_S = 5.0
+"""Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
+BEYOND_S = 1.0
+"""Load beyond the limit of a recovery: one that missed it has been seen to, too."""
+TELL_S = 1.0
+BREAK_OFF_S = 10.0
+AT_ONCE_S = 1.0
+ANSWER_S = 5.0
+"""In which a broker that is not down has answered, though everything beside it is ending."""
+"""Patience with what is under way when somebody ends the run: what it waits for is ended under it."""
+
+
+def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
+    """Do the run. Raises HarnessError where none is possible; the directory then says how far it came."""
+    (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
+    with history.recording(directory) as happenings, status:
+        phases = Phases(happenings, status)
+        manifest.write(directory, scenario, args, prefix="")
+        try:
+            with ExitStack() as stack:
+                phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
+                rig = assemble(stack, scenario, directory, happenings)
+                manifest.write(directory, scenario, args, rig.cluster.topic_prefix)
+                try:
+                    _conduct(rig, phases)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    if isinstance(error, PipelineDied):
+                        happenings.write("pipeline_died", code=error.code, last=error.last, brokers_down=_down(rig))
+                    _tell_stacks(rig)
+                    raise
+        except BaseException as error:
+            why = "by the user" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+            happenings.write("interrupted", phase=phases.current, why=why)
+            raise
+        phases.begin("end")
+
+
+def _down(rig: Rig) -> list[int]:
+    """The brokers that are down, or that nobody can look at; one that is slow to answer, beside what died, is neither."""
+
+    def is_up(broker: Broker) -> bool:
+        try:
+            return broker.is_up()
+        except HarnessError:
+            return False
+
+    silent = dict(rig.cluster.brokers)
+
+    def have_answered() -> bool:
+        for number in [number for number, broker in silent.items() if is_up(broker)]:
+            del silent[number]
+        return not silent
+
+    await_true(have_answered, ANSWER_S)
+    return list(silent)
+
+
+def _tell_stacks(rig: Rig) -> None:
+    """What every Java process is at goes to its log, before it is ended; a second is enough for that."""
+    rig.system.tell_stacks()
+    with suppress(HarnessError):  # of brokers that nobody can look at
+        for pid in rig.cluster.pids():
+            processes.tell_stacks(pid)
+    time.sleep(TELL_S)  # nothing says when a thread dump is complete
+
+
+class Phases:
+    """Where the run is, in the history and on the screen."""
+
+    def __init__(self, happenings: Recorder, status: Status) -> None:
+        self.history = happenings
+        self.status = status
+        self.current = "start"
+
+    def begin(self, name: str, what: str = "") -> None:
+        """A phase begins."""
+        self.current = name
+        self.history.write("phase", phase=name)
+        if name != "end":
+            self.status.phase(name.replace("_", " "), what)
+
+
+def _conduct(rig: Rig, phases: Phases) -> None:
+    if not rig.scenario.pipeline.start_after_s:
+        _start_pipeline(rig, phases)
+    with _followed(rig):
+        _offer(rig, phases)
+        if rig.scenario.black_box:
+            phases.begin("settle", "until the pipeline has nothing left to say")
+            _quiet(rig, phases)
+        phases.begin("flush", "two events far ahead close every window")
+        rig.load.flush()
+        _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "acknowledgements")
+        phases.begin("drain", "until every query has committed everything")
+        (_quiet if rig.scenario.black_box else _drain)(rig, phases)
+    rig.look()
+    rig.check()
+    rig.system.dismiss()
+    rig.system.stop()
+    rig.checkpoint.sweep()
+    phases.begin("collect", "every result row")
+    where = (rig.cluster.bootstrap, rig.cluster.topic_prefix, rig.scratch / "output")
+    for query, rows in sinks.collect(rig.scenario, *where):
+        history.write_rows(rig.directory, query, rows)
+
+
+def _start_pipeline(rig: Rig, phases: Phases) -> None:
+    rig.system.start()
+    patience_s = rig.scenario.pipeline.ready_s
+    what = """the pipeline to print {"event": "started"} once it works"""
+    _eventually(rig, phases, rig.system.has_started, lambda: 0, what, patience_s)
+
+
+@contextmanager
+def _followed(rig: Rig) -> Iterator[None]:
+    stop = threading.Event()
+
+    def failed(error: Exception) -> None:
+        rig.blind.append(f"what it does cannot be followed any more, {type(error).__name__}: {error}")
+
+    def sample() -> None:
+        try:
+            rig.cpu.sample()
+        except HarnessError as error:  # a daemon that is slow to answer; the next one is in a second
+            rig.history.write("unsampled", why=str(error))
+
+    threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
+    for thread in threads:
+        thread.start()
+    patience_s = AT_ONCE_S
+    try:
+        yield
+        patience_s = 5.0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(patience_s)
+
+
+def _offer(rig: Rig, phases: Phases) -> None:
+    load = rig.scenario.load
+    start = time.time() + 1.5
+    plan = {
+        "workload": msgspec.to_builtins(rig.scenario.workload),
+        "seed": load.seed,
+        "eps": load.eps,
+        "acks": load.acks,
+        "events": load.events,
+        "start_at": start,
+        "segments": load.segments,
+    }
+    (rig.scratch / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    rig.load.start()
+    if backlog_s := rig.scenario.pipeline.start_after_s:
+        phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
+        _until(rig, phases, start + backlog_s)
+        _start_pipeline(rig, phases)
+    counts = _counts(rig)
+    schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    patience_s = AT_ONCE_S
+    try:
+        _replay(rig, phases, schedule, counts, start)
+        patience_s = BREAK_OFF_S
+    finally:
+        rig.over.set()
+        schedule.join(patience_s)
+
+
+def _replay(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, start: float) -> None:
+    """The load, phase by phase, with the faults in it."""
+    load = rig.scenario.load
+    phases.begin("warm_up", f"{load.warm_up_s:g} s at {load.eps:,g} events/s")
+    _until(rig, phases, start + load.warm_up_s, schedule)
+    if rig.scenario.pipeline.standby:  # only now are there records for it to rehearse on
+        rig.system.stand_by()
+    phases.begin("measure", f"{load.duration_s:g} s at {load.eps:,g} events/s")
+    _until(rig, phases, start + load.warm_up_s + load.duration_s, schedule)
+    if load.cool_down_s:
+        phases.begin("cool_down", f"{load.cool_down_s:g} s, so that the last events measured are committed under load")
+        _until(rig, phases, start + load.warm_up_s + load.duration_s + load.cool_down_s, schedule)
+    if load.stretch_s:
+        phases.begin("stretch", f"until every fault has healed, {load.stretch_s:g} s at most")
+        _stretch(rig, phases, schedule, counts, start + sum(seconds for _, seconds in load.segments))
+    _heal(rig, phases, schedule, counts, schedule.is_over)
+
+
+def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s: float) -> None:
+    """Go on with the load until all faults have healed and what was sent meanwhile is read, or it has come to its end.
+
+    Where the recovery is limited the load is on for longer than that: only under load it can be seen.
+    """
+    rest = round(REST_S * rig.scenario.load.eps)
+    within_s = rig.scenario.limits.recovery_s
+    shown_s = within_s + BEYOND_S if within_s < Limits().recovery_s else 0.0
+
+    def over() -> bool:
+        now_s = time.time()
+        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.struck_s + shown_s)
+
+    _heal(rig, phases, schedule, counts, over)
+    rig.load.enough()
+
+
+def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Callable[[], bool]) -> None:
+    """Wait until it is over with the faults; none strikes after that."""
+
+    def progress() -> int:
+        # A fault that is under way has a patience of its own.
+        return time.monotonic_ns() if schedule.is_striking() else counts.read()
+
+    try:
+        _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S)
+    except Stalled as error:
+        # Not an end: what is wrong is still told by name, and a fault that never struck too.
+        phases.history.write("stalled", why=str(error))
+    schedule.close()
+
+
+def _counts(rig: Rig) -> Counts:
+    """Of a black box it is not known what it has read: what is acknowledged stands for it."""
+
+    def acknowledged() -> int:
+        return rig.load.acknowledged
+
+    return Counts(lambda: rig.load.sent, acknowledged, acknowledged if rig.scenario.black_box else rig.checkpoint.read)
+
+
+def _until(rig: Rig, phases: Phases, end_s: float, schedule: Schedule | None = None) -> None:
+    while (left := end_s - time.time()) > 0:
+        _look(rig, phases, left)
+        if schedule:
+            schedule.look()
+        time.sleep(min(0.25, max(0.0, end_s - time.time())))
+
+
+def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
+    rig.check()
+    if rig.blind:
+        raise StackError(rig.blind[0])
+    rig.load.finished()
+    lag = max(0, rig.load.acknowledged - rig.checkpoint.read())
+    figures = {
+        "sent": f"{rig.load.sent:,}",
+        "lag": f"{lag:,}",
+        "batch": f"{rig.system.batch_ms / 1e3:.1f} s",
+        "state": f"{sum(rig.system.state_bytes.values()) / 1e6:.0f} MB",
+        "CPU": f"{psutil.cpu_percent():.0f} %",
+    }
+    phases.status.show(**figures, **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
+
+
+def _drain(rig: Rig, phases: Phases) -> None:
+    names = [rig.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
+    ends = topics.end_offsets(rig.cluster.bootstrap, names)
+    goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
+    flushed_ms = rig.load.flush_ms - WATERMARK_DELAY_S * 1000
+
+    def drained() -> bool:
+        return all(_has_drained(rig, query, goal, flushed_ms) for query in rig.scenario.queries)
+
+    def progress() -> int:
+        queries = rig.scenario.queries
+        return sum(rig.checkpoint.committed(query) + rig.checkpoint.watermark_ms(query) for query in queries)
+
+    try:
+        _eventually(rig, phases, drained, progress, "every query to commit everything")
+    except Stalled as error:
+        # Not an end: what is wrong is still told by name; where nothing is, the run is unknown.
+        phases.history.write("stalled", why=str(error))
+
+
+def _quiet(rig: Rig, phases: Phases) -> None:
+    """Wait until nothing new has stood in the sinks for as long as the scenario says.
+
+    Without a checkpoint this is all that can be known; the black-box oracle rests on it.
+    """
+    where = (rig.cluster.bootstrap, rig.cluster.topic_prefix, rig.scratch / "output")
+    seen, since = -1, time.monotonic()
+    settle_s = rig.scenario.pipeline.settle_s
+    deadline = since + settle_s + rig.scenario.pipeline.ready_s
+    while time.monotonic() - since < settle_s:
+        _look(rig, phases)
+        if (now := sinks.size(rig.scenario, *where)) != seen:
+            seen, since = now, time.monotonic()
+        if time.monotonic() > deadline:
+            phases.history.write("stalled", why="the pipeline goes on writing results")
+            return
+        time.sleep(0.2)
+
+
+def _has_drained(rig: Rig, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
+    mine = {rig.cluster.topic_prefix + topic for topic in rig.scenario.queries[query].reads}
+    wanted = {at: end for at, end in goal.items() if at[0] in mine}
+    windowed = query != "dead_letter"
+    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True
+    return passed and rig.checkpoint.reached(query, wanted)
+
+
+def _eventually(
+    rig: Rig,
+    phases: Phases,
+    condition: Callable[[], bool],
+    progress: Callable[[], int],
+    what: str,
+    patience_s: float = STALL_S,
+) -> None:
+    """Wait for a condition as long as progress is made; raise Stalled, which says at what, when it is not."""
+    last, since = progress(), time.monotonic()
+    while not condition():
+        _look(rig, phases)
+        if (now := progress()) != last:
+            last, since = now, time.monotonic()
+        if time.monotonic() - since > patience_s:
+            raise Stalled(
+                f"waiting for {what}: no progress past {last} for {patience_s:g} s; see {rig.directory / 'logs'}"
+            )
+        time.sleep(0.05)
