@@ -32,7 +32,6 @@ from harness.scenario import (
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
     FAULTS_OF_RESTARTS,
-    STATELESS,
     Fault,
     Kafka,
     Load,
@@ -144,7 +143,7 @@ def crash_points(points: Sequence[str], queries: Sequence[str], states: Sequence
         f"{query} {point}": Fault(kind="crash", point=point, query=query)
         for query in _known(queries, tuple(QUERIES), "query")
         for point in _known(points, POINTS, "point")
-        if (query, point) != (STATELESS, "in state")
+        if QUERIES[query].stateful or point != "in state"
     }
     return [
         _plan(CRASH_POINTS, state, shared, nodes=1)
@@ -179,7 +178,9 @@ def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monot
         number += 1
         names = [rng.choice(sorted(possible())) for _ in range(AT_RANDOM)]
         crash = Fault(
-            kind="crash", point=rng.choice(POINTS), query=rng.choice([name for name in QUERIES if name != STATELESS])
+            kind="crash",
+            point=rng.choice(POINTS),
+            query=rng.choice([name for name, query in QUERIES.items() if query.stateful]),
         )
         faults = {f"{number}.{at + 1} {name}": FAULTS[name] for at, name in enumerate(names)}
         faults |= {f"{number}.{AT_RANDOM + 1} crash {crash.point} of {crash.query}": crash}

@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from harness.engines.spark.offset_log import Batch
 from harness.job.clickstream.contract import (
-    CONVERSION_HORIZON_S,
     INPUT,
     QUERIES,
-    SESSION_GAP_S,
     WATERMARK_DELAY_S,
+    Query,
 )
 
 Array = npt.NDArray[Any]
@@ -124,20 +123,20 @@ def emission_delay_ms(
     of the first event at or beyond end + delay, of both topics the later for conversions. Rows whose
     moment lies outside the measured part are left out.
     """
-    if query == "dead_letter" or not keys:
+    if not QUERIES[query].stateful or not keys:
         return np.array([])
-    ends_ms = np.array([_release_ms(query, key, values) for key, values, _ in keys])
+    ends_ms = np.array([_final_ms(QUERIES[query], key, values) for key, values, _ in keys])
     possible = np.max([_first_ack_s(sent, topic, ends_ms) for topic in QUERIES[query].reads], axis=0)
     appeared = np.array([at_s for _, _, at_s in keys])
     chosen = np.isfinite(possible) & measured.holds(possible)
     return np.asarray((appeared[chosen] - possible[chosen]) * 1e3)
 
 
-def _release_ms(query: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> float:
-    if query == "sessions":
-        return _epoch_ms(values[:1]) + (SESSION_GAP_S + WATERMARK_DELAY_S) * 1e3
-    horizon = CONVERSION_HORIZON_S if query == "conversions" else 0
-    return _epoch_ms(key[1:2]) + (horizon + WATERMARK_DELAY_S) * 1e3
+def _final_ms(query: Query, key: tuple[Any, ...], values: tuple[Any, ...]) -> float:
+    """The event time in epoch ms that must have been read before a row can be final."""
+    names, columns = (query.identity, key) if query.end in query.identity else (query.measures, values)
+    at = names.index(query.end)
+    return _epoch_ms(columns[at : at + 1]) + (query.stays_open_s + WATERMARK_DELAY_S) * 1e3
 
 
 def _epoch_ms(iso: tuple[Any, ...]) -> float:

@@ -23,7 +23,7 @@ from harness.scenario.fields import (
     Scenario,
 )
 from harness.scenario.toml import described, dump, folder, load, names, nearest, parse
-from harness.scenario.validate import STATELESS, contradictions
+from harness.scenario.validate import contradictions
 
 __all__ = [
     "CRASH_POINTS",
@@ -35,7 +35,6 @@ __all__ = [
     "FAULTS_OF_THE_CLUSTER",
     "FAULT_TARGETS_OF_SPARK",
     "PLACEHOLDERS",
-    "STATELESS",
     "Fault",
     "Kafka",
     "Limits",

@@ -76,7 +76,7 @@ def _sinks(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _of_columns(output: Output) -> Iterator[str]:
-    if output.columns and output.query == "dead_letter" and not output.parquet:
+    if output.columns and QUERIES[output.query].rejects and not output.parquet:
         yield "the parts of a dead letter in Kafka are its value and its headers, and have no other names"
         return
     ours = (*QUERIES[output.query].identity, *QUERIES[output.query].measures)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.job.clickstream import events as workload
+from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.events import Workload
 from harness.scenario.fields import (
     BROKERS,
@@ -36,7 +37,7 @@ MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "refused": ("change",),
 }
 """Field of a fault → the kinds that have it."""
-STATELESS = "dead_letter"
+STATELESS = tuple(name for name, query in QUERIES.items() if not query.stateful)
 MISSPELT = 0.8
 """How alike a word in braces is to a placeholder that it must have meant; other programs have words in braces too."""
 AT_LEAST = ("throughput_eps", "success_share")
@@ -192,7 +193,7 @@ def _of_placing(scenario: Scenario, fault: Fault) -> Iterator[str]:
         yield f"{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"
     if looks_into_checkpoint and fault.query not in scenario.queries:
         yield f"query = {fault.query!r}: the pipeline has {', '.join(scenario.queries)}"
-    if fault.query == STATELESS and (fault.kind == "state_lost" or (fault.kind, fault.point) == ("crash", "in state")):
+    if fault.query in STATELESS and (fault.kind == "state_lost" or (fault.kind, fault.point) == ("crash", "in state")):
         yield f"query = {fault.query!r}: it keeps no state"
     if fault.kind == "older" and fault.query in scenario.queries and scenario.queries[fault.query].sink != "parquet":
         yield f"query = {fault.query!r}: its results must be in Parquet, whose log tells that they have grown"

@@ -22,14 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import RunError
-from harness.job.clickstream.contract import Query
+from harness.job.clickstream.contract import DECIMAL_PLACES, TIMES, Query
 from harness.kafka import topics
 from harness.model import Row
 from harness.scenario import Output, Scenario
-
-DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
-TIMES = ("window_start", "window_end", "session_start", "session_end")
-
 
 Names = Mapping[str, str]
 """Our name of a column → the name that it has in the sink, where that differs."""
@@ -38,7 +34,7 @@ Names = Mapping[str, str]
 def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list[Row]:
     """Every record of the query's result topic."""
     messages = topics.read(bootstrap, [prefix + query.topic])
-    if query.name == "dead_letter":
+    if query.rejects:
         return [_rejected(message, prefix) for message in messages]
     return [_result(query, message, prefix, place) for message in messages]
 
@@ -53,7 +49,7 @@ def from_parquet(directory: Path, query: Query, names: Names, prefix: str = "") 
     if not (directory / "_spark_metadata").is_dir():
         files = [(str(path.relative_to(directory)), path.stat().st_mtime) for path in _data_files(directory)]
     rows = [row for path, named_s in files for row in _file_rows(directory, path, named_s, query, names)]
-    if query.name == "dead_letter":  # its topic is a value here
+    if query.rejects:  # its topic is a value here
         rows = [replace(row, key=(str(row.key[0]).removeprefix(prefix), *row.key[1:])) for row in rows]
     return rows
 

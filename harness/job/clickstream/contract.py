@@ -32,8 +32,9 @@ class Query:
     """One result of the job: the topics it reads, the columns of a row, and the sink that the row goes to.
 
     `identity` names the columns that tell one row from another, `measures` the others, both in the order of the row.
-    `stateful` queries have windows or sessions, a watermark and state; `rejects` is true of the query that emits each
-    record that the contract refuses, at once and as it is.
+    A row of a `stateful` query is final once the watermark has passed its column `end` by `stays_open_s` seconds.
+    `rejects` is true of the query that emits each record that the contract refuses, at once and as it is, and keeps
+    no state.
     """
 
     name: str
@@ -42,12 +43,22 @@ class Query:
     measures: tuple[str, ...]
     topic: str
     sink: SinkKind = "kafka"
-    stateful: bool = True
+    end: str = "window_end"
+    stays_open_s: int = 0
     rejects: bool = False
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the query has windows or sessions, and so a watermark and state."""
+        return not self.rejects
 
 
 WINDOW = ("window_start", "window_end")
+TIMES = (*WINDOW, "session_start", "session_end")
+# Digits after the point of each decimal column.
+DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
 
+# `dead_letter` is a record, not a JSON row: value and headers as the contract has them.
 QUERIES: dict[str, Query] = {
     query.name: query
     for query in (
@@ -72,6 +83,7 @@ QUERIES: dict[str, Query] = {
             identity=(*WINDOW, "product_id"),
             measures=("clicks", "purchases", "conversion_rate"),
             topic="analytics-results",
+            stays_open_s=CONVERSION_HORIZON_S,
         ),
         Query(
             "sessions",
@@ -79,6 +91,8 @@ QUERIES: dict[str, Query] = {
             identity=("session_id", "session_start"),
             measures=("session_end", "event_count", "duration_seconds", "status"),
             topic="sessions",
+            end="session_end",
+            stays_open_s=SESSION_GAP_S,
         ),
         Query(
             "dead_letter",
@@ -86,9 +100,7 @@ QUERIES: dict[str, Query] = {
             identity=("topic", "partition", "offset"),
             measures=("value", "reason"),
             topic="dead-letter",
-            stateful=False,
             rejects=True,
         ),
     )
 }
-"""The five queries. `dead_letter` is a record, not a JSON row: value and headers as the contract says."""
