@@ -1,10 +1,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: load test lint bench kafka-image env
+.PHONY: load check test lint bench kafka-image env
 
 load: env ## 5,000 events a second through the pipeline, judged
 	@$(BIN)/harness run load --eps 5000
+
+check: lint ## what a contributor runs after each change: no Kafka, no Spark
+	@$(BIN)/python -m pytest tests/unit tests/detectors tests/test_layers.py
 
 test: env
 	@$(BIN)/python -m pytest
