@@ -1,6 +1,6 @@
-"""What the brokers have: which topics there are, who they are, and from where to where each partition reaches.
+"""Topics at the brokers: names, ids, and the first and last offset of each partition.
 
-Asked through Spark's own Kafka client, so that the job needs no other.
+Queried through Spark's own Kafka client, so that the job needs no other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pyspark.sql import SparkSession
 from pipeline.loss import Topic
 
 ANSWERS_MS = 5_000
+# A partition that has just lost its leader has a new leader within this time.
 LEADS_MS = 20_000
-"""A partition that has just lost its leader has another one by then."""
 
 
 class BrokerError(Exception):
@@ -24,20 +24,20 @@ class BrokerError(Exception):
 
 
 def names(spark: SparkSession, bootstrap: str) -> set[str]:
-    """The topics that there are."""
+    """The names of all topics."""
     with _admin(spark, bootstrap, ANSWERS_MS) as admin:
         return set(admin.listTopics().names().get())
 
 
 def topics(spark: SparkSession, bootstrap: str, wanted: Collection[str]) -> dict[str, Topic]:
-    """Each of these topics, which must all be there."""
+    """Id and offsets of each wanted topic; every one must exist."""
     jvm: Any = spark._jvm
     with _admin(spark, bootstrap, LEADS_MS) as admin:
         asked = jvm.java.util.ArrayList()
         for name in sorted(wanted):
             asked.add(name)
         described = admin.describeTopics(asked).allTopicNames().get()
-        places = [(name, one.partition()) for name in sorted(wanted) for one in described.get(name).partitions()]
+        places = [(name, info.partition()) for name in sorted(wanted) for info in described.get(name).partitions()]
         begins, ends = (_offsets(jvm, admin, places, spec) for spec in ("earliest", "latest"))
         return {
             name: Topic(

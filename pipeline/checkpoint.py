@@ -1,7 +1,7 @@
 """Whether a checkpoint may be continued: made by the same settings, whole, and no older than its sink.
 
-Spark itself refuses a file that it cannot read when it comes to it; what it would silently obey, or
-silently skip, is refused here, before it starts.
+Spark refuses a file that it cannot read when it reaches it. Settings that Spark would silently ignore and batches
+that it would silently skip are refused here, before the start.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Reach:
 
 
 def agree(settings: Settings) -> None:
-    """Refuse a checkpoint that was made by other settings: Spark would silently keep to the old ones.
+    """Refuse a checkpoint that was made by other settings: Spark would silently keep the old ones.
 
-    One in which no query knows yet where it begins has nothing to keep to.
+    A checkpoint in which no query has begun is accepted: it has no settings yet.
     """
     path = _signature(settings)
     if not _has_begun(path.parent):
@@ -63,9 +63,9 @@ def agree(settings: Settings) -> None:
 
 
 def sign(settings: Settings, topics: Mapping[str, str]) -> None:
-    """Write down what the checkpoint is made by, and from which topics (name → id).
+    """Record the settings and the topics (name → id) of the checkpoint.
 
-    Only now, since a job that could not start has made none.
+    Called once the queries can start: a job that could not start has made no checkpoint.
     """
     _write(settings, _signature(settings), settings.of_state())
     _write(settings, _sources(settings), topics)
@@ -95,7 +95,7 @@ def _write(settings: Settings, path: Path, content: Mapping[str, object]) -> Non
 
 
 def where(settings: Settings) -> Path:
-    """Where it is on this machine."""
+    """The checkpoint's folder on this machine."""
     return Path(_local(settings.checkpoint))
 
 
@@ -108,7 +108,7 @@ def _sources(settings: Settings) -> Path:
 
 
 def whole(settings: Settings) -> None:
-    """Refuse a checkpoint that is damaged, or older than what stands in a sink that counts its batches."""
+    """Refuse a checkpoint that is damaged, or not as old as its Parquet results."""
     for name in settings.queries:
         folder = where(settings) / name
         begun, committed = _numbers(folder / "offsets"), _numbers(folder / "commits")
@@ -124,7 +124,7 @@ def whole(settings: Settings) -> None:
 def _logs_agree(folder: Path, begun: list[int], committed: list[int]) -> None:
     """The last two batches have begun, all but the last have ended, and the query has its id.
 
-    Older ones are forgotten in no particular order, and nobody asks for them.
+    Spark deletes older entries in no particular order, and never reads them.
     """
     if not begun and not committed:
         return

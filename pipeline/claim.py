@@ -1,4 +1,4 @@
-"""One pipeline at a time works on a checkpoint: it holds a lock on the folder, and the kernel takes that back however it ends."""
+"""A lease on a checkpoint: one pipeline at a time holds a lock on its folder, and the kernel releases it at any end."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ JAVA = "java.pid"
 
 @contextmanager
 def held(folder: Path, enough: Callable[[], bool]) -> Iterator[bool]:
-    """Hold a checkpoint's folder, made where it is missing, until the context ends; says whether it is held.
+    """Hold a checkpoint's folder, made where it is missing, until the context ends; yields whether it is held.
 
-    Where another process holds it, it is tried again until `enough`. A folder that was made for nothing goes again.
-    CheckpointError where it cannot be opened.
+    While another process holds it, the lock is tried again until `enough` returns true. A folder that was made and
+    stayed empty is removed. Raises CheckpointError if the folder cannot be opened.
     """
     made = not folder.exists()
     try:
@@ -67,7 +67,7 @@ def _taken(folder: Path) -> int | None:
 
 
 def note_java(folder: Path, pid: int) -> None:
-    """Write down which process of Java works on the checkpoint."""
+    """Record the id of the Java process that works on the checkpoint."""
     try:
         (folder / JAVA).write_text(str(pid), encoding="utf-8")
     except OSError as error:
@@ -75,9 +75,10 @@ def note_java(folder: Path, pid: int) -> None:
 
 
 def outlive_java(folder: Path, patience_s: float) -> None:
-    """Wait until the Java that was noted last is gone: where its Python was killed alone, it goes on writing for a second.
+    """Wait until the Java process that was recorded last has ended, `patience_s` at most.
 
-    A process that has its number by now is waited for too, `patience_s` at most.
+    If only its Python was killed, Java goes on writing for about a second. Another process that has its id by now is
+    waited for too.
     """
     try:
         pid = int((folder / JAVA).read_text(encoding="utf-8"))
@@ -96,5 +97,5 @@ def _is_alive(pid: int) -> bool:
         return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's; or no Linux, where nothing more is told
+    except OSError:  # another user's process, or no /proc
         return True

@@ -1,4 +1,4 @@
-"""The job: Spark is started, then the queries on a checkpoint that may be continued, until it is told to stop.
+"""The job: start Spark, then the queries on a checkpoint that may be continued, and run until a signal asks to stop.
 
 Exit code 0 after SIGTERM or SIGINT, 1 when a query died or the job could not start, 2 for bad usage,
 128 + N where signal N ended Spark's Java process; each with one line on standard error. Standard output carries JSON lines: started, progress,
@@ -36,7 +36,7 @@ from pipeline import settings as flags
 from pipeline.broker import BrokerError
 from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
-from pipeline.progress import Progress, say
+from pipeline.progress import Progress, emit
 from pipeline.schema import QUERIES
 from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, Settings
 
@@ -52,13 +52,13 @@ class JobError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until told to stop; returns the exit code."""
+    """Run until a signal asks to stop; return the exit code."""
     settings = flags.parse(argv)
     stop: list[int] = []
     _listen(stop)
     try:
         _run(settings, stop)
-        say("stopped")
+        emit("stopped")
     except (JobError, CheckpointError, BrokerError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 1
@@ -68,10 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Py4JError, ConnectionError) as error:
         code = _end_of_java()
         if code is None and isinstance(error, BrokenPipeError):
-            return _breaks_off("nobody reads its standard output any more")
+            return _breaks_off("its standard output is closed")
         # Java that is asked to end, by SIGTERM or SIGHUP, adds the signal's number to 128.
         number = 0 if code is None else -code if code < 0 else max(0, code - SIGNALS_FROM)
-        how = f"by signal {number}: by somebody, or by the kernel for want of memory" if number else f"with code {code}"
+        how = (
+            f"by signal {number}: from another process, or from the kernel for want of memory"
+            if number
+            else f"with code {code}"
+        )
         print(f"pipeline: Spark's Java process has ended ({type(error).__name__}), {how}", file=sys.stderr)
         return SIGNALS_FROM + number if number else 1
     except OSError as error:
@@ -80,21 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _breaks_off(why: str) -> int:
-    """The exit code, and on standard error why; on standard output nothing more can be said."""
+    """Print why on standard error, silence standard output, and return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more as it ends
     print(f"pipeline: {why}", file=sys.stderr)
     return 1
 
 
 def _run(settings: Settings, stop: list[int]) -> None:
-    """Work on the checkpoint until told to stop; a standby has all else behind it before it waits for the checkpoint."""
+    """Work on the checkpoint until a signal asks to stop. A standby prepares everything before it waits for the checkpoint."""
     with ExitStack() as claimed, ExitStack() as ends:  # the checkpoint is let go last, once Spark has stopped
         prepared = ends.enter_context(_stood_by(settings, stop)) if settings.standby else None
         if not claimed.enter_context(_claimed(settings, stop)) or stop:
             return
         if prepared:
             claim.outlive_java(checkpoint.where(settings), ENDS_WITHIN_S)
-            say("taking over")
+            emit("taking over")
         checkpoint.agree(settings)
         checkpoint.whole(settings)
         spark, writers = prepared or ends.enter_context(_prepared(settings, stop))
@@ -104,18 +108,18 @@ def _run(settings: Settings, stop: list[int]) -> None:
         if stop:
             return
         if lost:
-            print(f"pipeline: {loss.told(lost)}; going on without them", file=sys.stderr)
+            print(f"pipeline: {loss.summary(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
         claim.note_java(checkpoint.where(settings), _java())
         running = [writer.start() for writer in writers]
-        say("started", queries=list(settings.queries))
+        emit("started", queries=list(settings.queries))
         _follow(spark, running, stop, partial(_gone, spark, settings))
 
 
 @contextmanager
 def _prepared(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
     """Spark, and the queries ready to be started on it."""
-    # PySpark puts in a handler of its own, by which Ctrl-C would break off what it comes upon: it has to wait.
+    # PySpark installs its own SIGINT handler, which would interrupt the start; Ctrl-C waits until ours is back.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         spark = session(settings)
@@ -130,11 +134,11 @@ def _prepared(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSessio
 
 @contextmanager
 def _stood_by(settings: Settings, stop: list[int]) -> Iterator[tuple[SparkSession, list[DataStreamWriter]]]:
-    """The same, with a rehearsal: what then takes over is as fast as what has run for a while."""
+    """Spark and the queries, after a rehearsal: a standby that takes over is as fast as a warm pipeline."""
     checkpoint.agree(settings)  # now, and not only when it is to take over
     with _prepared(settings, stop) as (spark, writers):
         _rehearse(spark, settings, stop)
-        say("standing by")
+        emit("standing by")
         yield spark, writers
 
 
@@ -154,9 +158,9 @@ def _rehearse(spark: SparkSession, settings: Settings, stop: list[int]) -> None:
 
 @contextmanager
 def _claimed(settings: Settings, stop: list[int]) -> Iterator[bool]:
-    """Hold the checkpoint; false where the job was told to stop while it waited for that.
+    """Hold the checkpoint; false if the job was asked to stop while it waited.
 
-    A standby whose Java ends while it waits is none any more, and ends too.
+    A standby ends if its Java process ends while it waits.
     """
     deadline = math.inf if settings.standby else time.monotonic() + ENDS_WITHIN_S
 
@@ -207,7 +211,7 @@ def _listen(stop: list[int]) -> None:
 
 
 def session(settings: Settings) -> SparkSession:
-    """Spark, as the settings say."""
+    """A Spark session with the configuration that the settings ask for."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("pipeline")
     if settings.master:
@@ -250,7 +254,7 @@ def _configuration(settings: Settings) -> dict[str, str]:
 
 
 def _master(settings: Settings) -> str:
-    """Spark's master; spark-submit's is asked of the Java that it has started."""
+    """Spark's master; with spark-submit, the master of the Java process that it has started."""
     if settings.master:
         return settings.master
     SparkContext._ensure_initialized()
@@ -296,7 +300,7 @@ def _follow(
                     _quietly(other.stop)
                 raise JobError(f"query {query.name} died: {why}")
         time.sleep(LOOK_EVERY_S)
-    # A batch that a query has begun before it could be stopped is broken off, and Spark tells of its tasks with stacks.
+    # Spark logs the stack of each task of a batch that the stop interrupts.
     spark.sparkContext.setLogLevel("OFF")
     _stop_between_batches(running)
     progress.report()
@@ -306,9 +310,9 @@ def _follow(
 
 
 def _stop_between_batches(running: Sequence[StreamingQuery]) -> None:
-    """Inside a batch a stop would interrupt its threads, and leave rows of a batch that is not committed.
+    """Stop each query between two batches: a stop inside a batch leaves rows of an uncommitted batch.
 
-    A query that has fallen behind begins its next batch at once: it is stopped as soon as the one that it is at has ended.
+    A query that lags begins its next batch at once, so it is stopped as soon as its current batch has ended.
     """
     busy, deadline = {query: _batch(query) for query in running}, time.monotonic() + BETWEEN_BATCHES_S
     while busy and time.monotonic() < deadline:
@@ -334,12 +338,12 @@ def _died_of(query: StreamingQuery) -> str:
     error = query.exception()
     if error is None:
         return "it ended by itself"
-    said, root = _cause(str(error)), _cause("\n".join(_traces(error)))
-    return said if root in said else f"{said} ({root})"
+    message, root = _cause(str(error)), _cause("\n".join(_traces(error)))
+    return message if root in message else f"{message} ({root})"
 
 
 def _traces(error: BaseException | None) -> Iterator[str]:
-    """What Java told of an error and of those that led to it, the first cause last."""
+    """Message and stack trace of an error and of each of its causes, the innermost last."""
     while error is not None:
         yield f"{error}\n{getattr(error, '_stackTrace', '')}"
         error = getattr(error, "_cause", None)
@@ -353,7 +357,7 @@ def _cause(text: str) -> str:
 
 
 def _gone(spark: SparkSession, settings: Settings, query: StreamingQuery) -> str | None:
-    """What a query that has died misses at the brokers: Spark says neither which topic nor how many records."""
+    """Records or topics that a dead query misses at the brokers; Spark reports neither topic nor number."""
     try:
         _look_for_records(spark, settings, (query.name,))
     except (JobError, CheckpointError) as error:
@@ -385,7 +389,7 @@ def _read(settings: Settings, queries: Sequence[str]) -> set[str]:
 def _look_for_topics(
     spark: SparkSession, settings: Settings, queries: Sequence[str], reaches: Mapping[str, Reach]
 ) -> None:
-    """Say at once which broker or topic is not there; Spark alone would wait for it."""
+    """Raise at once if a broker or topic is missing; Spark alone would wait for it."""
     names = _read(settings, queries) | {
         settings.topic_prefix + QUERIES[name].topic for name in queries if settings.sinks[name] == "kafka"
     }

@@ -1,7 +1,8 @@
-"""Whether all that a checkpoint has still to read is there: records that Kafka has deleted unread are lost, and said to be.
+"""Records that Kafka deleted before the queries had read them.
 
-Pure: what the checkpoint says against what the brokers have. Spark itself finds a loss only when it comes to it,
-does not say how many records it is, and takes a topic that was made again for the old one once it is as long.
+Pure: compares the offsets of the checkpoint with those of the brokers. Spark itself finds a loss only when it reads
+the partition, does not report how many records are lost, and takes a topic that was made again for the old topic
+once it is as long.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Lost:
 
     @property
     def records(self) -> int:
-        """How many they are."""
+        """Number of lost records."""
         return self.before - self.first
 
     def __str__(self) -> str:
@@ -54,7 +55,7 @@ def gone(reaches: Mapping[str, Reach], there: Collection[str]) -> set[str]:
 def same(reaches: Mapping[str, Reach], known: Mapping[str, str], topics: Mapping[str, Topic]) -> None:
     """Refuse topics that are not those that the checkpoint was made from: its offsets mean nothing in them.
 
-    `known` has the id of each topic when the checkpoint was made; one that is in none is told by its end alone.
+    `known` has the id of each topic when the checkpoint was made; a topic without an id is compared by its end alone.
     """
     for name, topic in sorted(topics.items()):
         if NO_ID not in (then := known.get(name, NO_ID), topic.id) and then != topic.id:
@@ -74,7 +75,7 @@ def _other(topic: str, why: str) -> CheckpointError:
 
 
 def lost(reaches: Mapping[str, Reach], topics: Mapping[str, Topic]) -> list[Lost]:
-    """What was deleted before it was read, by partition and by how far queries have read it.
+    """Records that were deleted before they were read, by partition and by how far queries have read it.
 
     A partition that a checkpoint does not know was added after it was made, and is read from its beginning, which is 0.
     """
@@ -91,11 +92,11 @@ def lost(reaches: Mapping[str, Reach], topics: Mapping[str, Topic]) -> list[Lost
     ]
 
 
-def told(losses: Sequence[Lost]) -> str:
-    """What is lost, in one line."""
+def summary(losses: Sequence[Lost]) -> str:
+    """The losses in one line."""
     return f"deleted from Kafka before it was read: {'; '.join(map(str, losses))}"
 
 
 def refuse(losses: Sequence[Lost]) -> CheckpointError:
-    """What is lost, and what can be done about it."""
-    return CheckpointError(f"{told(losses)}; --accept-loss goes on without them, a new checkpoint begins anew")
+    """An error that names the losses and what can be done about them."""
+    return CheckpointError(f"{summary(losses)}; --accept-loss goes on without them, a new checkpoint begins anew")

@@ -71,7 +71,7 @@ def _prepare(spark: SparkSession, settings: Settings, name: str) -> DataStreamWr
 
 
 def _rows(spark: SparkSession, settings: Settings, name: str, begin: Mapping[str, str]) -> DataFrame:
-    """What the sink of a query takes; each topic from where the settings say, or from other offsets."""
+    """The rows of a query as its sink takes them; topics are read from the offsets of the settings, or from those given."""
     records = [_topic(spark, settings, settings.topic_prefix + topic, begin) for topic in QUERIES[name].reads]
     result = compute(name, records, settings)
     return _as_records(result, name) if settings.sinks[name] == "kafka" else result

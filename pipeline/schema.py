@@ -1,7 +1,6 @@
 """The contract in names and numbers: topics, fields, result columns, windows and delays.
 
-The only module that the harness may import from the pipeline. It holds no logic, so that sharing it
-cannot make an error in the pipeline invisible to the harness.
+The harness has a description of its own, and a test of the harness compares the two.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ SinkKind = Literal["kafka", "parquet", "console"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One result of the pipeline: what it reads, what identifies a row, what it measures, where it goes."""
+    """One result of the pipeline: its topics, the identity and measures of a row, and its sink."""
 
     name: str
     reads: tuple[str, ...]
@@ -123,4 +122,4 @@ QUERIES: dict[str, Query] = {
         ),
     )
 }
-"""The five queries. `dead_letter` is a record, not a JSON row: value and headers as the contract says."""
+"""The five queries. `dead_letter` emits records, not JSON rows: value and headers as the contract has them."""

@@ -1,4 +1,4 @@
-"""What a pipeline is started with: one frozen value, from flags and a profile."""
+"""The settings of a pipeline: one frozen value, from flags and a profile."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "hashed_groups": 128,
     },
 }
-"""`default` is tuned for two cores; `specification` is what the specification says, to measure it against."""
+"""`default` is tuned for two cores; `specification` has the specification's values, to compare with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Settings:
     queries: tuple[str, ...] = tuple(QUERIES)
     sinks: dict[str, str]
     master: str
-    """"" for what spark-submit says."""
+    """Empty with spark-submit, which names the master itself."""
     trigger_ms: int
     apart: float
     """Share of the trigger by which each query waits longer than the one before it."""
@@ -118,7 +118,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
 
 
 class OneLine(argparse.ArgumentParser):
-    """A parser of a module's flags: what is wrong with them is one line, and exit code 2."""
+    """A parser of a module's flags: an error is one line and exit code 2."""
 
     def error(self, message: str) -> Any:
         """The line begins with the module's name."""
@@ -153,7 +153,7 @@ def _places(where: argparse._ArgumentGroup) -> None:
 
 
 def _folder(text: str) -> str:
-    """A folder here: what guards a checkpoint looks into it, and would see nothing of one elsewhere."""
+    """A local folder: the checks of a checkpoint read it, and cannot read one on another file system."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} names no folder: a path, or file:///…")
     scheme, found, _ = text.partition(":")
@@ -166,7 +166,7 @@ def _computation(what: argparse._ArgumentGroup) -> None:
     add = what.add_argument
     sinks = f"{', '.join(SINKS)}; may be repeated"
     loss = (
-        "go on after records that Kafka deleted before they were read, at the start (which says how many) and later;"
+        "go on after records that Kafka deleted before they were read, at the start (the pipeline prints how many) and later;"
         " the default refuses, or ends"
     )
     add("--queries", type=_queries, metavar="A,B", help=f"of {', '.join(QUERIES)}; all where none is named")
@@ -189,7 +189,7 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     add("--trigger", type=_interval, dest="trigger_ms", metavar="T", help=trigger)
     add("--partitions", type=_whole(2**31 - 1), metavar="N", help=partitions)
     master = "" if GATEWAY in os.environ else "local[2]"
-    add("--master", default=master, metavar="URL", help="Spark's master; with spark-submit what that says")
+    add("--master", default=master, metavar="URL", help="Spark's master; with spark-submit its own --master")
     add("--state-store", choices=("memory", "rocksdb"), default="memory", help="rocksdb bounds memory and costs time")
     limit = "rate limit: records of a topic in a batch of a query"
     add("--max-offsets-per-trigger", type=_whole(2**63 - 1), metavar="N", help=limit)
@@ -209,7 +209,7 @@ def _conf(text: str) -> tuple[str, str]:
     if not equals or not name.startswith("spark."):
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
     if flag := WITH_A_FLAG.get(name):
-        raise argparse.ArgumentTypeError(f"{name}: say {flag}, which is held against the checkpoint's")
+        raise argparse.ArgumentTypeError(f"{name}: use {flag}, which is held against the checkpoint's")
     if name == "spark.sql.session.timeZone":
         raise argparse.ArgumentTypeError(f"{name}: all times are UTC, those without an offset too")
     return name, value

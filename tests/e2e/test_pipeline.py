@@ -137,7 +137,7 @@ def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cl
     assert 1 == len(java)
     assert 128 + signal.SIGKILL == process.returncode
     assert "Spark's Java process has ended" in last
-    assert "by signal 9: by somebody, or by the kernel" in last
+    assert "by signal 9: from another process, or from the kernel" in last
 
 
 def test_the_largest_records_that_brokers_take_are_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):

@@ -66,7 +66,7 @@ def test_a_standard_output_that_takes_nothing_is_one_line(arguments):
         done.returncode,
         done.stderr,
     )
-    assert (1, "pipeline: nobody reads its standard output any more\n") == (left.returncode, left.stderr)
+    assert (1, "pipeline: its standard output is closed\n") == (left.returncode, left.stderr)
 
 
 def test_ctrl_c_while_spark_starts_is_a_stop_like_any_other(arguments):
