@@ -78,7 +78,7 @@ def test_queries_keep_their_order_and_sinks_can_be_chosen():
             pytest.param([*NEEDED, "--driver-memory", size], "no size of memory", id=f"memory of {size!r}")
             for size in ("abc", "", "0g", "1.5g", "10b", "1x", "9999999999t")
         ),
-        pytest.param([*NEEDED, "--conf", "spark.sql.shuffle.partitions=7"], "say --partitions", id="one with a flag"),
+        pytest.param([*NEEDED, "--conf", "spark.sql.shuffle.partitions=7"], "use --partitions", id="one with a flag"),
         pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=UTC"], "all times are UTC", id="another time"),
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
