@@ -25,6 +25,7 @@ from harness.host import processes
 from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
+from harness.load.engine import end_s
 from harness.run.console import Status
 from harness.run.injector import struck
 from harness.run.testbed import Rig, assemble
@@ -128,7 +129,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
             _quiet(rig, phases)
         phases.begin("flush", "two events far ahead close every window")
         rig.load.flush()
-        _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "acknowledgements")
+        _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "the load engine to end", end_s())
         phases.begin("drain", "until every query has committed everything")
         (_quiet if rig.scenario.black_box else _drain)(rig, phases)
     rig.look()
