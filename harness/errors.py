@@ -3,7 +3,9 @@
 HarnessError            no verdict can be given
 ├── ScenarioError       the scenario file or a flag is wrong; the message names the field
 ├── StackError          Kafka or the pipeline could not be started, or died; the message ends with its last log line
-│   └── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
+│   ├── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
+│   ├── Unreachable     nothing answers at an address in time; the message names the address
+│   └── Unready         a broker or a master answers, and does not know yet what it was asked
 ├── RunError            a run directory is missing, incomplete or of another version; the message names the file
 └── Stalled             the run stopped making progress; the message says at what
 
@@ -34,6 +36,14 @@ class PipelineDied(StackError):
         super().__init__(f"the pipeline ended by itself with code {code}: {last}; see {log}")
         self.code = code
         self.last = last
+
+
+class Unreachable(StackError):
+    """Nothing answers at an address in time."""
+
+
+class Unready(StackError):
+    """A broker or a master answers, and does not know yet what it was asked."""
 
 
 class RunError(HarnessError):

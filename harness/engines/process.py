@@ -406,6 +406,19 @@ class Checkpoint:
         """Whether the query has committed up to these exclusive end offsets."""
         return all(self._ends[query].get(at, 0) >= end for at, end in ends.items())
 
+    def under_way(self) -> dict[str, tuple[int, float]]:
+        """Query → (number of its batch whose offsets are written and that is not committed, epoch second of the entry).
+
+        Queries without such a batch are left out.
+        """
+        found = {}
+        for query, source in self._sources.items():
+            number = _newest(source / "offsets")
+            if number > _newest(source / "commits"):
+                with contextlib.suppress(OSError):  # deleted in between
+                    found[query] = (number, (source / "offsets" / str(number)).stat().st_mtime)
+        return found
+
     def watermark_ms(self, query: str) -> int:
         """The watermark of the query's last committed batch."""
         return self._watermark_ms[query]
@@ -419,6 +432,14 @@ class Checkpoint:
                     with contextlib.suppress(OSError):  # deleted by Spark in between
                         total += os.stat(os.path.join(folder, name)).st_size
         return total
+
+
+def _newest(log: Path) -> int:
+    """The highest number of a log of batches; −1 where it has none."""
+    try:
+        return max((int(name) for name in os.listdir(log) if name.isdigit()), default=-1)
+    except OSError:
+        return -1
 
 
 def ticking(

@@ -110,7 +110,7 @@ class ContainerBroker:
     def is_up(self) -> bool:
         """Whether it answers and stands in its own metadata."""
         state = self._state()
-        return state["Running"] and not state["Paused"] and self.id in topics.broker_ids(self.address)
+        return state["Running"] and not state["Paused"] and topics.is_member(self.address, self.id)
 
     def log(self) -> str:
         """The end of its log."""
@@ -191,10 +191,9 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
                 container.start()
         for broker in brokers.values():
             broker.await_up(START_S)
-        if not await_true(
-            lambda: all(topics.broker_ids(one.address) == set(brokers) for one in brokers.values()), START_S
-        ):
-            raise StackError(f"the {nodes} brokers do not see each other after {START_S:.0f} s")
+        addresses = {id: broker.address for id, broker in brokers.items()}
+        if not await_true(lambda: not topics.apart(addresses), START_S) and (why := topics.apart(addresses)):
+            raise StackError(f"the {nodes} brokers do not see each other after {START_S:.0f} s: {why}")
         yield ContainerCluster(brokers)
 
 

@@ -150,7 +150,7 @@ class EmbeddedBroker:
     def is_up(self) -> bool:
         """Whether it answers and stands in its own metadata."""
         listens = self.pid is not None and _listens(self.node.port)
-        return listens and self.id in topics.broker_ids(self.node.address)
+        return listens and topics.is_member(self.node.address, self.id)
 
     def log(self) -> str:
         """The end of its log."""
@@ -254,13 +254,9 @@ def _start(cluster: EmbeddedCluster) -> None:
         broker.start(wait_s=0)
     for broker in cluster.nodes.values():
         broker.await_up(START_S)
-    everyone = set(cluster.nodes)
-    if not await_true(lambda: all(_sees(b, everyone) for b in cluster.nodes.values()), START_S):
-        raise StackError(f"the {len(everyone)} brokers do not see each other after {START_S:.0f} s")
-
-
-def _sees(broker: EmbeddedBroker, everyone: set[int]) -> bool:
-    return topics.broker_ids(broker.node.address) == everyone
+    addresses = {number: broker.node.address for number, broker in cluster.nodes.items()}
+    if not await_true(lambda: not topics.apart(addresses), START_S) and (why := topics.apart(addresses)):
+        raise StackError(f"the {len(addresses)} brokers do not see each other after {START_S:.0f} s: {why}")
 
 
 def _lay_out(count: int, directory: Path, advertised: Mapping[int, int]) -> list[Node]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from harness.errors import StackError
+from harness.errors import StackError, Unreachable
 from harness.host.ownership import OWNER, Owner, machine
 from harness.kafka import topics
 from harness.kafka.cluster import Broker, Cluster
@@ -62,7 +62,7 @@ class ExternalBroker:
 
     def is_up(self) -> bool:
         """Whether it stands in the metadata of its cluster."""
-        return self.id in topics.broker_ids(self.bootstrap)
+        return topics.is_member(self.bootstrap, self.id)
 
     def log(self) -> str:
         """Nothing: its log is where it runs."""
@@ -91,12 +91,13 @@ class ExternalCluster:
 @contextlib.contextmanager
 def open_cluster(bootstrap: str) -> Iterator[Cluster]:
     """Reach a cluster, clear away what dead processes of this machine left, and leave nothing behind."""
-    brokers = topics.broker_ids(bootstrap, timeout_s=REACH_S)
-    if not brokers:
-        raise StackError(
+    try:
+        brokers = topics.broker_ids(bootstrap, timeout_s=REACH_S)
+    except Unreachable:
+        raise Unreachable(
             f"no Kafka answers at {bootstrap} within {REACH_S:.0f} s: check the address, that it is up, "
             "and that its advertised.listeners can be reached from here"
-        )
+        ) from None
     _clear(bootstrap, lambda: abandoned(topics.names(bootstrap)))
     prefix = topic_prefix(Owner.me())
     cluster = ExternalCluster(bootstrap, prefix, {i: ExternalBroker(i, bootstrap) for i in sorted(brokers)})

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from harness.errors import StackError, Stalled
+from harness.errors import StackError, Stalled, Unreachable, Unready
 from harness.kafka.cluster import await_true
 
 ADMIN_S = 30.0
@@ -75,12 +75,38 @@ def names(bootstrap: str) -> set[str]:
 
 
 def broker_ids(bootstrap: str, timeout_s: float = 1.0) -> set[int]:
-    """The brokers that stand in the metadata; none where nothing answers in time or no controller is known."""
+    """The brokers that are in the metadata; one that is down is not among them after a while.
+
+    Raises Unreachable where nothing answers in time, Unready where a broker answers that knows no controller.
+    """
     try:
         metadata = _admin(bootstrap).list_topics(timeout=timeout_s)
-    except KafkaException:
-        return set()
-    return set(metadata.brokers) if metadata.controller_id >= 0 else set()
+    except KafkaException as error:
+        reason = error.args[0].str()
+        raise Unreachable(f"no Kafka answers at {bootstrap} within {timeout_s:g} s: {reason}") from error
+    if metadata.controller_id < 0:
+        raise Unready(f"Kafka at {bootstrap} answers, and knows no controller")
+    return set(metadata.brokers)
+
+
+def is_member(bootstrap: str, number: int) -> bool:
+    """Whether a broker answers and is in the metadata that it gives."""
+    try:
+        return number in broker_ids(bootstrap)
+    except (Unreachable, Unready):
+        return False
+
+
+def apart(addresses: Mapping[int, str]) -> str:
+    """Why brokers (id → address) are not one cluster yet; empty where each has all of them in its metadata."""
+    for number, address in addresses.items():
+        try:
+            missing = addresses.keys() - broker_ids(address)
+        except (Unreachable, Unready) as error:
+            return str(error)
+        if missing:
+            return f"broker {number} does not see broker {', '.join(map(str, sorted(missing)))}"
+    return ""
 
 
 def leader(bootstrap: str, topic: str, partition: int = 0) -> int:

@@ -25,11 +25,10 @@ import confluent_kafka
 import msgspec
 
 from harness.job.clickstream.events import Workload
-from harness.load.engine import Engine, Plan, producer_settings
+from harness.load.engine import ACKNOWLEDGED_S, Engine, Plan, producer_settings, settle_s
 
 STATUS_EVERY_S = 0.5
 SPEAKING = threading.Lock()
-SETTLE_S = 130.0
 STOP_S = 1.5
 
 
@@ -52,11 +51,14 @@ def main() -> int:
     told: Queue[str] = Queue()
     threading.Thread(target=_listen, args=(engine, told), daemon=True).start()
     engine.run()
-    if not stopped and not engine.broken:
-        engine.settle(SETTLE_S, lambda: stopped)
-        if _word(told, stopped) == "flush":
-            engine.flush_events()
-    settled = engine.settle(STOP_S) if stopped or engine.broken else engine.settle(SETTLE_S, lambda: stopped)
+    patience_s = settle_s(args.acknowledged_s)
+    settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
+    # Without an acknowledgement of each record no flush can help: the run ends here, with the message.
+    if not stopped and not engine.broken and not engine.unacknowledged and _word(told, stopped) == "flush":
+        engine.flush_events()
+        settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
+    if stopped:
+        settled = engine.settle(STOP_S)
     engine.journal.write(Path(args.sent))
     _say(engine, "done")
     return 128 + stopped[0] if stopped else _failures(engine, settled, args.bootstrap)
@@ -68,6 +70,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prefix", default="", help="what topic names begin with")
     parser.add_argument("--plan", required=True, help="JSON file: workload, seed, eps, acks, events, start_at")
     parser.add_argument("--sent", required=True, help="where sent.parquet is written")
+    parser.add_argument(
+        "--acknowledged-s",
+        type=float,
+        default=ACKNOWLEDGED_S,
+        help="how long a record may be unanswered; default %(default)s",
+    )
     return parser.parse_args()
 
 
@@ -75,7 +83,7 @@ def _engine(args: argparse.Namespace) -> Engine:
     plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
     plan["segments"] = tuple(map(tuple, plan.get("segments", ())))
     plan["workload"] = msgspec.convert(plan["workload"], Workload)
-    settings = producer_settings(plan["eps"], plan.pop("acks"))
+    settings = producer_settings(plan["eps"], plan.pop("acks"), args.acknowledged_s)
     producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **settings})
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
@@ -125,9 +133,8 @@ def _failures(engine: Engine, settled: bool, bootstrap: str) -> int:
         return 1
     if settled and not journal.failed:
         return 0
-    lost = journal.sent - journal.acknowledged
     print(
-        f"{lost} of {journal.sent} records were not acknowledged by {bootstrap}: {journal.first_error or 'no answer'}",
+        f"{engine.unacknowledged} of {journal.sent} records were not acknowledged by {bootstrap}: {journal.first_error or 'no answer'}",
         file=sys.stderr,
     )
     return 1

@@ -20,10 +20,9 @@ from harness.host import cleanup
 from harness.job.clickstream import events as workload
 from harness.job.clickstream.events import TOPICS, Workload
 from harness.kafka import topics
-from harness.load.engine import Engine, Plan, producer_settings
+from harness.load.engine import Engine, Plan, producer_settings, settle_s
 
 SHAPE = Workload(time_scale=60, malformed=0.001)
-SETTLE_S = 120.0
 SLICE = 2_000
 
 
@@ -63,7 +62,7 @@ def _offered(bootstrap: str, eps: float | None, events: int) -> tuple[Engine, fl
     plan = Plan(workload=SHAPE, seed=7, eps=eps, events=events, start_at=start, event_eps=5000)
     engine = Engine(plan, producer, "", time.time, time.sleep)
     engine.run()
-    if not engine.settle(SETTLE_S) or engine.journal.failed:
+    if not engine.settle(settle_s()) or engine.journal.failed:
         raise SystemExit(f"bench: not every event was acknowledged: {engine.journal.first_error or 'no answer'}")
     return engine, time.time() - start, time.process_time() - cpu_s
 

@@ -34,20 +34,40 @@ LINGER_EVENTS, LINGER_MS = 250, (5, 100)
 """A request waits for so many events, between these bounds: at 5,000/s three brokers take a fifth of what 5 ms cost them."""
 ACKS = 1_000
 
+# How long a record may be without an answer of the brokers. The client gives it up then; everybody else waits longer,
+# so that the one message about it is the load engine's, which counts the records.
+ACKNOWLEDGED_S = 120.0
+# The client reports what it has given up a moment later, and a journal of millions of events takes seconds to write.
+REPORT_S, JOURNAL_S = 10.0, 30.0
+
 PRODUCER = {
     "compression.type": "lz4",
     "queue.buffering.max.messages": 400_000,
     "queue.buffering.max.kbytes": 262_144,
-    "delivery.timeout.ms": 120_000,
     "topic.metadata.refresh.interval.ms": 3_000,  # after which a new partition is written to
 }
 
 
-def producer_settings(eps: float | None, acks: str = "all") -> dict[str, Any]:
+def settle_s(acknowledged_s: float = ACKNOWLEDGED_S) -> float:
+    """Seconds after which each record that was sent is acknowledged, or known not to be."""
+    return acknowledged_s + REPORT_S
+
+
+def end_s(acknowledged_s: float = ACKNOWLEDGED_S) -> float:
+    """Seconds without an acknowledgement after which the load engine's process has ended, with its message."""
+    return settle_s(acknowledged_s) + JOURNAL_S
+
+
+def producer_settings(eps: float | None, acks: str = "all", acknowledged_s: float = ACKNOWLEDGED_S) -> dict[str, Any]:
     """Settings of a confluent_kafka.Producer for a rate, None is unpaced, and for a scenario's `acks`."""
     linger_ms = int(np.clip(1000 * LINGER_EVENTS / eps, *LINGER_MS)) if eps else LINGER_MS[0]
     everyone = acks == "all"
-    return PRODUCER | {"linger.ms": linger_ms, "acks": "all" if everyone else "1", "enable.idempotence": everyone}
+    return PRODUCER | {
+        "linger.ms": linger_ms,
+        "acks": "all" if everyone else "1",
+        "enable.idempotence": everyone,
+        "delivery.timeout.ms": round(acknowledged_s * 1000),
+    }
 
 
 class Producer(Protocol):
@@ -171,6 +191,11 @@ class Engine:
             if self._produce(row, self._topics[index], event.key, event.value, int(now * 1000)):
                 self.journal.columns["sent_us"][row] = int(self._clock() * 1e6)
                 self.journal.sent += 1
+
+    @property
+    def unacknowledged(self) -> int:
+        """Records that were sent and are not acknowledged, failed or not."""
+        return self.journal.sent - self.journal.acknowledged
 
     def settle(self, deadline_s: float, over: Callable[[], object] = lambda: False) -> bool:
         """Wait until every event is acknowledged or has failed; False when the deadline passes first, or it is `over`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import StackError
@@ -52,8 +53,9 @@ class Load:
     def _say(self, word: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(word)
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: `finished` raises, with its last line
+            self._process.stdin.write(word)
+            self._process.stdin.flush()
 
     def finished(self) -> bool:
         """Whether it has ended well; raises StackError if it ended otherwise."""
@@ -70,7 +72,8 @@ class Load:
         if self._process is not None:
             processes.stop(self._process, 3.0)
             if self._process.stdin is not None:
-                self._process.stdin.close()
+                with suppress(BrokenPipeError):  # a word that it never took is still in the buffer
+                    self._process.stdin.close()
             if self._reader is not None:
                 self._reader.join(5)
 

@@ -25,14 +25,15 @@ from harness.host import processes
 from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
+from harness.load.engine import end_s
 from harness.run.console import Status
 from harness.run.injector import struck
 from harness.run.testbed import Rig, assemble
+from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
 from harness.rundir.history import Recorder
-from harness.scenario import Limits, Scenario
+from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
-STALL_S = 60.0
 HEAL_S = 180.0
 REST_S = 5.0
 """Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
@@ -128,7 +129,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
             _quiet(rig, phases)
         phases.begin("flush", "two events far ahead close every window")
         rig.load.flush()
-        _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "acknowledgements")
+        _eventually(rig, phases, rig.load.finished, lambda: rig.load.acknowledged, "the load engine to end", end_s())
         phases.begin("drain", "until every query has committed everything")
         (_quiet if rig.scenario.black_box else _drain)(rig, phases)
     rig.look()
@@ -247,7 +248,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
         return time.monotonic_ns() if schedule.is_striking() else counts.read()
 
     try:
-        _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S)
+        _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))
     except Stalled as error:
         # Not an end: what is wrong is still told by name, and a fault that never struck too.
         phases.history.write("stalled", why=str(error))
@@ -301,7 +302,7 @@ def _drain(rig: Rig, phases: Phases) -> None:
         return sum(rig.checkpoint.committed(query) + rig.checkpoint.watermark_ms(query) for query in queries)
 
     try:
-        _eventually(rig, phases, drained, progress, "every query to commit everything")
+        _eventually(rig, phases, drained, progress, "every query to commit everything", work=_work(rig))
     except Stalled as error:
         # Not an end: what is wrong is still told by name; where nothing is, the run is unknown.
         phases.history.write("stalled", why=str(error))
@@ -341,15 +342,24 @@ def _eventually(
     progress: Callable[[], int],
     what: str,
     patience_s: float = STALL_S,
+    work: Work | None = None,
 ) -> None:
-    """Wait for a condition as long as progress is made; raise Stalled, which says at what, when it is not."""
-    last, since = progress(), time.monotonic()
-    while not condition():
-        _look(rig, phases)
-        if (now := progress()) != last:
-            last, since = now, time.monotonic()
-        if time.monotonic() - since > patience_s:
-            raise Stalled(
-                f"waiting for {what}: no progress past {last} for {patience_s:g} s; see {rig.directory / 'logs'}"
-            )
-        time.sleep(0.05)
+    """Wait for a condition as long as progress is made; raise Stalled, which names the standstill and the logs."""
+    try:
+        eventually(condition, progress, what, patience_s, look=partial(_look, rig, phases), work=work)
+    except Stalled as error:
+        raise Stalled(f"{error}; see {rig.directory / 'logs'}") from None
+
+
+def _work(rig: Rig) -> Work:
+    """What shows that the pipeline works between two commits; with no checkpoint, no batch is under way."""
+
+    def cpu_s() -> float:
+        return rig.system.cpu_s() + (rig.spark.cpu_s() if rig.spark else 0.0)
+
+    def patience_s() -> float:
+        backlog = rig.load.acknowledged - rig.checkpoint.read()
+        required_eps = max(rig.scenario.limits.throughput_eps, Limits().throughput_eps)
+        return batch_patience_s(rig.scenario.pipeline.batch_s, backlog, required_eps, BATCH_MAX_S)
+
+    return Work(rig.checkpoint.under_way, cpu_s, patience_s)

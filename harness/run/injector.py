@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import faults
 from harness.engines import process
 from harness.engines.spark import sinks
-from harness.errors import StackError
+from harness.errors import StackError, Unreachable, Unready
 from harness.faults import Struck
 from harness.faults.crash import Query
 from harness.faults.target import TAKES_S
@@ -72,8 +72,11 @@ def _fail_over(rig: Rig, fault: Fault) -> Struck:
     topic = rig.cluster.topic_prefix + CLICKSTREAM
 
     def taken_over() -> bool:
-        answers = bool(topics.broker_ids(bootstrap))
-        return answers and topics.leader(bootstrap, topic) in {follower.id for follower in followers}
+        try:
+            topics.broker_ids(bootstrap)  # which is quick to find that none of them can be asked yet
+        except (Unreachable, Unready):
+            return False
+        return topics.leader(bootstrap, topic) in {follower.id for follower in followers}
 
     return faults.fail_over(fault, leader, followers, taken_over, rig.patience)
 

@@ -5,6 +5,7 @@ into the run directory does the same again.
 """
 
 from harness.scenario.fields import (
+    BATCH_MAX_S,
     CRASH_POINTS,
     DISKS_OF_THE_PIPELINE,
     FAULT_TARGETS_OF_SPARK,
@@ -26,6 +27,7 @@ from harness.scenario.toml import described, dump, folder, load, names, nearest,
 from harness.scenario.validate import contradictions
 
 __all__ = [
+    "BATCH_MAX_S",
     "CRASH_POINTS",
     "DISKS_OF_THE_PIPELINE",
     "FAULTS_OF_DISKS",

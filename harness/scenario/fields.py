@@ -35,6 +35,9 @@ PROVABLE = (
 PLACEHOLDERS = ("bootstrap", "prefix", "checkpoint", "output", "jars", "master")
 """What a command line of a pipeline may have in braces."""
 
+# The longest time without a commit that any scenario can allow a pipeline that works.
+BATCH_MAX_S = 3600.0
+
 TARGETS = ("latency", "throughput", "state_size", "cpu", "success")
 """The five of measuring.md."""
 
@@ -254,6 +257,13 @@ class Pipeline:
     cores: int = _number(2, low=1, high=1024, doc="cores given to the pipeline, for the CPU target")
     workers: int = _number(0, low=0, high=8, doc="of a standalone cluster that it runs on, a core each; 0 is local")
     ready_s: float = _number(120, low=1, high=3600, doc="seconds the pipeline may take to start its queries")
+    # Five minutes: batches of minutes are usual in real jobs, and a test should not hang for an hour.
+    batch_s: float = _number(
+        300,
+        low=60,  # with less, the wait for any progress would end first
+        high=BATCH_MAX_S,
+        doc="seconds a batch may take while the pipeline works; the time to read the backlog at limits.throughput_eps is added",
+    )
     standby: bool = field(
         default=False,
         metadata={"doc": "a second one waits, with Spark started, and takes over when the fault has ended the first"},

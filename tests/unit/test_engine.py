@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import socket
 import sys
+import time
 from queue import Queue
 from types import SimpleNamespace
 
@@ -11,9 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaException
 
+from harness.errors import StackError
 from harness.job.clickstream.events import Workload
 from harness.load import __main__ as process
-from harness.load.engine import Engine, Plan, producer_settings
+from harness.load.engine import ACKNOWLEDGED_S, Engine, Plan, end_s, producer_settings, settle_s
+from harness.load.process import Load
+from harness.run.waiting import eventually
 
 
 class Bench:
@@ -24,6 +30,7 @@ class Bench:
         self.full = (full_from, full_to)
         self.taken: list[tuple[float, int]] = []
         self.on_sleep = lambda: None
+        self.acknowledges = True
         self._pending: list = []
 
     def clock(self) -> float:
@@ -45,6 +52,8 @@ class Bench:
     def poll(self, timeout: float) -> int:
         """Acknowledge everything pending."""
         self.now += timeout
+        if not self.acknowledges:
+            return 0
         for callback in self._pending:
             callback(None, self)
         self._pending.clear()
@@ -203,3 +212,49 @@ def test_what_it_is_told(monkeypatch, said, stops, word):
     process._listen(SimpleNamespace(stop=lambda: stopped.append(1)), told)
 
     assert (stops, word) == (len(stopped), told.get_nowait())
+
+
+def test_who_waits_longer_names_the_records():
+    """The client gives a record up first, then the load engine ends with its message, then the run."""
+    client_s = producer_settings(1000)["delivery.timeout.ms"] / 1000
+
+    assert client_s == ACKNOWLEDGED_S < settle_s() < end_s()
+
+
+def test_unanswered_records_end_the_settling():
+    """A client that never answers, on a clock of its own: each record counts as unacknowledged."""
+    bench = Bench()
+    bench.acknowledges = False
+    run = engine(bench, events=7)
+    run.run()
+    start_s = bench.now
+
+    assert (False, 7) == (run.settle(settle_s()), run.unacknowledged)
+    assert settle_s() == pytest.approx(bench.now - start_s, abs=0.1)
+
+
+@pytest.fixture
+def silent_port():
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_brokers_that_never_answer_are_named(tmp_path, silent_port):
+    """The load engine's process ends by itself with the count of its records, before the run's own patience ends.
+
+    A second stands for the time that a record may be unanswered.
+    """
+    plan = {"workload": {}, "seed": 7, "eps": 1000.0, "acks": "all", "events": 20, "start_at": time.time()}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    where = ["--bootstrap", f"127.0.0.1:{silent_port}", "--acknowledged-s", "1"]
+    files = ["--plan", str(tmp_path / "plan.json"), "--sent", str(tmp_path / "sent.parquet")]
+    load = Load([sys.executable, "-m", "harness.load", *where, *files], tmp_path / "load.log")
+    load.start()
+    try:
+        with pytest.raises(StackError, match=rf"20 of 20 records were not acknowledged by 127.0.0.1:{silent_port}"):
+            eventually(load.finished, lambda: load.acknowledged, "the load engine to end", end_s(1))
+        load.flush()  # to a process that has ended: no error of its own
+    finally:
+        load.stop()
+    assert (tmp_path / "sent.parquet").is_file()

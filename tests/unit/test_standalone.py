@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import re
 import sys
 import threading
+from collections.abc import Iterator
+from typing import NoReturn
 
 import psutil
 import pytest
 
 from harness.engines.spark import standalone
 from harness.engines.spark.standalone import Daemon, Executor, Standalone
-from harness.errors import StackError
+from harness.errors import StackError, Unreachable, Unready
 from harness.host import processes
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print('here', flush=True); time.sleep(60)"
@@ -163,25 +167,72 @@ def test_a_process_that_is_gone_is_no_executor():
     assert [] == standalone.executors_below(gone.pid)
 
 
-def test_a_master_tells_of_itself_on_its_page():
-    """Who is alive, and which applications it knows; silence is nothing."""
+@contextlib.contextmanager
+def page(status: int, body: bytes) -> Iterator[int]:
+    """The port of a page that answers so, once."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps(TOLD).encode())
+            self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
-            """Nothing to say."""
+            """Nothing to log."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        told = standalone.state(server.server_port)
-    silent = standalone.state(server.server_port)
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        yield server.server_port
+        thread.join()
 
-    assert ({1}, {"app-1"}) == (standalone.alive_workers(told), standalone.applications(told))
-    assert ({}, set(), set()) == (silent, standalone.alive_workers(silent), standalone.applications(silent))
+
+def test_a_masters_page_gives_its_state():
+    """Which workers are alive, and which applications the master knows."""
+    with page(200, json.dumps(TOLD).encode()) as port:
+        found = standalone.state(port)
+
+    assert ({1}, {"app-1"}) == (standalone.alive_workers(found), standalone.applications(found))
+
+
+def test_a_silent_master_is_unreachable():
+    """Nothing listens at its port."""
+    with page(200, b"{}") as port:
+        standalone.state(port)
+
+    with pytest.raises(Unreachable, match=f"127.0.0.1:{port} does not answer"):
+        standalone.state(port)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        pytest.param(200, b"<html>", "answers 200, and no JSON: b'<html>'", id="a page"),
+        pytest.param(200, b"[]", "answers 200, and no state", id="no object"),
+        pytest.param(503, b"{}", "answers 503, and no state", id="an error"),
+    ],
+)
+def test_a_master_without_a_state_is_unready(status, body, why):
+    """It answers: that is not the silence of a master that is down."""
+    with page(status, body) as port, pytest.raises(Unready, match=re.escape(why)):
+        standalone.state(port)
+
+
+@pytest.mark.parametrize("error", [Unreachable("no answer"), Unready("no JSON")])
+def test_why_a_master_is_silent_is_kept(cluster, monkeypatch, error):
+    """In what is seen, and in the message of a fault that needs it; it does not work meanwhile."""
+    one, _, _ = cluster
+
+    def silent(page: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(standalone, "state", silent)
+    monkeypatch.setattr(standalone, "START_S", 0)
+
+    assert (None, str(error)) == (one.seen()["applications"], one.seen()["master_silent"])
+    assert (False, False) == (one._master_works(), one._worker_works(1))
+    with pytest.raises(StackError, match=f"fault on master: {error}"):
+        one.target("master")
 
 
 def test_nothing_of_it_is_seen_from_elsewhere(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from harness.errors import StackError
+from harness.errors import StackError, Unreachable, Unready
 from harness.kafka import topics
 
 
@@ -57,3 +57,51 @@ def test_an_answer_that_waiting_does_not_change_is_an_error_at_once(monkeypatch)
     monkeypatch.setattr(topics, "ADMIN_S", 0.1)
     with pytest.raises(StackError, match="no leader tells its offsets after 0 s"):
         ends(monkeypatch, KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
+
+
+def metadata(monkeypatch: pytest.MonkeyPatch, answers: Mapping[str, tuple[int, set[int]] | None]) -> None:
+    """Address → (controller, brokers in the metadata); None does not answer."""
+
+    def listed(address: str) -> SimpleNamespace:
+        if (answer := answers[address]) is None:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return SimpleNamespace(controller_id=answer[0], brokers=dict.fromkeys(answer[1]))
+
+    monkeypatch.setattr(topics, "_admin", lambda address: SimpleNamespace(list_topics=lambda timeout: listed(address)))
+
+
+def test_unreachable_and_unready_are_two(monkeypatch):
+    """Nothing answers, no controller is known, and a broker that is down are three answers."""
+    metadata(monkeypatch, {"a:1": None, "b:1": (-1, {1, 2}), "c:1": (1, {1})})
+
+    with pytest.raises(Unreachable, match="no Kafka answers at a:1 within 1 s"):
+        topics.broker_ids("a:1")
+    with pytest.raises(Unready, match="b:1 answers, and knows no controller"):
+        topics.broker_ids("b:1")
+    assert {1} == topics.broker_ids("c:1")
+
+
+def test_a_member_answers_and_is_listed(monkeypatch):
+    """In the metadata that it gives itself."""
+    metadata(monkeypatch, {"a:1": None, "b:1": (-1, {1, 2}), "c:1": (1, {1})})
+
+    members = [topics.is_member(*place) for place in (("a:1", 1), ("b:1", 1), ("c:1", 2), ("c:1", 1))]
+    assert [False, False, False, True] == members
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        pytest.param(None, "no Kafka answers at b:1", id="unreachable"),
+        pytest.param((-1, {1, 2}), "Kafka at b:1 answers, and knows no controller", id="no controller"),
+        pytest.param((1, {2}), "broker 2 does not see broker 1", id="down"),
+        pytest.param((1, {1, 2}), "", id="one cluster"),
+    ],
+)
+def test_brokers_apart_say_why(monkeypatch, second, why):
+    """The first reason, and none where each sees all."""
+    metadata(monkeypatch, {"a:1": (1, {1, 2}), "b:1": second})
+
+    found = topics.apart({1: "a:1", 2: "b:1"})
+    assert found.startswith(why)
+    assert bool(found) == bool(why)

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from harness.errors import StackError
+from harness.errors import StackError, Unreachable, Unready
 from harness.host import jars, processes
 from harness.kafka.cluster import await_true
 from harness.kafka.common import free_ports
@@ -222,12 +222,17 @@ class Standalone:
         return sorted(found, key=_cpu_s, reverse=True)
 
     def seen(self) -> dict[str, Any]:
-        """What is there: process ids, and the applications that the master knows."""
+        """What is there: process ids, and the applications that the master knows.
+
+        Where the master does not tell, `applications` is None and `master_silent` says why; else that is empty.
+        """
+        state, silent = self._answer()
         return {
             "master": self.master.pid,
             "workers": [worker.pid for worker in self.workers.values()],
             "executors": [process.pid for process in self.executors()],
-            "applications": sorted(applications(self._state())),
+            "applications": None if silent else sorted(applications(state)),
+            "master_silent": silent,
         }
 
     def target(self, on: str) -> dict[str, Daemon | Executor]:
@@ -242,14 +247,17 @@ class Standalone:
         self._executors_wanted = len(self.executors())
         # A master that is busy does not say what it knows; one without the pipeline's application would then count as healed.
         known: frozenset[str] = frozenset()
+        silent = ""
 
         def are_known() -> bool:
-            nonlocal known
-            known = frozenset(applications(self._state()))
+            nonlocal known, silent
+            state, silent = self._answer()
+            known = frozenset(applications(state))
             return bool(known)
 
         if not await_true(are_known, START_S):
-            raise StackError(f"the master of the cluster knows no application after {START_S:.0f} s: see {self._logs}")
+            why = silent or "the master of the cluster knows no application"
+            raise StackError(f"fault on {on}: {why}, after {START_S:.0f} s: see {self._logs}")
         self._applications_wanted = known
         if on == "executor":
             return {f"executor {executor.pid}": executor}
@@ -295,10 +303,10 @@ class Standalone:
         A worker that registers by itself while its master recovers is taken for a new one: the executor that works
         there is killed a moment later, and replaced.
         """
-        state = self._state()
+        state, silent = self._answer()
         running = sum(worker.pid is not None for worker in self.workers.values())
         known = applications(state) >= self._applications_wanted
-        whole = state.get("status") == "ALIVE" and len(alive_workers(state)) >= running and known
+        whole = not silent and state.get("status") == "ALIVE" and len(alive_workers(state)) >= running and known
         if not whole or len(self.executors()) < self._executors_wanted:
             self._whole_since_s = None
             return False
@@ -308,10 +316,15 @@ class Standalone:
 
     def _worker_works(self, port: int) -> bool:
         """The master counts on it, and has as many executors as before."""
-        return port in alive_workers(self._state()) and len(self.executors()) >= self._executors_wanted
+        state, _ = self._answer()
+        return port in alive_workers(state) and len(self.executors()) >= self._executors_wanted
 
-    def _state(self) -> State:
-        return state(self._page)
+    def _answer(self) -> tuple[State, str]:
+        """(what the master tells of itself, ""), or ({}, why it does not)."""
+        try:
+            return state(self._page), ""
+        except (Unreachable, Unready) as error:
+            return {}, str(error)
 
 
 @contextlib.contextmanager
@@ -349,16 +362,28 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
 
 
 def state(page: int) -> State:
-    """What a master tells of itself on its page; empty where it does not answer."""
+    """The state of a master, as its page gives it in JSON (/json/ of Spark's standalone master).
+
+    Raises Unreachable where nothing answers in time, Unready where the answer is not a state.
+    """
     connection = http.client.HTTPConnection(HOST, page, timeout=ANSWER_S)
+    where = f"the master's page at {HOST}:{page}"
     try:
         connection.request("GET", "/json/")
-        told = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return {}
+        answer = connection.getresponse()
+        body = answer.read()
+        found = json.loads(body)
+    except OSError as error:
+        raise Unreachable(f"{where} does not answer: {error}") from error
+    except http.client.HTTPException as error:
+        raise Unready(f"{where} answers no HTTP: {type(error).__name__}") from error
+    except ValueError as error:
+        raise Unready(f"{where} answers {answer.status}, and no JSON: {body[:80]!r}") from error
     finally:
         connection.close()
-    return told if isinstance(told, dict) else {}
+    if answer.status != http.client.OK or not isinstance(found, dict):
+        raise Unready(f"{where} answers {answer.status}, and no state: {body[:80]!r}")
+    return found
 
 
 def alive_workers(state: State) -> set[int]:
