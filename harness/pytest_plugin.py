@@ -1,14 +1,18 @@
-"""A scenario as a test: the fixture `run_scenario`, and every TOML file of a folder named scenarios collected.
+"""A scenario as a test: the fixture `run_scenario`, and every scenario file of a folder named scenarios collected.
 
     def test_late_data(run_scenario):
         assert run_scenario("late").verdict is Verdict.PASS
 
-Installed with the package. A scenario that does not pass fails with the explanation of its first anomalies.
+A TOML file declares itself a scenario by the field `eps` in a table `[load]`; every other file is left alone. Options
+start with `--harness-`. The plugin is installed with the package, so it is loaded in projects that do not use it: it
+must not take a name or a file of theirs. A scenario that does not pass fails with the explanation of its first anomalies.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -20,9 +24,10 @@ import pytest
 if TYPE_CHECKING:
     from harness.model import Result
 
-OPTIONS = {"kafka": "kafka.where", "seed": "load.seed", "eps": "load.eps"}
+OPTIONS = {"--harness-kafka": "kafka.where", "--harness-seed": "load.seed", "--harness-eps": "load.eps"}
 """Options of pytest, and the field of the scenario that each sets."""
-
+MARK = re.compile(r"^\s*\[load\]\s*(?:#.*)?$(?:(?!^\s*\[)[\s\S])*?^\s*eps\s*=", re.MULTILINE)
+"""A table `[load]` with a field `eps`, in a text that is not TOML as a whole."""
 
 TAIL_LINES = 15
 
@@ -32,11 +37,11 @@ class ScenarioFailed(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--kafka, --seed and --eps, as `harness run` has them."""
+    """--harness-kafka, --harness-seed and --harness-eps: --kafka, --seed and --eps of `harness run`."""
     group = parser.getgroup("streaming harness")
-    group.addoption("--kafka", help="embedded, containers, or HOST:PORT of brokers that run already")
-    group.addoption("--seed", type=int, help="of every scenario")
-    group.addoption("--eps", type=float, help="events per second of every scenario")
+    group.addoption("--harness-kafka", help="embedded, containers, or HOST:PORT of brokers that run already")
+    group.addoption("--harness-seed", type=int, help="of every scenario")
+    group.addoption("--harness-eps", type=float, help="events per second of every scenario")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,10 +60,26 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A TOML file in a folder named scenarios is a test."""
-    if file_path.suffix == ".toml" and file_path.parent.name == "scenarios":
+    """A TOML file in a folder named scenarios is a test if it declares itself a scenario."""
+    if file_path.suffix == ".toml" and file_path.parent.name == "scenarios" and is_scenario(file_path):
         return ScenarioFile.from_parent(parent, path=file_path)
     return None
+
+
+def is_scenario(path: Path) -> bool:
+    """Whether a file declares itself a scenario: it has a table `[load]` with a field `eps`.
+
+    A scenario with a syntax error elsewhere still counts, so that its test fails instead of vanishing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        load = tomllib.loads(text).get("load")
+    except tomllib.TOMLDecodeError:
+        return MARK.search(text) is not None
+    return isinstance(load, dict) and "eps" in load
 
 
 class ScenarioFile(pytest.File):
@@ -139,8 +160,8 @@ def _tail(log: Path) -> str:
 
 
 def _kafka(config: pytest.Config) -> tuple[str, str]:
-    """(where, why): what --kafka says, else containers where a daemon answers and an image is there, else embedded."""
-    if asked := config.getoption("--kafka"):
+    """(where, why): what --harness-kafka says, else containers where a daemon answers and an image is there, else embedded."""
+    if asked := config.getoption("--harness-kafka"):
         return asked, "as asked"
     from harness.kafka.containers import why_not
 
@@ -156,11 +177,11 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     from harness.experiments import single
     from harness.run.console import Status
 
-    options = {option: config.getoption(f"--{option}") for option in OPTIONS}
+    options = {option: config.getoption(option) for option in OPTIONS}
     flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
     sets = [*flags, *overrides]
     chosen = scenario.load(name, sets)
-    if options["kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
+    if options["--harness-kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
         sets = [f"kafka.where={json.dumps(_kafka(config)[0])}", *sets]
         chosen = scenario.load(name, sets)
     done = single.run(

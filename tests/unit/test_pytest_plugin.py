@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness import scenario
 from harness.errors import ScenarioError, Stalled
 from harness.experiments import single
-from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off, _run
+from harness.pytest_plugin import TAIL_LINES, _logs_of_what_broke_off, _run, is_scenario
+
+pytest_plugins = ["pytester"]
 
 RUN = "late/20260101T000000.000Z-seed7"
 
@@ -94,7 +97,7 @@ def test_a_run_that_ended_well_adds_nothing(tmp_path):
 
 def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
     """Those of pytest's options, and those of the test."""
-    asked = {"--kafka": "embedded", "--seed": 3}
+    asked = {"--harness-kafka": "embedded", "--harness-seed": 3}
     repeated: list[str] = []
 
     def run(chosen, reports, status, command):
@@ -107,3 +110,55 @@ def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
 
     sets = ["--set", 'kafka.where="embedded"', "--set", "load.seed=3", "--set", "load.eps=50"]
     assert ["run", "late", *sets] == repeated
+
+
+def test_options_of_a_foreign_conftest_do_not_collide(pytester):
+    """A project may have options --seed, --kafka and --eps of its own."""
+    pytester.makeconftest(
+        "def pytest_addoption(parser):\n    for name in ('seed', 'kafka', 'eps'):\n        parser.addoption(f'--{name}')\n"
+    )
+    pytester.makepyfile("def test_seed(pytestconfig):\n    assert '5' == pytestconfig.getoption('--seed')\n")
+
+    pytester.runpytest("--seed", "5", "--harness-seed", "6").assert_outcomes(passed=1)
+
+
+FOREIGN = {
+    "project": "[project]\nname = 'x'\n[tool.pytest]\nstrict = true\n",
+    "users": "[load]\nusers = 5\n",
+    "value": "load = 'eps'\n",
+    "template": "{% if x %}\n[load]\nusers = 5\n[other]\neps = 5\n",
+    "binary": "\xff",
+    "empty": "",
+}
+
+
+def collected(pytester, files):
+    """Names of the tests that pytest collects from a folder scenarios with these files."""
+    folder = pytester.mkdir("scenarios")
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text, encoding="latin-1")
+    items, _ = pytester.inline_genitems()
+    return [item.name for item in items]
+
+
+def test_foreign_toml_in_scenarios_is_not_collected(pytester):
+    """It is another tool's."""
+    assert [] == collected(pytester, FOREIGN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[load]\neps = 50\n", id="a rate alone"),
+        pytest.param("[load]\neps = 50\n[[falut]]\nat = 5\n", id="a misspelt table"),
+        pytest.param("[load] # steady\nseed = 3\neps = 50\n[workload]\nlate = 0.1.2\n", id="not TOML elsewhere"),
+    ],
+)
+def test_a_file_with_a_rate_of_load_is_collected(pytester, text):
+    """A mistake elsewhere in it makes its test fail, not vanish."""
+    assert ["mine"] == collected(pytester, {"mine": text, **FOREIGN})
+
+
+def test_every_scenario_of_the_harness_declares_itself():
+    """None of them is left out of `pytest scenarios`."""
+    assert [] == [name for name in scenario.names() if not is_scenario(scenario.folder() / f"{name}.toml")]
