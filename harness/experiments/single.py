@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
+from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
 from harness.judge import explain as explaining
 from harness.judge import findings, timeline, verdict
@@ -41,8 +42,10 @@ class Trial:
 def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Trial:
     """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
 
+    Raises StackError where this machine lacks what the scenario needs; no directory is made then.
     Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
+    needs.require(scenario)
     directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]

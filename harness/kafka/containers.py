@@ -229,6 +229,11 @@ def found_image() -> str:
     return wanted
 
 
+def reach() -> None:
+    """Reach the Docker daemon; StackError where none answers."""
+    _client().close()
+
+
 def why_not() -> str | None:
     """Why brokers cannot be started in containers without pulling anything; None where they can."""
     try:
@@ -352,4 +357,4 @@ def _one_line(what: str) -> Iterator[None]:
         raise StackError(f"{what}: {said}") from error
 
 
-__all__ = ["ContainerBroker", "ContainerCluster", "found_image", "open_cluster", "sweep", "why_not"]
+__all__ = ["ContainerBroker", "ContainerCluster", "found_image", "open_cluster", "reach", "sweep", "why_not"]

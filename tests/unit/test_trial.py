@@ -25,6 +25,12 @@ from harness.run.console import Status
 from harness.rundir import history
 
 
+@pytest.fixture(autouse=True)
+def complete(monkeypatch):
+    """A machine that lacks nothing: no test here starts anything."""
+    monkeypatch.setattr(single.needs, "require", lambda chosen: None)
+
+
 def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
     """Many fit into the millisecond that their names tell."""
     assert 20 == len({single.new_folder(tmp_path, "late", "-seed7") for _ in range(20)})

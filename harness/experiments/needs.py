@@ -1,0 +1,74 @@
+"""What a scenario needs of this machine, looked for before its run has a directory.
+
+It looks only for what the scenario uses: brokers elsewhere and a pipeline of another kind need no Java, and a cache that
+has every jar need not be writable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from harness.errors import StackError
+from harness.host import cgroup, disks, jars
+from harness.host.jars import JarSet
+from harness.scenario import FAULTS_OF_DISKS, Scenario
+
+
+def require(scenario: Scenario) -> None:
+    """Raise StackError, in a sentence, for the first thing that the scenario needs and this machine lacks."""
+    for check in _checks(scenario):
+        check()
+
+
+def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
+    absent = [jar_set for jar_set in _jar_sets(scenario) if not jars.is_whole(jar_set, jar_set.folder)]
+    # Ivy, which fetches jars, is a program in Java too.
+    if absent or _starts_java(scenario):
+        yield jars.java
+    if absent:
+        yield partial(_cache, absent)
+    if scenario.kafka.where == "containers":
+        yield _docker
+    kinds = {fault.kind for fault in scenario.fault}
+    for kind in sorted(kinds & set(FAULTS_OF_DISKS)):
+        yield partial(_fault, kind, disks.why_not)
+    if "memory" in kinds:
+        yield partial(_fault, "memory", cgroup.why_not)
+
+
+def _starts_java(scenario: Scenario) -> bool:
+    pipeline = scenario.pipeline
+    return scenario.kafka.where == "embedded" or not pipeline.command or pipeline.workers > 0
+
+
+def _jar_sets(scenario: Scenario) -> list[JarSet]:
+    names = ("spark", "broker") if scenario.kafka.where == "embedded" else ("spark",)
+    return [jars.jar_set(name) for name in names]
+
+
+def _cache(absent: list[JarSet]) -> None:
+    folder = absent[0].folder.parent
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not _is_writable(there):
+        raise StackError(
+            f"the {absent[0].name} jars are not in the cache, and nothing can be written to {there}: "
+            "make it writable, or name another folder in HARNESS_CACHE"
+        )
+
+
+def _is_writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _docker() -> None:
+    from harness.kafka import containers  # the Docker client is loaded where it is asked for
+
+    containers.reach()
+
+
+def _fault(kind: str, why_not: Callable[[], str | None]) -> None:
+    if why := why_not():
+        raise StackError(f"a fault of kind {kind} cannot be injected on this machine: {why}")
