@@ -17,6 +17,12 @@ REVENUE_WINDOW_S = 5 * 60
 CONVERSIONS_WINDOW_S = 5 * 60
 CONVERSION_HORIZON_S = 10 * 60
 SESSION_GAP_S = 30 * 60
+RECORD_BYTES_MAX = 1024 * 1024
+"""Of the value of an input record; brokers take no larger message by default."""
+NESTING_MAX = 100
+"""Arrays and objects open at once in an input record, the record itself included."""
+EVENT_TIME_MS_MIN, EVENT_TIME_MS_MAX = 1, 9_214_646_399_999
+"""After the epoch, where Spark's watermark begins, to the end of 2261: nanoseconds in 64 bits end in 2262."""
 
 ACTIONS = ("view", "click", "add_to_cart")
 PAYMENT_METHODS = ("credit_card", "debit_card", "paypal")

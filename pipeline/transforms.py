@@ -23,8 +23,12 @@ from pipeline.schema import (
     CLICKSTREAM,
     CONVERSION_HORIZON_S,
     CONVERSIONS_WINDOW_S,
+    EVENT_TIME_MS_MAX,
+    EVENT_TIME_MS_MIN,
     INPUT,
+    NESTING_MAX,
     PAGE_VIEWS_WINDOW_S,
+    RECORD_BYTES_MAX,
     REVENUE_WINDOW_S,
     SESSION_GAP_S,
     TRANSACTIONS,
@@ -50,7 +54,12 @@ VARIANT_TYPE = {
     "decimal(12,2)": r"BIGINT|DOUBLE|DECIMAL\(\d+,\s*\d+\)",
 }
 NUMBER = {"integer": r"-?(?:0|[1-9]\d{0,8})", "decimal(12,2)": r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,2})?"}
-TIMESTAMP = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})?\z"
+TIMESTAMP = r"^(?!0000)\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})?\z"
+ESCAPE = (
+    r"\\(?:[^u]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
+    r"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+"""One escape in a JSON string; half of a surrogate pair is none."""
 SPACE = r"[ \t\r\n]*"
 """All that may stand between the parts of JSON; Java's \\s is more, and its $ matches before a last line's end."""
 
@@ -126,9 +135,9 @@ def dead_letter(clickstream: DataFrame, transactions: DataFrame, one_task: bool 
 
 def _rejected(records: DataFrame, topic: str) -> DataFrame:
     rejected = _typed(records, topic).where(~_is_valid(topic))
-    return rejected.select(
-        "key", "value", "topic", "partition", "offset", _interpreted(partial(_reason, topic)).alias("reason")
-    )
+    too_long = F.when(~_is_short(), F.lit("too long"))
+    reason = too_long.otherwise(_interpreted(partial(_reason, topic)))
+    return rejected.select("key", "value", "topic", "partition", "offset", reason.alias("reason"))
 
 
 def valid(records: DataFrame, topic: str) -> DataFrame:
@@ -242,13 +251,19 @@ def _join(clicks: DataFrame, purchases: DataFrame, one_task: bool) -> DataFrame:
 def _typed(records: DataFrame, topic: str) -> DataFrame:
     """The records of a topic and `d`, their fields as far as they can be read, whatever their types were."""
     fields = ", ".join(f"`{field.name}` {SPARK_TYPE[field.type]}" for field in INPUT[topic])
-    parsed = F.from_json(F.col("value").cast("string"), fields, JSON_OPTIONS)
+    parsed = F.from_json(F.when(_is_short(), F.col("value")).cast("string"), fields, JSON_OPTIONS)
     # The generator keeps Catalyst from copying the parse into the filter above it: one parse a record.
     return records.select("key", "value", "topic", "partition", "offset", F.explode(F.array(parsed)).alias("d"))
 
 
+def _is_short() -> Column:
+    """Whether a record has at most `RECORD_BYTES_MAX` bytes; null for a record without a value."""
+    return F.octet_length("value") <= RECORD_BYTES_MAX
+
+
 def _text() -> Column:
-    return F.coalesce(F.col("value"), F.lit(b"")).cast("string")
+    """A record's value as text, empty if it is null or too long to be read."""
+    return F.coalesce(F.when(_is_short(), F.col("value")), F.lit(b"")).cast("string")
 
 
 def _is_valid(topic: str) -> Column:
@@ -297,44 +312,112 @@ def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
     return F.transform(F.array(record), lambda one: rule(one["text"], one["d"]))[0]
 
 
+def _let(value: Column, rule: Callable[[Column], Column]) -> Column:
+    """A rule of a value that is computed once, however often the rule uses it."""
+    return F.transform(F.array(value), rule)[0]
+
+
 def _has_right_types(topic: str, text: Column, d: Column) -> Column:
     types = ";".join(f"(?:{VARIANT_TYPE[field.type]}{'' if field.required else '|-'})" for field in INPUT[topic])
-    exact = [_is_exact(field, text, d[field.name]) for field in INPUT[topic] if field.type == "decimal(12,2)"]
-    by_variant = reduce(and_, [_is_object(text), _kinds(topic, text).rlike(f"^{types}$"), *exact])
-    return F.when(_is_plain(topic, text), F.lit(True)).otherwise(by_variant)
+
+    def by_variant(parsed: Column) -> Column:
+        exact = [
+            _is_exact(field, text, parsed, d[field.name]) for field in INPUT[topic] if field.type == "decimal(12,2)"
+        ]
+        same = [d[field.name] == _integer(field, parsed) for field in INPUT[topic] if field.type == "integer"]
+        return reduce(and_, [_kinds(topic, parsed).rlike(f"^{types}$"), *exact, *same])
+
+    is_readable = _bounds_fault(text).isNull() & _is_object(text)
+    slow = F.when(is_readable, _let(F.try_parse_json(text), by_variant)).otherwise(F.lit(False))
+    return F.when(_is_plain(topic, text), F.lit(True)).otherwise(slow)
+
+
+def _bounds_fault(text: Column) -> Column:
+    """The reason not to parse a record: ``too deep`` or ``not json``; null if it is safe to parse.
+
+    Parsers of variants recurse, and Java's stack is small while its code is cold. This looks at the text
+    alone and never recurses: a record's brackets, without all else, lose their innermost pairs in each round.
+    """
+    pair = r"[\[{][\]}]"
+
+    def of_brackets(brackets: Column) -> Column:
+        rounds = F.sequence(F.lit(1), F.lit(NESTING_MAX))
+        left = F.aggregate(rounds, brackets, lambda left, _: _without(left, pair))
+        has_room = F.length(brackets) <= NESTING_MAX
+        is_run = brackets.rlike(rf"[\[{{]{{{NESTING_MAX + 1}}}")
+        return F.when(has_room, F.lit(None)).when(is_run | left.rlike(pair), F.lit("too deep"))
+
+    def of_text(without_escapes: Column) -> Column:
+        brackets = F.regexp_replace(F.regexp_replace(without_escapes, r'"[^"]*"', ""), r"[^\[\]{}]+", "")
+        return F.when(without_escapes.contains("\\"), F.lit("not json")).otherwise(_let(brackets, of_brackets))
+
+    return _let(F.regexp_replace(text, ESCAPE, "x"), of_text)
+
+
+def _without(text: Column, pattern: str) -> Column:
+    return F.when(text == "", text).otherwise(F.regexp_replace(text, pattern, ""))
 
 
 def _is_object(text: Column) -> Column:
     """Parsers stop at the end of the first value; nothing that follows it can fit into an array and an object both."""
-    in_array = F.schema_of_variant(F.try_parse_json(F.concat(F.lit("["), text, F.lit("]"))))
-    in_object = F.schema_of_variant(F.try_parse_json(F.concat(F.lit('{"r":'), text, F.lit("}"))))
-    is_object = in_array.startswith("ARRAY<OBJECT<") & in_object.startswith("OBJECT<r: OBJECT<")
-    return F.coalesce(is_object & F.is_valid_utf8(text), F.lit(False))
+    in_array = F.try_parse_json(F.concat(F.lit("["), text, F.lit("]")))
+    in_object = F.try_parse_json(F.concat(F.lit('{"r":'), text, F.lit("}")))
+    is_object = text.rlike(rf"^{SPACE}\{{") & in_array.isNotNull() & in_object.isNotNull()
+    return F.coalesce(F.is_valid_utf8(text) & is_object, F.lit(False))
 
 
-def _kinds(topic: str, text: Column) -> Column:
-    """The JSON types of all fields as one text, such as ``STRING;BIGINT;-``; ``-`` is absent or null."""
-    kinds = [
-        F.schema_of_variant(F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant"))
-        for field in INPUT[topic]
-    ]
+def _kinds(topic: str, parsed: Column) -> Column:
+    """The JSON types of all fields as one text, such as ``STRING;BIGINT;-``; ``-`` is absent or null.
+
+    Only a scalar is asked for its schema: that of an array of objects takes the square of their number.
+    """
+
+    def kind(value: Column) -> Column:
+        nested = F.to_json(value).rlike(r"^[\[{]")
+        return F.when(value.isNull(), F.lit("-")).when(nested, F.lit("NESTED")).otherwise(F.schema_of_variant(value))
+
+    kinds = [_let(F.try_variant_get(parsed, f"$.{field.name}", "variant"), kind) for field in INPUT[topic]]
     return F.regexp_replace(F.concat_ws(";", *(F.coalesce(kind, F.lit("-")) for kind in kinds)), r"\bVOID\b", "-")
 
 
-def _is_exact(field: Field, text: Column, value: Column) -> Column:
+def _integer(field: Field, parsed: Column) -> Column:
+    """An integer as JSON has it last; `from_json` keeps an earlier one where the last does not fit."""
+    return F.try_variant_get(parsed, f"$.{field.name}", "bigint")
+
+
+def _is_exact(field: Field, text: Column, parsed: Column, value: Column) -> Column:
     """Whether a number in JSON is what was read of it.
 
     A variant keeps one with an exponent, or of more than 38 digits, as a double: that tells apart all that a
-    decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, the text tells.
+    decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, its text tells.
     """
-    name = "".join(f"(?:{letter}|{_escaped(letter)})" for letter in field.name)
     decimal = _read(field, value)
-    not_0 = rf'"{name}"{SPACE}:{SPACE}-?[0.]*[1-9]'
-    told = text.rlike(rf"{not_0}[\d.]{{12,}}[1-9]") | ((decimal == 0) & text.rlike(not_0))
-    number = F.try_variant_get(F.try_parse_json(text), f"$.{field.name}", "variant")
+
+    def is_long(written: Column) -> Column:
+        not_0 = r"^-?[0.]*[1-9]"
+        return written.rlike(rf"{not_0}[\d.]{{12,}}[1-9]") | ((decimal == 0) & written.rlike(not_0))
+
+    number = F.try_variant_get(parsed, f"$.{field.name}", "variant")
+    is_scalar = ~F.to_json(number).rlike(r"^[\[{]")
     short = F.schema_of_variant(number).rlike(r"^(?:BIGINT|DECIMAL\((?:\d|1[0-2]),)")
-    same = decimal.cast("double") == F.try_variant_get(number, "$", "double")
-    return F.coalesce(same & (short | ~told), F.lit(False))
+    same = is_scalar & (decimal.cast("double") == F.try_variant_get(number, "$", "double"))
+    exact = F.when(same, F.when(short, F.lit(True)).otherwise(~_let(_as_in_text(field, text), is_long)))
+    return F.coalesce(exact, F.lit(False))
+
+
+def _as_in_text(field: Field, text: Column) -> Column:
+    """A number's own characters: of the last field of that name, and not of one inside another value."""
+    name = "".join(f"(?:{letter}|{_escaped(letter)})" for letter in field.name)
+    simple = F.regexp_replace(F.regexp_replace(text, r"\\\\", "x"), r"\\[^u]", "x")
+    names = F.regexp_replace(simple, rf'("{name}"{SPACE}:)|"[^"]*"', "$1")
+    inside = F.regexp_replace(names, r"^[^{]*\{|\}[^}]*\z", "")
+    rounds = F.sequence(F.lit(1), F.lit(NESTING_MAX))
+    flat = F.aggregate(
+        rounds,
+        inside,
+        lambda left, _: F.when(left.rlike(r"[\[{]"), _without(left, r"[\[{][^\[\]{}]*[\]}]")).otherwise(left),
+    )
+    return F.regexp_extract(flat, rf'(?s).*"{SPACE}:{SPACE}([-+.0-9eE]*)', 1)
 
 
 def _escaped(letter: str) -> str:
@@ -346,7 +429,9 @@ def _escaped(letter: str) -> str:
 def _checks(field: Field, value: Column) -> list[Column]:
     """What must hold of a value that is there and has the right type; null counts as not."""
     if field.type == "timestamp":
-        return [value.rlike(TIMESTAMP) & _read(field, value).isNotNull()]
+        moment = _read(field, value)
+        first, last = F.timestamp_millis(F.lit(EVENT_TIME_MS_MIN)), F.timestamp_millis(F.lit(EVENT_TIME_MS_MAX))
+        return [value.rlike(TIMESTAMP) & moment.between(first, last)]
     if field.type == "decimal(12,2)":
         return [_read(field, value) >= field.minimum]
     if field.type == "integer":
@@ -357,28 +442,37 @@ def _checks(field: Field, value: Column) -> list[Column]:
 def _reason(topic: str, text: Column, d: Column) -> Column:
     """The first reason, in the order of the fields, why a record that is not valid was rejected."""
 
-    def first(kinds: Column) -> Column:
+    def first(kinds: Column, parsed: Column) -> Column:
         faults = [
-            fault for at, field in enumerate(INPUT[topic]) for fault in _faults(field, kinds[at], text, d[field.name])
+            fault
+            for at, field in enumerate(INPUT[topic])
+            for fault in _faults(field, kinds[at], text, parsed, d[field.name])
         ]
         return F.coalesce(*faults, F.lit("not json"))
 
     # Bound once: written out, every fault would carry the kinds of all fields, and so the plan of every batch.
-    among = F.transform(F.array(F.split(_kinds(topic, text), ";")), first)[0]
-    return F.when(~_is_object(text), F.lit("not json")).otherwise(among)
+    among = _let(
+        F.try_parse_json(text),
+        lambda parsed: _let(F.split(_kinds(topic, parsed), ";"), lambda kinds: first(kinds, parsed)),
+    )
+    of_object = F.when(~_is_object(text), F.lit("not json")).otherwise(among)
+    return _let(_bounds_fault(text), lambda fault: F.when(fault.isNotNull(), fault).otherwise(of_object))
 
 
-def _faults(field: Field, kind: Column, text: Column, value: Column) -> list[Column]:
+def _faults(field: Field, kind: Column, text: Column, parsed: Column, value: Column) -> list[Column]:
     wrong_type, wrong_value = F.lit(f"type {field.name}"), F.lit(f"value {field.name}")
     faults = [F.when(kind == "-", F.lit(f"missing {field.name}"))] if field.required else []
     faults.append(F.when(~kind.rlike(f"^(?:{VARIANT_TYPE[field.type]}|-)$"), wrong_type))
     if field.type == "timestamp":
-        return [*faults, F.when(~F.coalesce(_checks(field, value)[0], F.lit(False)), wrong_type)]
+        is_moment = F.coalesce(value.rlike(TIMESTAMP) & _read(field, value).isNotNull(), F.lit(False))
+        return [*faults, F.when(~is_moment, wrong_type), F.when(~_checks(field, value)[0], wrong_value)]
     if field.type == "decimal(12,2)":
         too_low = ~_checks(field, value)[0]
-        return [*faults, F.when(~_is_exact(field, text, value), wrong_type), F.when(too_low, wrong_value)]
+        return [*faults, F.when(~_is_exact(field, text, parsed, value), wrong_type), F.when(too_low, wrong_value)]
     if field.type == "integer":
-        return [*faults, F.when(value.isNull(), wrong_type), F.when(value < field.minimum, wrong_value)]
+        last = _integer(field, parsed)
+        fits = F.coalesce(last.between(-(2**31), 2**31 - 1), F.lit(False))
+        return [*faults, F.when(~fits, wrong_type), F.when(last < field.minimum, wrong_value)]
     return [*faults, *(F.when(~check, wrong_value) for check in _checks(field, value))]
 
 

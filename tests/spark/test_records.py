@@ -102,6 +102,14 @@ ODD_TIMES = (
     "2026-01-01T10:00:00-19:00",
     "2026-01-01T10:00:00+01:60",
     "2026-01-01T10:00:00.٣Z",
+    "2026-01-01T24:00:00Z",
+    "0000-01-01T00:00:00Z",
+    "1969-12-31T23:59:59.999Z",
+    "1970-01-01T00:00:00.000Z",
+    "1970-01-01T00:00:00.001Z",
+    "2261-12-31T23:59:59.999Z",
+    "2262-01-01T00:00:00.000Z",
+    "9999-12-31T23:59:59-18:00",
 )
 
 
@@ -144,6 +152,12 @@ def hard_clicks() -> list[bytes]:
     """Clickstream records on the edge of validity."""
     values = altered(CLICK) + [json.dumps(CLICK | {"timestamp": text}).encode() for text in ODD_TIMES]
     values += [json.dumps(CLICK).replace(f'"{CLICK["user_id"]}"', number).encode() for number in ENDLESS]
+    raw = json.dumps(CLICK).encode()[:-1]
+    values += [raw + b', "extra": ' + b'{"a":' * n + b"1" + b"}" * n + b"}" for n in (98, 99, 100, 990, 100_000)]
+    values += [raw + b', "' + b"a" * n + b'": 1}' for n in (50_000, 50_001)]
+    values += [raw.ljust(size - 1) + b"}" for size in (2**20, 2**20 + 1)]
+    values += [raw + rb', "referrer": "' + text + b'"}' for text in (rb"\ud83d", rb"\ud83d\ude00", rb"\\ud83d")]
+    values += [raw + b', "extra": [' + b",".join(b'{"a%d":1}' % n for n in range(20_000)) + b"]}"]
     return values + compact(values)
 
 
@@ -155,6 +169,9 @@ def hard_transactions() -> list[bytes]:
     values += [value.replace(b'"amount"', rb'"\u0061m\u006Funt"') for value in values]
     values += [json.dumps(BUY | {"extra": {"amount": odd}}).encode() for odd in (1e-30, 12345678901234.5)]
     values += altered(BUY) + [raw.replace(quantity, f'"quantity": {text}').encode() for text in ODD_QUANTITIES]
+    exponent = raw.replace(amount, '"amount": 1E+2').encode()[:-1]
+    values += [exponent + b', "items": [{"amount": 33.333333333333}]}', exponent + b', "amount": 5, "amount": 0e0}']
+    values += [raw.encode()[:-1] + b', "quantity": %b}' % odd for odd in (b"2147483648", b"1e0", b"0", b"7")]
     return values + compact(values)
 
 

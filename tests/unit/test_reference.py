@@ -140,11 +140,39 @@ def test_a_window_that_the_watermark_has_not_passed_has_no_row():
             json.dumps(BUY | {"payment_method": "cash"}).encode(), "value payment_method", id="payment method"
         ),
         pytest.param(json.dumps(BUY | {"timestamp": "yesterday"}).encode(), "type timestamp", id="not a time"),
+        pytest.param(b'{"a":' + b"[" * 99 + b"]" * 99 + b"}", "missing", id="nesting of 100"),
+        pytest.param(b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", "too deep", id="nesting of 101"),
+        pytest.param(b'{"a":' + b"[" * 100_000, "too deep", id="nesting beyond any stack"),
+        pytest.param(b" " * 2**20 + b"{", "too long", id="a byte too long"),
+        pytest.param(b'{"a":"\\ud83d"}', "not json", id="half of a surrogate pair"),
+        pytest.param(b'{"a":"\\ud83d\\ude00"}', "missing", id="a surrogate pair"),
+        pytest.param(b'{"a":"\\\\ud83d"}', "missing", id="no escape"),
+        pytest.param(b'{"' + b"a" * 50_000 + b'":1}', "missing", id="name of 50,000"),
+        pytest.param(b'{"' + b"a" * 50_001 + b'":1}', "not json", id="name of 50,001"),
+        *(
+            pytest.param(json.dumps(BUY | {"timestamp": text}).encode(), f"{kind} timestamp", id=text)
+            for text, kind in (
+                ("0000-01-01T00:00:00Z", "type"),
+                ("2026-01-01T24:00:00Z", "type"),
+                ("0001-01-01T00:00:00+05:00", "value"),
+                ("1970-01-01T00:00:00Z", "value"),
+                ("2262-01-01T00:00:00Z", "value"),
+                ("9999-12-31T23:59:59-18:00", "value"),
+            )
+        ),
     ],
 )
 def test_a_rejected_record_says_why(value, reason):
     """Every kind of record that the contract rejects."""
-    assert Rejected(frozenset({reason})) == parse(Record("transactions", 0, 0, value))
+    parsed = parse(Record("transactions", 0, 0, value))
+
+    assert isinstance(parsed, Rejected)
+    if reason == "missing":
+        assert "missing amount" in parsed.reasons
+    elif reason == "too deep":
+        assert {"not json", reason} == parsed.reasons
+    else:
+        assert {reason} == parsed.reasons
 
 
 @pytest.mark.parametrize(

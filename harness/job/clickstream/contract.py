@@ -19,6 +19,12 @@ REVENUE_WINDOW_S = 5 * 60
 CONVERSIONS_WINDOW_S = 5 * 60
 CONVERSION_HORIZON_S = 10 * 60
 SESSION_GAP_S = 30 * 60
+RECORD_BYTES_MAX = 1024 * 1024
+"""Of the value of an input record; brokers take no larger message by default."""
+NESTING_MAX = 100
+"""Arrays and objects open at once in an input record, the record itself included."""
+EVENT_TIME_MS_MIN, EVENT_TIME_MS_MAX = 1, 9_214_646_399_999
+"""After the epoch, where Spark's watermark begins, to the end of 2261: nanoseconds in 64 bits end in 2262."""
 
 # The largest record that brokers take by default fits into the dead letter with its headers, also where a
 # producer had compressed it to a sixteenth. A result's topic must take it too (``max.message.bytes``).

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS
+from harness.job.clickstream.contract import CLICKSTREAM, EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, TRANSACTIONS
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +47,8 @@ MALFORMED = (
     "oversized",
 )
 """What is wrong with a malformed record; index 0 is a valid one."""
+OUT_OF_RANGE = len(MALFORMED)
+"""The kind of a record whose event time the contract rejects; its bytes are not altered."""
 
 
 def _share(doc: str) -> Any:
@@ -171,6 +173,8 @@ def draw(workload: Workload, seed: int, eps: float, numbers: Array) -> Drawn:
         draws.bits(6) % np.uint64(len(MALFORMED) - 1) + np.uint64(1),
         0,
     ).astype(np.uint8)
+    out_of_range = (times < EVENT_TIME_MS_MIN) | (times > EVENT_TIME_MS_MAX)
+    kinds[(kinds == 0) & out_of_range] = OUT_OF_RANGE
     periods = np.zeros(len(n), dtype=np.int64) if workload.session_gaps else times // HALF_HOUR_MS
     return Drawn(n, topic, users, products, periods, times, kinds, n != numbers, draws.bits(3), draws)
 
@@ -187,7 +191,7 @@ def written(workload: Workload, drawn: Drawn) -> Events:
     values = _values(workload, *(column.tolist() for column in columns))
     for at in np.flatnonzero(_unit(draws.bits(8)) < _threshold(workload.odd_clocks)).tolist():
         values[at] = _other_clock(values[at], int(times[at]), int(draws.bits(9)[at]))
-    for at in np.flatnonzero(drawn.malformed).tolist():
+    for at in np.flatnonzero(drawn.malformed % OUT_OF_RANGE).tolist():
         values[at] = _spoil(values[at], MALFORMED[int(drawn.malformed[at])], int(topic[at]), int(draws.bits(7)[at]))
     keys = _keys(workload.users)
     return Events(topic, [keys[user] for user in drawn.user.tolist()], values, times, drawn.malformed, drawn.copy)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from harness.job.clickstream.contract import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, NESTING_MAX, RECORD_BYTES_MAX
 from harness.model import Record
 
 OPTIONAL = ("page_url", "referrer")
@@ -21,10 +22,13 @@ PAYMENTS = {"credit_card", "debit_card", "paypal"}
 CLICK_STRINGS = ("event_id", "user_id", "session_id", "product_id", "category", "action")
 TRANSACTION_STRINGS = ("transaction_id", "user_id", "session_id", "product_id", "category", "payment_method")
 TIMESTAMP = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-](?:(?:0\d|1[0-7]):[0-5]\d|18:00))?", re.ASCII
+    r"(\d{4}-\d{2}-\d{2})[T ]((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.(\d{1,9}))?(Z|[+-](?:(?:0\d|1[0-7]):[0-5]\d|18:00))?",
+    re.ASCII,
 )
-DEPTH_MAX = DIGITS_MAX = 1000
-"""Values inside each other, digits of a number; parsers refuse more, each at a number of its own: these are Spark's."""
+DIGITS_MAX, NAME_MAX = 1000, 50_000
+"""Digits of a number, and UTF-16 units of a field's name; JSON parsers in Java refuse more by default."""
+ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,9 +65,9 @@ class Rejected:
 
 def parse(record: Record) -> Click | Purchase | Rejected:
     """Read a record by the contract's table of input."""
-    fields = _object(record.value)
-    if fields is None:
-        return Rejected(frozenset({"not json"}))
+    fields = _fields(record.value)
+    if isinstance(fields, Rejected):
+        return fields
     strings = CLICK_STRINGS if record.topic == "clickstream" else TRANSACTION_STRINGS
     problems = set(_string_problems(fields, strings))
     at_ms = _timestamp(fields.get("timestamp"), problems)
@@ -84,15 +88,49 @@ def parse(record: Record) -> Click | Purchase | Rejected:
     )
 
 
-def _object(value: bytes) -> dict[str, Any] | None:
+def _fields(value: bytes) -> dict[str, Any] | Rejected:
+    """The fields of a record, if it is a JSON object within the contract's bounds."""
+    if len(value) > RECORD_BYTES_MAX:
+        return Rejected(frozenset({"too long"}))
     try:
         text = value.decode("utf-8")
-        if _depth(text) > DEPTH_MAX:
-            return None
-        fields = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) else None
+    except UnicodeDecodeError:
+        return _not_json(value.decode("latin-1"))
+    if _depth(text) > NESTING_MAX:
+        return _not_json(text)
+    try:
+        fields = json.loads(
+            text, parse_int=_number, parse_float=_number, parse_constant=_refuse, object_pairs_hook=_pairs
+        )
+    except ValueError:
+        return _not_json(text)
+    return fields if isinstance(fields, dict) and not _has_half_pair(text) else _not_json(text)
+
+
+def _not_json(text: str) -> Rejected:
+    """Where a text is not JSON its nesting is not defined: with many brackets ``too deep`` is right as well."""
+    many = text.count("[") + text.count("{") > NESTING_MAX
+    return Rejected(frozenset({"not json", "too deep"} if many else {"not json"}))
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if any(len(name.encode("utf-16-le", "surrogatepass")) > 2 * NAME_MAX for name, _ in pairs):
+        raise ValueError(f"a name of more than {NAME_MAX} characters")
+    return dict(pairs)
+
+
+def _has_half_pair(text: str) -> bool:
+    """Whether an escape stands for half of a surrogate pair, which is no character."""
+    high_ends = -1
+    for match in ESCAPE.finditer(text):
+        unit = int(match[1] or "0", 16)
+        is_low = 0xDC00 <= unit < 0xE000
+        if is_low != (match.start() == high_ends):
+            return True
+        high_ends = match.end() if 0xD800 <= unit < 0xDC00 else -1
+        if high_ends >= 0 and text[high_ends : high_ends + 2] != "\\u":
+            return True
+    return False
 
 
 def _number(text: str) -> int | Decimal:
@@ -107,10 +145,10 @@ def _number(text: str) -> int | Decimal:
 
 def _depth(text: str) -> int:
     """How many arrays and objects are open at once, at most."""
-    if text.count("[") + text.count("{") <= DEPTH_MAX:
+    if text.count("[") + text.count("{") <= NESTING_MAX:
         return 0
     depth = deepest = 0
-    for sign in re.sub(r'"(?:[^"\\]|\\.)*"', "", text):
+    for sign in STRING.sub("", text):
         depth += (sign in "[{") - (sign in "]}")
         deepest = max(deepest, depth)
     return deepest
@@ -148,7 +186,11 @@ def _timestamp(value: Any, problems: set[str]) -> int | None:
         problems.add("type timestamp")
         return None
     whole_ms = (moment - EPOCH) // timedelta(milliseconds=1)
-    return whole_ms + int((fraction or "0").ljust(3, "0")[:3])
+    at_ms = whole_ms + int((fraction or "0").ljust(3, "0")[:3])
+    if not EVENT_TIME_MS_MIN <= at_ms <= EVENT_TIME_MS_MAX:
+        problems.add("value timestamp")
+        return None
+    return at_ms
 
 
 def _amount(value: Any, problems: set[str]) -> Decimal | None:
