@@ -30,12 +30,17 @@ class StackError(HarnessError):
 
 
 class PipelineDied(StackError):
-    """The pipeline ended by itself after its queries had started."""
+    """The pipeline ended by itself after its queries had started.
 
-    def __init__(self, code: int, last: str, log: Path) -> None:
-        super().__init__(f"the pipeline ended by itself with code {code}: {last}; see {log}")
+    `last` is the last line of its log, `cause` the innermost cause that the log names.
+    """
+
+    def __init__(self, code: int, last: str, log: Path, cause: str = "") -> None:
+        super().__init__(f"the pipeline ended by itself with code {code}: {cause or last}; see {log}")
         self.code = code
         self.last = last
+        self.cause = cause or last
+        self.log = log
 
 
 class Unreachable(StackError):

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from harness.errors import PipelineDied, StackError
-from harness.host import processes
+from harness.host import cause, processes
 from harness.rundir.history import Recorder
 from harness.scenario import PLACEHOLDERS, Scenario
 
@@ -102,7 +102,7 @@ class _Process:
 
     def last_line(self) -> str:
         """The last line of its log that says something, and is no frame of a stack."""
-        return processes.last_said(self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else "")
+        return processes.last_said(cause.tail(self.log))
 
     def kill(self) -> None:
         """Kill it with everything it started, and hear it out.
@@ -243,18 +243,19 @@ class System:
         return one
 
     def check(self) -> None:
-        """Raise PipelineDied if the process has ended by itself, with its last line, and nobody expected it.
+        """Raise PipelineDied if the process has ended by itself, with the cause that its log names, and nobody expected it.
 
         StackError where it has never worked, or what it says cannot be written down.
         """
         if self._unwritten:
             raise StackError(self._unwritten)
         if self._now is not None and not self._down and (code := self._now.process.poll()) is not None:
-            died = PipelineDied(code, self.last_line(), self._now.log)
+            died = PipelineDied(code, self.last_line(), self._now.log, cause.of_log(self._now.log))
             raise died if self._worked else StackError(str(died))
         standby = self._standby  # a fault may make it the one that works meanwhile
         if standby is not None and not self._down and not standby.is_alive():
-            raise StackError(f"the pipeline that stood by ended by itself: {standby.last_line()}; see {standby.log}")
+            why = cause.of_log(standby.log)
+            raise StackError(f"the pipeline that stood by ended by itself: {why}; see {standby.log}")
 
     def last_line(self) -> str:
         """The last line of the process's log that says something, and is no frame of a stack."""

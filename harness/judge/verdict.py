@@ -69,12 +69,15 @@ def _broken_off(run: Run) -> Result:
     if not (deaths := run.of_kind("pipeline_died")):
         return unknown(f"interrupted in phase {stop['phase']}: {stop['why']}")
     [died] = deaths
-    why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died['last']}"
+    why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died.get('cause', died['last'])}"
+    why += f"; see {run.directory / died['log']}" if "log" in died else ""
     if died["code"] in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
     if died["code"] == BAD_USAGE and (given := _given(run)):
         return unknown(f"{why}; that is the code of bad usage: see what a fault starts it with: {given}")
-    if NO_SPACE in died["last"]:  # one that a fault has filled is expected to end it, and is no death of its own
+    if NO_SPACE in died["last"] + died.get(
+        "cause", ""
+    ):  # one that a fault has filled is expected to end it, and is no death of its own
         return unknown(f"{why}; that disk is the machine's, and no fault had filled it")
     if set(died["brokers_down"]) - _hurt(run):
         return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")

@@ -6,6 +6,7 @@ start → warm up → measure → flush → drain → collect. What it leaves is
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,9 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
                     raise
                 except BaseException as error:
                     if isinstance(error, PipelineDied):
-                        happenings.write("pipeline_died", code=error.code, last=error.last, brokers_down=_down(rig))
+                        log = os.path.relpath(error.log, directory)
+                        death = {"code": error.code, "last": error.last, "cause": error.cause, "log": log}
+                        happenings.write("pipeline_died", **death, brokers_down=_down(rig))
                     _tell_stacks(rig)
                     raise
         except BaseException as error:

@@ -109,6 +109,21 @@ def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
     assert (1, "a bad record") == (died.value.code, died.value.last)
 
 
+def test_the_death_names_the_innermost_cause_and_the_log(tmp_path):
+    """Not the query plan that is printed after it."""
+    plan = "=== Streaming Query ===\\n+- ~StreamingDataSourceV2ScanRelation[key#7]"
+    works = f"print('{{\"event\": \"started\"}}', flush=True); raise SystemExit('java.io.IOException: gone\\n{plan}')"
+    with history.recording(tmp_path) as recorder:
+        system = System([sys.executable, "-c", works], tmp_path / "pipeline.log", tmp_path, recorder)
+        system.start()
+        assert comes(system.has_started)
+        ended(system)
+        with pytest.raises(PipelineDied, match=r"code 1: java.io.IOException: gone; see .*pipeline.log") as died:
+            system.check()
+
+    assert "java.io.IOException: gone" == died.value.cause
+
+
 def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
     """Python's temporary files here; Spark and Java are told by the environment."""
     tells = "import os, tempfile; tempfile.mkstemp(); exit('\\n'.join(map(os.environ.get, ('SPARK_LOCAL_DIRS', 'SPARK_SUBMIT_OPTS'))))"
