@@ -4,8 +4,11 @@ HarnessError            no verdict can be given
 ├── ScenarioError       the scenario file or a flag is wrong; the message names the field
 ├── StackError          Kafka or the pipeline could not be started, or died; the message ends with its last log line
 │   └── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
-├── RunError            a run directory is missing, incomplete or of another version; the message names the file
+├── RunError            a run directory is incomplete, unreadable or of another version; the message names the file
+│   └── NoRun           a path that was named is not a run directory
 └── Stalled             the run stopped making progress; the message says at what
+
+ScenarioError and NoRun are bad usage, exit code 2: the command line names what does not exist. All others are 3.
 
 A wrong answer is data (an Anomaly), never an exception.
 """
@@ -18,9 +21,13 @@ from pathlib import Path
 class HarnessError(Exception):
     """No verdict can be given; the message is one sentence for a person."""
 
+    exit_code = 3
+
 
 class ScenarioError(HarnessError):
     """The scenario or a flag is wrong: bad usage, exit code 2."""
+
+    exit_code = 2
 
 
 class StackError(HarnessError):
@@ -37,7 +44,13 @@ class PipelineDied(StackError):
 
 
 class RunError(HarnessError):
-    """A run directory cannot be read: missing, incomplete or of another version."""
+    """A run directory cannot be read: incomplete, damaged or of another version."""
+
+
+class NoRun(RunError):
+    """A path that was named is not a run directory: bad usage, exit code 2."""
+
+    exit_code = 2
 
 
 class Stalled(HarnessError):
