@@ -58,16 +58,19 @@ def run(
 ) -> None:
     """Run a scenario, judge it, and write its report."""
     flags = {
-        "load.eps": eps,
-        "load.duration_s": duration,
-        "load.warm_up_s": warm_up,
-        "load.seed": seed,
-        "kafka.where": kafka,
-        "pipeline.profile": profile,
+        "--eps": ("load.eps", eps),
+        "--duration": ("load.duration_s", duration),
+        "--warm-up": ("load.warm_up_s", warm_up),
+        "--seed": ("load.seed", seed),
+        "--kafka": ("kafka.where", kafka),
+        "--profile": ("pipeline.profile", profile),
     }
-    given = {field: value for field, value in flags.items() if value is not None}
-    overrides = [f"{field}={json.dumps(value) if isinstance(value, str) else value}" for field, value in given.items()]
-    chosen = scenario.load(name, overrides + (sets or []))
+    overrides = [
+        scenario.Override(f"{field}={json.dumps(value) if isinstance(value, str) else value}", f"{flag} {value}")
+        for flag, (field, value) in flags.items()
+        if value is not None
+    ]
+    chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
         done = single.run(chosen, reports, Status(people), sys.argv[1:])
     except HarnessError as error:
@@ -82,18 +85,20 @@ def check(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run directories")], as_json: JsonOption = False
 ) -> None:
     """Judge runs again, from their directories alone."""
-    raise typer.Exit(Verdict.worst([_checked(directory, as_json) for directory in runs]).exit_code)
+    codes = [_checked(directory, as_json) for directory in runs]
+    # A fail is found whatever else was named; a path that is no run is bad usage, which outranks unknown.
+    raise typer.Exit(next((code for code in (Verdict.FAIL.exit_code, 2) if code in codes), max(codes)))
 
 
-def _checked(directory: Path, as_json: bool) -> Verdict:
-    """One of several: what cannot be read is unknown, and the others are judged all the same."""
+def _checked(directory: Path, as_json: bool) -> int:
+    """The exit code of one of several runs: if one cannot be read, the others are judged all the same."""
     try:
-        return _tell(single.judge(directory), as_json)
+        return _tell(single.judge(directory), as_json).exit_code
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         if as_json:
             _print_json(verdict.unknown(str(error)))
-        return Verdict.UNKNOWN
+        return error.exit_code
 
 
 @app.command()
@@ -165,7 +170,7 @@ def crash_points(
     """The driver dies at every point of a micro-batch, of every query, in every state."""
     plans = drill.crash_points(_names(points), _names(queries), _names(states))
     if not plans:
-        raise ScenarioError("no such crash point: dead_letter keeps no state to die in")
+        raise ScenarioError("--points, --queries: no such crash point: dead_letter keeps no state to die in")
     raise typer.Exit(_drill(drill.CRASH_POINTS, plans, _seeded(seed, reports), seed, reports).exit_code)
 
 
@@ -301,7 +306,7 @@ def main() -> NoReturn:
         code = Verdict.UNKNOWN.exit_code
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, ScenarioError) else Verdict.UNKNOWN.exit_code
+        code = error.exit_code
     except typer.Abort:
         code = Verdict.UNKNOWN.exit_code
     except Exception as error:

@@ -6,8 +6,11 @@ HarnessError            no verdict can be given
 │   ├── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
 │   ├── Unreachable     nothing answers at an address in time; the message names the address
 │   └── Unready         a broker or a master answers, and does not know yet what it was asked
-├── RunError            a run directory is missing, incomplete or of another version; the message names the file
+├── RunError            a run directory is incomplete, unreadable or of another version; the message names the file
+│   └── NoRun           a path that was named is not a run directory
 └── Stalled             the run stopped making progress; the message says at what
+
+ScenarioError and NoRun are bad usage, exit code 2: the command line names what does not exist. All others are 3.
 
 A wrong answer is data (an Anomaly), never an exception.
 """
@@ -20,9 +23,13 @@ from pathlib import Path
 class HarnessError(Exception):
     """No verdict can be given; the message is one sentence for a person."""
 
+    exit_code = 3
+
 
 class ScenarioError(HarnessError):
     """The scenario or a flag is wrong: bad usage, exit code 2."""
+
+    exit_code = 2
 
 
 class StackError(HarnessError):
@@ -52,7 +59,13 @@ class Unready(StackError):
 
 
 class RunError(HarnessError):
-    """A run directory cannot be read: missing, incomplete or of another version."""
+    """A run directory cannot be read: incomplete, damaged or of another version."""
+
+
+class NoRun(RunError):
+    """A path that was named is not a run directory: bad usage, exit code 2."""
+
+    exit_code = 2
 
 
 class Stalled(HarnessError):

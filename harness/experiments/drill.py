@@ -141,13 +141,13 @@ def crash_points(points: Sequence[str], queries: Sequence[str], states: Sequence
     """Every point of every query in every state; there is no state of a query that keeps none."""
     faults = {
         f"{query} {point}": Fault(kind="crash", point=point, query=query)
-        for query in _known(queries, tuple(QUERIES), "query")
-        for point in _known(points, POINTS, "point")
+        for query in _known(queries, tuple(QUERIES), "query", "--queries")
+        for point in _known(points, POINTS, "point", "--points")
         if QUERIES[query].stateful or point != "in state"
     }
     return [
         _plan(CRASH_POINTS, state, shared, nodes=1)
-        for state in _known(states, CRASH_STATES, "state")
+        for state in _known(states, CRASH_STATES, "state", "--states")
         for shared in _shared(faults)
     ]
 
@@ -155,11 +155,13 @@ def crash_points(points: Sequence[str], queries: Sequence[str], states: Sequence
 def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
     """Every fault in every state, on three brokers."""
     chosen = {
-        name: FAULTS[name] for name in _known(faults, tuple(FAULTS), "fault") if name in faults or name in possible()
+        name: FAULTS[name]
+        for name in _known(faults, tuple(FAULTS), "fault", "--faults")
+        if name in faults or name in possible()
     }
     return [
         _plan("matrix", state, shared, nodes=3)
-        for state in _known(states, MATRIX_STATES, "state")
+        for state in _known(states, MATRIX_STATES, "state", "--phases")
         for shared in _shared(chosen)
     ]
 
@@ -312,9 +314,11 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
     return Plan(of, scenario, tuple(name for name, _ in placed))
 
 
-def _known(asked: Sequence[str], known: Sequence[str], what: str) -> Sequence[str]:
-    """What was asked for, in the known order; all where nothing was."""
+def _known(asked: Sequence[str], known: Sequence[str], what: str, flag: str) -> Sequence[str]:
+    """What was asked for, in the known order; all where nothing was. ScenarioError that names the flag for an unknown one."""
     for one in asked:
         if one not in known:
-            raise ScenarioError(f"no {what} {one!r}{scenarios.nearest(one, known)}; there are: {', '.join(known)}")
+            raise ScenarioError(
+                f"{flag}: no {what} {one!r}{scenarios.nearest(one, known)}; there are: {', '.join(known)}"
+            )
     return [one for one in known if not asked or one in asked]

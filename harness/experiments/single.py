@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import HarnessError, PipelineDied, RunError, ScenarioError
+from harness.errors import HarnessError, NoRun, PipelineDied, RunError, ScenarioError
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
 from harness.judge import explain as explaining
@@ -29,6 +30,7 @@ from harness.rundir.history import Run
 from harness.scenario import Scenario
 
 SHOWN = 3
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ class Trial:
 
     run: Run
     result: Result
+    written: bool = True
+    """Whether result and report are in the directory; not if it is read-only."""
+
+
+class ReadOnly(RunError):
+    """A file cannot be written because its file system or its directory is read-only."""
 
 
 def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Trial:
@@ -67,30 +75,27 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
 
 
 def judge(directory: Path) -> Trial:
-    """Judge a run directory, and write its result and report.
+    """Judge a run directory, and write its result and report; a read-only one is judged all the same.
 
-    Raises RunError where it is incomplete; its result is then unknown.
+    Raises NoRun where it is no run directory, and RunError where it is incomplete; its result is then unknown.
     """
     try:
         read, result = _judged(directory)
+    except NoRun:
+        raise  # a mistyped path gets no file
     except HarnessError as error:
-        if _is_of_a_run(directory):  # a mistyped path gets no file
-            _write_unknown(directory, str(error))
+        _write_unknown(directory, str(error))
         raise
-    _write_result(directory, result)
+    try:
+        _write_result(directory, result)
+    except ReadOnly:
+        return Trial(read, result, written=False)
     try:
         page = pages.of_run(read, result)
     except Exception as error:
         raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
     _write_page(directory, page)
     return Trial(read, result)
-
-
-def _is_of_a_run(directory: Path) -> bool:
-    """Whether a run has been here, even if one of the two is gone."""
-    with contextlib.suppress(OSError):
-        return any((directory / name).is_file() for name in ("manifest.json", "history.jsonl"))
-    return False
 
 
 def _judged(directory: Path) -> tuple[Run, Result]:
@@ -104,11 +109,18 @@ def _judged(directory: Path) -> tuple[Run, Result]:
 
 
 def _traced(directory: Path, error: Exception) -> str:
-    """A defect of the harness, or a damage to the run that it does not know: in a line, the trace in a file."""
+    """A defect of the harness, or damage to a run that it does not know, in a line; the trace is in a file.
+
+    In a read-only directory the line ends with the last place of the trace instead.
+    """
     trace = directory / "logs" / "judge.log"
-    with _writing(trace):
-        trace.parent.mkdir(exist_ok=True)
-        trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    try:
+        with _writing(trace):
+            trace.parent.mkdir(exist_ok=True)
+            trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except ReadOnly:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error}; at {at.filename}:{at.lineno}"
     return f"{type(error).__name__}: {error}; see {trace}"
 
 
@@ -122,7 +134,9 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
     if len(result.anomalies) > most:
         lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
     again = shlex.join(["harness", *done.run.manifest["command"]])
-    return [*lines, f"  {done.run.directory / 'report.html'}", f"  again: {again}"]
+    page = done.run.directory / "report.html"
+    where = str(page) if done.written else f"{done.run.directory} is read-only: no result and no report written"
+    return [*lines, f"  {where}", f"  again: {again}"]
 
 
 def _line(target: Target) -> str:
@@ -176,7 +190,7 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     ]
     if not known:
         raise ScenarioError(
-            f"{read.directory}: no row {row}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
+            f"--row {row}: no such row in {read.directory}, expected or seen; a key is its identity columns joined by |, of {', '.join(QUERIES)}"
         )
     for query, key in known:
         yield f"{query}  {row}"
@@ -233,4 +247,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+        kind = ReadOnly if error.errno in READ_ONLY else RunError
+        raise kind(f"{path}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,9 @@ Format 1. Right of this directory everything is a pure function of these files.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 import tomllib
@@ -29,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import scenario as scenarios
-from harness.errors import RunError, ScenarioError
+from harness.errors import NoRun, RunError, ScenarioError
 from harness.model import Row
 from harness.scenario import Scenario
 
@@ -142,10 +144,22 @@ class Run:
 
 
 def read(directory: Path) -> Run:
-    """Read a run directory. Raises RunError that names the file that is missing or damaged."""
+    """Read a run directory. Raises NoRun if it is none, else RunError that names the file that is missing or damaged."""
+    if not is_run(directory):
+        raise NoRun(f"{directory}: {'not a run directory' if os.path.isdir(directory) else 'no such directory'}")
     manifest = _manifest(directory)
     scenario = _scenario(directory / "scenario.toml")
     return Run(directory, scenario, manifest, tuple(_happenings(directory / "history.jsonl")))
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a path is a run directory, even if its manifest or its history is gone. RunError if that cannot be seen."""
+    try:
+        return any((directory / name).is_file() for name in ("manifest.json", "history.jsonl"))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise RunError(f"{directory}: cannot be read: {error.strerror}") from error
 
 
 def _happenings(path: Path) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from harness.scenario.fields import (
     Pipeline,
     Scenario,
 )
-from harness.scenario.toml import described, dump, folder, load, names, nearest, parse
+from harness.scenario.toml import Override, described, dump, folder, load, names, nearest, parse
 from harness.scenario.validate import contradictions
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Limits",
     "Load",
     "Output",
+    "Override",
     "Pipeline",
     "Scenario",
     "contradictions",

@@ -10,6 +10,7 @@ import difflib
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ import msgspec
 from harness.errors import ScenarioError
 from harness.scenario.fields import Scenario
 from harness.scenario.validate import contradictions
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A field that a flag sets: `text` is FIELD=VALUE, and `given` the words of the command line, for errors."""
+
+    text: str
+    given: str
 
 
 def folder() -> Path:
@@ -31,10 +40,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
-def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """Read a scenario by name or by path, with overrides such as ``load.eps=5000``.
+def load(name_or_path: str, overrides: Sequence[str | Override] = ()) -> Scenario:
+    """Read a scenario by name or by path, with overrides such as ``load.eps=5000``; each must be right by itself.
 
-    Raises ScenarioError that names the file, the field, the value and what is allowed.
+    Raises ScenarioError that names the field, the value, what is allowed, and where the value comes from: the
+    override (as the flag it was given by, for text ``--set``) if the scenario is right without it, else the file.
     """
     path = _locate(name_or_path)
     try:
@@ -43,12 +53,41 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: not TOML: {error}") from error
-    for override in overrides:
-        _override(table, override)
-    scenario = parse(table | {"name": table.get("name", path.stem)}, source=str(path))
+    table = {"name": path.stem} | table
+    stages = _stages(table, str(path), overrides)
+    scenario = parse(table, str(path))
     for problem in contradictions(scenario):
-        raise ScenarioError(f"{path}: {problem}")
+        raise ScenarioError(f"{_source(problem, stages, str(path))}: {problem}")
     return scenario
+
+
+def _stages(table: dict[str, Any], path: str, overrides: Sequence[str | Override]) -> list[tuple[str, Scenario | None]]:
+    """(source, scenario) of the file and after each override; None is one that cannot be read because of the file."""
+    stages = [(path, _read_or_none(table, path))]
+    for override in overrides:
+        chosen = Override(override, f"--set {override}") if isinstance(override, str) else override
+        _override(table, chosen)
+        right_before = stages[-1][1] is not None
+        read = parse(table, chosen.given) if right_before else _read_or_none(table, path)
+        stages.append((chosen.given, read))
+    return stages
+
+
+def _read_or_none(table: Mapping[str, Any], path: str) -> Scenario | None:
+    try:
+        return parse(table, path)
+    except ScenarioError:
+        return None
+
+
+def _source(problem: str, stages: Sequence[tuple[str, Scenario | None]], path: str) -> str:
+    """Where a contradiction comes from: the first stage from which on it stays, the file or an override."""
+    source = path
+    for name, scenario in reversed(stages):
+        if scenario is None or problem not in contradictions(scenario):
+            break
+        source = name
+    return source
 
 
 def parse(table: Mapping[str, Any], source: str) -> Scenario:
@@ -127,10 +166,10 @@ def _locate(name_or_path: str) -> Path:
     return folder() / f"{name_or_path}.toml"
 
 
-def _override(table: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
+def _override(table: dict[str, Any], override: Override) -> None:
+    name, equals, text = override.text.partition("=")
     if not (equals and name):
-        raise ScenarioError(f"--set {override}: expected FIELD=VALUE, such as load.eps=5000")
+        raise ScenarioError(f"{override.given}: expected FIELD=VALUE, such as load.eps=5000")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -139,7 +178,7 @@ def _override(table: dict[str, Any], override: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ScenarioError(f"--set {override}: {part} is not a table")
+            raise ScenarioError(f"{override.given}: {part} is not a table")
     table[last] = value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from harness.errors import HarnessError, RunError, StackError
 from harness.experiments import drill, selfcheck, single
 from harness.experiments.selfcheck import Tally
 from harness.experiments.simulate import simulate
+from harness.rundir import history
 
 
 def test_a_random_run_that_fails_is_made_smaller(tmp_path, monkeypatch):
@@ -155,3 +158,131 @@ def test_json_of_what_cannot_be_judged_is_an_unknown_result(harness, monkeypatch
     told = json.loads(done.out)
     assert (3, "unknown", "no broker") == (done.code, told["verdict"], told["why"])
     assert "harness: no broker\n" == done.err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A right run."""
+    simulate(tmp_path / "run", scenario.load("late", ["load.eps=60"]))
+    return tmp_path / "run"
+
+
+def files(directory):
+    """Path and bytes of every file below a directory."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """Nothing can be written: root could in a directory without the permission."""
+
+    def refused(path, *args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refused)
+
+
+def test_a_read_only_run_is_judged_and_printed(harness, run, read_only):
+    """Nothing is written, and that is no error."""
+    before = files(run)
+    done = harness("check", run, "--json")
+
+    assert (0, "pass") == (done.code, json.loads(done.out)["verdict"])
+    assert f"{run} is read-only: no result and no report written" in done.err
+    assert before == files(run)
+
+
+def test_a_crash_on_a_read_only_run_is_named(harness, run, read_only, monkeypatch):
+    """The place stands in the line, since there is no file of the trace."""
+    monkeypatch.setattr(single.verdict, "judge", lambda _: [][0])
+    done = harness("check", run, "--json")
+
+    assert 3 == done.code
+    assert "IndexError: list index out of range; at " in json.loads(done.out)["why"]
+
+
+@pytest.mark.parametrize("command", ["check", "explain", "shrink"])
+def test_a_path_that_is_no_run_is_bad_usage(harness, tmp_path, command):
+    """A missing one, a folder of something else, a file, and a name that is too long."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none", tmp_path, tmp_path / "file", tmp_path / ("x" * 300)):
+        assert 2 == harness(command, path).code
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_run_with_an_unreadable_file_is_no_verdict(harness, run, command):
+    """It is a run, and nothing is known of it."""
+    (run / "history.jsonl").unlink()
+    (run / "history.jsonl").mkdir()
+
+    assert 3 == harness(command, run).code
+
+
+def test_an_unknown_row_is_bad_usage(harness, run):
+    """The line names the flag."""
+    done = harness("explain", run, "--row", "x|y")
+
+    assert 2 == done.code
+    assert done.err.startswith("harness: --row x|y: no such row")
+
+
+def test_a_fail_outranks_bad_usage_outranks_unknown(harness, run, tmp_path):
+    """Of several directories that are checked at once."""
+    shutil.copytree(run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "sent.parquet").unlink()
+    assert 3 == harness("check", run, tmp_path / "damaged").code
+    assert 2 == harness("check", tmp_path / "none", run, tmp_path / "damaged").code
+
+    history.write_rows(run, "page_views", [])
+    assert 1 == harness("check", tmp_path / "none", run, tmp_path / "damaged").code
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param(["--eps", "0"], "--eps 0.0: load.eps = 0.0: must lie between", id="a flag"),
+        pytest.param(["--profile", "x"], "--profile x: pipeline.profile = 'x': must be one of", id="a choice"),
+        pytest.param(["--set", "load.eps=x"], "--set load.eps=x: load.eps = 'x': Expected", id="a type"),
+        pytest.param(["--set", "load=5"], "--set load=5: load must be a table", id="a table"),
+        pytest.param(["--set", "load.eps.x=5"], "--set load.eps.x=5: eps is not a table", id="below a value"),
+        pytest.param(["--set", "fault=[{att=5}]"], "--set fault=[{att=5}]: unknown field fault[0].att", id="nested"),
+        pytest.param(["--set", "old=1"], "--set old=1: unknown field old", id="an unknown field"),
+        pytest.param(["--set", "kafka.where=x", "--seed", "3"], "--set kafka.where=x: kafka.where = 'x'", id="where"),
+        pytest.param(["--kafka", "x"], "--kafka x: kafka.where = 'x'", id="a contradiction"),
+        pytest.param(["--set", "fault=[{at=9_000_000}]"], "--set fault=[{at=9_000_000}]: fault[0].at", id="too late"),
+    ],
+)
+def test_an_error_of_a_flag_names_the_flag(harness, flags, message):
+    """And not the scenario's file, which is right."""
+    done = harness("run", "late", *flags)
+
+    assert 2 == done.code
+    assert done.err.startswith(f"harness: {message}")
+    assert "late.toml" not in done.err
+
+
+def test_an_error_of_the_file_names_the_file(harness, tmp_path):
+    """Whatever flags stand beside it; one that puts it right is taken."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[load]\neps = 0\n")
+
+    assert harness("show", path, "--set", "load.seed=3").err.startswith(f"harness: {path}: load.eps = 0")
+    assert 0 == harness("show", path, "--set", "load.eps=3").code
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("crash-points", "--points"),
+        ("crash-points", "--queries"),
+        ("crash-points", "--states"),
+        ("matrix", "--faults"),
+        ("matrix", "--phases"),
+    ],
+)
+def test_an_unknown_name_of_a_drill_names_the_flag(harness, command, flag):
+    """Before anything is started."""
+    done = harness("drill", command, flag, "x")
+
+    assert 2 == done.code
+    assert done.err.startswith(f"harness: {flag}: no ")

@@ -273,5 +273,5 @@ def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch)
 
 def test_a_row_that_is_mistyped_is_bad_usage(run):
     """The run can be read; it has no such row."""
-    with pytest.raises(ScenarioError, match=r"no row x\|y, expected or seen"):
+    with pytest.raises(ScenarioError, match=r"--row x\|y: no such row in .*, expected or seen"):
         list(single.explain(run, "x|y", 1))
