@@ -214,9 +214,13 @@ def _replayed(knobs: Knobs, marks: Watermarks, events: Sequence[tuple[int, int, 
             held, last = _released(knobs, marks, held, last, batch, rows), batch
         joined = [period for period in held if _joins(knobs, period, at_ms)]
         joined = joined if knobs.merges else joined[:1]
-        held = [period for period in held if period not in joined]
+        held = [period for period in held if all(period is not other for other in joined)]
         starts, ends = [at_ms, *(p[0] for p in joined)], [at_ms, *(p[1] for p in joined)]
-        held.append((min(starts), max(ends), [*(i for p in joined for i in p[2]), item]))
+        items = joined[0][2] if joined else []
+        for _, _, others in joined[1:]:
+            items += others
+        items.append(item)
+        held.append((min(starts), max(ends), items))
     _released(knobs, marks, held, last, None, rows)
     return rows
 
