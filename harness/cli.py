@@ -23,7 +23,7 @@ from rich.text import Text
 
 from harness import scenario
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments import drill, selfcheck, shrink, single
+from harness.experiments import drill, mutation, selfcheck, shrink, single
 from harness.experiments.single import Trial
 from harness.host import doctor as machine
 from harness.host import jars
@@ -135,10 +135,15 @@ def _shrink(failed: Trial, reports: Path) -> Path:
 
 @app.command("selfcheck")
 def selfcheck_(
+    names: Annotated[list[str] | None, typer.Argument(metavar="SCENARIO…", help="with --mutants; all if none")] = None,
+    mutants: Annotated[bool, typer.Option("--mutants", help="measure which wrong pipelines scenarios kill")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds")] = 3,
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="a right run, instead of one made for this")] = None,
 ) -> None:
     """Plant every anomaly in a right run, and prove that each is found as its own kind."""
+    if mutants:
+        _print_mutants(names or [])
+        return
     table = Table("kind", "planted", "found", "missed", "accused wrongly")
     tally = selfcheck.prove(range(seeds), run)
     for kind, one in tally.items():
@@ -150,6 +155,16 @@ def selfcheck_(
     if nowhere:
         _say(f"this run has no place for {', '.join(nowhere)}: not proved")
     raise typer.Exit((Verdict.UNKNOWN if nowhere else Verdict.PASS).exit_code)
+
+
+def _print_mutants(names: Sequence[str]) -> None:
+    table = Table("scenario", "mutants killed", "of")
+    measured = list(mutation.measure(names))
+    for found in measured:
+        table.add_row(found.scenario, str(len(found.killed)), str(len(found.anomalies)))
+    Console().print(table)
+    for line in mutation.alive(measured):
+        print(line)
 
 
 drills = typer.Typer(no_args_is_help=True, help="Many faults at many places, on one page.")
