@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.job.clickstream import events as workload
-from harness.job.clickstream.contract import QUERIES
+from harness.job.clickstream.contract import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, QUERIES
 from harness.job.clickstream.events import Workload
 from harness.scenario.fields import (
     BROKERS,
@@ -28,7 +28,8 @@ from harness.scenario.fields import (
 from harness.scenario.outputs import of_outputs
 
 OF_SPEED = ("latency", "throughput", "cpu")
-FIRST_START_MS, LAST_START_MS = -2_208_988_800_000, 32_503_680_000_000
+# A day within the event times that the contract takes: events may be late, or far ahead.
+FIRST_START_MS, LAST_START_MS = EVENT_TIME_MS_MIN + 86_400_000, EVENT_TIME_MS_MAX - 86_400_000
 REPLICAS_MIN = 3
 MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "point": ("crash",),
@@ -101,7 +102,7 @@ def _of_load(load: Load) -> Iterator[str]:
 
 def _of_workload(shape: Workload) -> Iterator[str]:
     if not _can_start(shape):
-        yield f"workload.start = {shape.start!r}: a time in ISO 8601, from 1900 to 2999"
+        yield f"workload.start = {shape.start!r}: a time in ISO 8601, from 1970-01-02 to 2261-12-30"
     if shape.late + shape.too_late > 1:
         yield f"workload.late + too_late = {shape.late + shape.too_late:g}: shares of the events, 1 at most together"
     if shape.session_gaps:

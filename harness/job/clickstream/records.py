@@ -65,30 +65,28 @@ class Rejected:
 
 def parse(record: Record) -> Click | Purchase | Rejected:
     """Read a record by the contract's table of input."""
-    fields = _fields(record.value)
-    if isinstance(fields, Rejected):
-        return fields
+    found = fields(record.value)
+    if isinstance(found, Rejected):
+        return found
     strings = CLICK_STRINGS if record.topic == "clickstream" else TRANSACTION_STRINGS
-    problems = set(_string_problems(fields, strings))
-    at_ms = _timestamp(fields.get("timestamp"), problems)
+    problems = set(_string_problems(found, strings))
+    at_ms = _timestamp(found.get("timestamp"), problems)
     if record.topic == "clickstream":
-        _in_set(fields, "action", ACTIONS, problems)
-        problems |= {f"type {name}" for name in OPTIONAL if not isinstance(fields.get(name), str | None)}
+        _in_set(found, "action", ACTIONS, problems)
+        problems |= {f"type {name}" for name in OPTIONAL if not isinstance(found.get(name), str | None)}
         if problems or at_ms is None:
             return Rejected(frozenset(problems))
         names = ("user_id", "session_id", "product_id", "category")
-        return Click(fields["event_id"], at_ms, *(fields[name] for name in names))
-    _in_set(fields, "payment_method", PAYMENTS, problems)
-    amount = _amount(fields.get("amount"), problems)
-    _quantity(fields.get("quantity"), problems)
+        return Click(found["event_id"], at_ms, *(found[name] for name in names))
+    _in_set(found, "payment_method", PAYMENTS, problems)
+    amount = _amount(found.get("amount"), problems)
+    _quantity(found.get("quantity"), problems)
     if problems or at_ms is None or amount is None:
         return Rejected(frozenset(problems))
-    return Purchase(
-        fields["transaction_id"], at_ms, fields["user_id"], fields["product_id"], fields["category"], amount
-    )
+    return Purchase(found["transaction_id"], at_ms, found["user_id"], found["product_id"], found["category"], amount)
 
 
-def _fields(value: bytes) -> dict[str, Any] | Rejected:
+def fields(value: bytes) -> dict[str, Any] | Rejected:
     """The fields of a record, if it is a JSON object within the contract's bounds."""
     if len(value) > RECORD_BYTES_MAX:
         return Rejected(frozenset({"too long"}))
@@ -99,12 +97,12 @@ def _fields(value: bytes) -> dict[str, Any] | Rejected:
     if _depth(text) > NESTING_MAX:
         return _not_json(text)
     try:
-        fields = json.loads(
+        found = json.loads(
             text, parse_int=_number, parse_float=_number, parse_constant=_refuse, object_pairs_hook=_pairs
         )
     except ValueError:
         return _not_json(text)
-    return fields if isinstance(fields, dict) and not _has_half_pair(text) else _not_json(text)
+    return found if isinstance(found, dict) and not _has_half_pair(text) else _not_json(text)
 
 
 def _not_json(text: str) -> Rejected:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.job.clickstream.records import Click, Purchase, Rejected, _object, parse
+from harness.job.clickstream.records import Click, Purchase, Rejected, fields, parse
 from harness.job.lateness import Watermarks
 from harness.model import Record
 
@@ -38,7 +38,13 @@ class Given:
 
 def given(records: Iterable[tuple[Record, Mapping[str, int]]], watermarks: Mapping[str, Watermarks]) -> Given:
     """Parse records, each with the batches that read it."""
-    return Given(tuple(Item(record, _object(record.value), parse(record), at) for record, at in records), watermarks)
+    return Given(tuple(Item(record, _object(record), parse(record), at) for record, at in records), watermarks)
+
+
+def _object(record: Record) -> Mapping[str, Any] | None:
+    """The fields of a record that is a JSON object within the contract's bounds."""
+    found = fields(record.value)
+    return None if isinstance(found, Rejected) else found
 
 
 @dataclass(frozen=True, slots=True)
