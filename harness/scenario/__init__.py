@@ -21,6 +21,7 @@ from harness.scenario.fields import (
     Output,
     Pipeline,
     Scenario,
+    in_order,
 )
 from harness.scenario.toml import described, dump, folder, load, names, nearest, parse
 from harness.scenario.validate import STATELESS, contradictions
@@ -47,6 +48,7 @@ __all__ = [
     "described",
     "dump",
     "folder",
+    "in_order",
     "load",
     "names",
     "nearest",
