@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from harness.errors import PipelineDied, StackError
 from harness.host import cause, processes
-from harness.rundir.history import Recorder
+from harness.rundir.events import Commit, Process, Progress, Recorder, Reset
 from harness.scenario import PLACEHOLDERS, Scenario
 
 
@@ -227,7 +227,7 @@ class System:
             self._standby.kill()
             self._standby = None
 
-    def _spawn(self, args: list[str], event: str) -> _Process:
+    def _spawn(self, args: list[str], event: Literal["start", "stand by"]) -> _Process:
         log = self._log.with_name(f"pipeline-{len(self._all) + 1}.log") if self._all else self._log
         try:
             process = processes.spawn(args, log=log, env=self._environment, stdout=subprocess.PIPE)
@@ -237,7 +237,7 @@ class System:
             ) from error
         one = _Process(process, log)
         self._all.append(one)
-        self._history.write("process", name="pipeline", event=event, pid=process.pid, command=args)
+        self._history.write(Process(event=event, pid=process.pid, command=tuple(args)))
         one.reader = threading.Thread(target=self._follow, args=(one,), daemon=True, name="progress")
         one.reader.start()
         return one
@@ -268,7 +268,7 @@ class System:
             self._down = True
             self._now.cpu_s()
             orderly = processes.stop(self._now.process, grace_s)
-            self._history.write("process", name="pipeline", event="stop", code=self._now.process.returncode)
+            self._history.write(Process(event="stop", code=self._now.process.returncode))
             self._now.heard_out()
         return orderly
 
@@ -309,14 +309,14 @@ class System:
             case "standing by":
                 one.waits.set()
             case "taking over":  # from here on it may read and write: this is its start
-                self._history.write("process", name="pipeline", event="start", pid=one.process.pid, command=[])
+                self._history.write(Process(event="start", pid=one.process.pid))
             case "started":
                 self._worked = True
-                self._history.write("process", name="pipeline", event="ready")
+                self._history.write(Process(event="ready"))
                 one.started.set()
             case "progress":
                 query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
-                self._history.write("progress", query=query, batch=progress.batchId, progress=said.progress)
+                self._history.write(Progress(query=query, batch=progress.batchId, progress=said.progress))
                 self.batch_ms = progress.durationMs.get("triggerExecution", 0)
                 self.state_bytes[query] = sum(part.memoryUsedBytes for part in progress.stateOperators)
 
@@ -369,7 +369,7 @@ class Checkpoint:
         """The newest batch is older than one that was seen: somebody began the checkpoint anew."""
         if query not in self._reset:
             self._reset.add(query)
-            self._history.write("reset", query=query, seen=self._seen[query], now=now)
+            self._history.write(Reset(query=query, seen=self._seen[query], now=now))
 
     def _take(self, query: str, number: int) -> None:
         for log in ("offsets", "commits"):
@@ -388,7 +388,7 @@ class Checkpoint:
                     ends |= {(topic, int(partition)): end for partition, end in partitions.items()}
         self._ends[query] = ends
         self._seen[query] = number
-        self._history.write("commit", query=query, batch=number, committed_s=committed, begun_s=begun)
+        self._history.write(Commit(query=query, batch=number, committed_s=committed, begun_s=begun))
 
     def committed(self, query: str) -> int:
         """Input records that the query has committed, over all partitions."""

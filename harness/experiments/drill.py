@@ -28,6 +28,7 @@ from harness.job.clickstream.events import Workload
 from harness.judge import coverage
 from harness.model import Verdict
 from harness.report import render_drill, write_whole
+from harness.rundir.events import FaultHealed
 from harness.scenario import (
     FAULTS_OF_DISKS,
     FAULTS_OF_NETWORK,
@@ -203,24 +204,27 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
             yield from (Cell(name, plan.state, Verdict.UNKNOWN, str(error), "", {}) for name in plan.cells if name)
             continue
         result = trial.result
-        # A fault is written down when it has healed, in the order in which they struck: the order of the plan.
-        struck = [*result.faults, *({} for _ in range(len(plan.cells) - len(result.faults)))]
-        for name, fault, figures in zip(plan.cells, plan.scenario.fault, struck, strict=True):
+        healed = trial.run.of(FaultHealed)
+        costs = {event.index: (event, figures) for event, figures in zip(healed, result.faults, strict=False)}
+        # The faults of a plan stand in the order of their positions: that of the cell is its index.
+        for index, name in enumerate(plan.cells):
             if name is not None:
-                doubt = _doubt(STATES[plan.state], fault, figures)
+                event, figures = costs.get(index, (None, {}))
+                doubt = _doubt(STATES[plan.state], event, figures)
                 verdict = Verdict.worst((result.verdict, Verdict.UNKNOWN if doubt else Verdict.PASS))
                 why = result.why if verdict is result.verdict else doubt
                 yield Cell(name, plan.state, verdict, why, str(trial.run.directory), figures)
 
 
-def _doubt(state: State, fault: Fault, figures: Mapping[str, Any]) -> str:
+def _doubt(state: State, event: FaultHealed | None, figures: Mapping[str, Any]) -> str:
     """Why a cell does not show what it is for; empty where it does."""
-    if not figures:
+    if event is None:
         return "it did not strike"
-    if missing := coverage.unproved(figures):
+    if missing := coverage.unproved(event):
         return f"it is not proved: {missing}"
     if not state.limit:
         return ""
+    fault = event.fault
     of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
     behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())
     if behind <= state.limit:

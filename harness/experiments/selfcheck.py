@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import psutil
+from msgspec import structs
 
 from harness import scenario
 from harness.experiments.simulate import simulate
@@ -27,6 +28,7 @@ from harness.judge.anomalies import KINDS, Comparison, Key, Seen
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly
 from harness.rundir import history
+from harness.rundir.events import Progress
 
 OF_ROWS = ("page_views", "revenue", "conversions", "sessions")
 TIMES = 3
@@ -294,12 +296,12 @@ def _drops(case: Case, rng: Random) -> Planted:
 def _with_progress(case: Case, rng: Random, field: str, value: int) -> Planted:
     """The last progress of a query says something else."""
     run = case.gathered.run
-    told = {event["query"] for event in run.of_kind("progress") if event["progress"].get("stateOperators")}
+    told = {event.query for event in run.of(Progress) if event.operators}
     query = _query(case, rng, [one for one in OF_ROWS if one in told])
-    last = max(event["batch"] for event in run.of_kind("progress") if event["query"] == query)
+    last = max(event.batch for event in run.of(Progress) if event.query == query)
     events = tuple(
         _saying(event, field, value)
-        if (event["kind"], event.get("query"), event.get("batch")) == ("progress", query, last)
+        if isinstance(event, Progress) and (event.query, event.batch) == (query, last)
         else event
         for event in run.events
     )
@@ -307,9 +309,9 @@ def _with_progress(case: Case, rng: Random, field: str, value: int) -> Planted:
     return replace(case, gathered=damaged), query, ((0,) if field == "numRowsTotal" else (last,))
 
 
-def _saying(event: Mapping[str, Any], field: str, value: int) -> dict[str, Any]:
-    operators = [{**one, field: value} for one in event["progress"].get("stateOperators", ())]
-    return {**event, "progress": {**event["progress"], "stateOperators": operators}}
+def _saying(event: Progress, field: str, value: int) -> Progress:
+    operators = [{**operator, field: value} for operator in event.operators]
+    return structs.replace(event, progress={**event.progress, "stateOperators": operators})
 
 
 def _query(case: Case, rng: Random, queries: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from harness import scenario as scenarios
@@ -23,6 +24,7 @@ from harness.judge.metrics import Array
 from harness.load.engine import Journal
 from harness.model import Row
 from harness.rundir import history
+from harness.rundir.events import Commit, Deleted, Event, Process, Progress, Sample, encode
 from harness.rundir.history import FORMAT
 from harness.scenario import Scenario
 
@@ -53,7 +55,7 @@ def simulate(directory: Path, scenario: Scenario, expired_s: float | None = None
     }
     (directory / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     sent = _sent(directory, scenario)
-    events = [{"t": START_S - 5, "kind": "process", "name": "pipeline", "event": "start", "pid": 1}]
+    events: list[Event] = [Process(t=START_S - 5, event="start", pid=1)]
     for number, query in enumerate(QUERIES):
         events += _checkpoint(directory, query, sent, 0.1 * number, expired_s)
     if expired_s is not None:
@@ -82,8 +84,8 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _write_history(directory: Path, events: list[dict[str, Any]]) -> None:
-    lines = [json.dumps(event) for event in sorted(events, key=lambda event: event["t"])]
+def _write_history(directory: Path, events: list[Event]) -> None:
+    lines = [encode(event) for event in sorted(events, key=lambda event: event.t)]
     (directory / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -111,12 +113,11 @@ def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
     return columns | {"name": np.array(TOPICS)[columns["topic"]]}
 
 
-def _deletion(sent: Mapping[str, Array], expired_s: float) -> dict[str, Any]:
-    """The happening of a deletion of all that was acknowledged before."""
+def _deletion(sent: Mapping[str, Array], expired_s: float) -> Deleted:
+    """The event of a deletion of all that was acknowledged before."""
     at_s = START_S + expired_s
     before = int(sent["offset"][_in_partition(sent) & (sent["acked_us"] / 1e6 < at_s)].max()) + 1
-    place = {"topic": CLICKSTREAM, "partition": 0}
-    return {"t": at_s, "kind": "deleted", **place, "before_offset": before, "at_s": at_s}
+    return Deleted(t=at_s, topic=CLICKSTREAM, partition=0, before_offset=before, at_s=at_s)
 
 
 def _in_partition(sent: Mapping[str, Array]) -> Array:
@@ -127,8 +128,8 @@ def _in_partition(sent: Mapping[str, Array]) -> Array:
 
 def _checkpoint(
     directory: Path, query: str, sent: Mapping[str, Array], offset_s: float, expired_s: float | None
-) -> list[dict[str, Any]]:
-    """Offsets and commits of the query's batches; returns the commits' happenings."""
+) -> list[Commit]:
+    """Offsets and commits of the query's batches; returns the commits' events."""
     index = ((sent["acked_us"] / 1e6 - START_S - offset_s) // BATCH_S + 1).astype(np.int64)
     count = int(index.max()) + 1
     reads = QUERIES[query].reads
@@ -153,8 +154,7 @@ def _checkpoint(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             os.utime(path, (committed, committed))
-        times = {"committed_s": committed, "begun_s": committed}
-        events.append({"t": committed, "kind": "commit", "query": query, "batch": number, **times})
+        events.append(Commit(t=committed, query=query, batch=number, committed_s=committed, begun_s=committed))
     return events
 
 
@@ -184,14 +184,14 @@ def _ends(sent: Mapping[str, Array], index: Array, count: int, reads: tuple[str,
     }
 
 
-def _sample(second: int) -> dict[str, Any]:
+def _sample(second: int) -> Sample:
     """Half a core for everyone."""
     cpu = {f"{who}_cpu_s": 0.5 * (second + 10) for who in ("pipeline", "brokers", "generator", "harness", "machine")}
     rss = {f"{who}_rss": 10**8 for who in ("pipeline", "brokers", "generator", "harness")}
-    return {"t": START_S + second, "kind": "sample", "checkpoint_bytes": 10**6, **cpu, **rss}
+    return msgspec.convert({"t": START_S + second, "kind": "sample", "checkpoint_bytes": 10**6, **cpu, **rss}, Sample)
 
 
-def _progress(query: str, batch: int, committed_s: float, dropped: Mapping[int, int]) -> dict[str, Any]:
+def _progress(query: str, batch: int, committed_s: float, dropped: Mapping[int, int]) -> Progress:
     operators = [{"numRowsDroppedByWatermark": dropped.get(batch, 0), "numRowsTotal": 1, "memoryUsedBytes": 1000}]
     progress = {"batchId": batch, "stateOperators": operators, "durationMs": {"triggerExecution": 500}}
-    return {"t": committed_s + 0.01, "kind": "progress", "query": query, "batch": batch, "progress": progress}
+    return Progress(t=committed_s + 0.01, query=query, batch=batch, progress=progress)

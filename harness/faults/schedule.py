@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from harness.errors import HarnessError, StackError
 from harness.faults import Struck
 from harness.faults.target import Cancelled
-from harness.rundir.history import Recorder
-from harness.scenario import FAULTS_OF_RESTARTS, FAULTS_OF_THE_CLUSTER, Fault
+from harness.rundir.events import FaultHealed, FaultInjected, Recorder
+from harness.scenario import Fault, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Schedule:
         history: Recorder,
     ) -> None:
         """`strike` does one fault from stroke to healing."""
-        self._left = sorted(faults, key=lambda fault: fault.at)
+        self._left = list(enumerate(in_order(faults)))
         self._counts = counts
         self.struck_s = 0.0
         """When the last one that has healed had struck."""
@@ -49,11 +49,11 @@ class Schedule:
         """Strike when the next one is due and the one before has healed; raises what went wrong in the last."""
         if self._errors:
             raise self._errors[0]
-        if self._left and not self.is_striking() and self._is_due(self._left[0]):
+        if self._left and not self.is_striking() and self._is_due(self._left[0][1]):
             self._goal = None
-            fault = self._left.pop(0)
-            args = (fault, self._counts.acknowledged(), self._counts.read())
-            self._history.write("stroke", fault=named(fault), at=fault.at)
+            index, fault = self._left.pop(0)
+            args = (index, fault, self._counts.acknowledged(), self._counts.read())
+            self._history.write(FaultInjected(index=index, fault=fault))
             self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
             self._thread.start()
 
@@ -94,7 +94,7 @@ class Schedule:
         """Whether one has struck and not healed."""
         return self._thread is not None and self._thread.is_alive()
 
-    def _one(self, fault: Fault, acknowledged: int, read: int) -> None:
+    def _one(self, index: int, fault: Fault, acknowledged: int, read: int) -> None:
         try:
             struck = self._strike(fault)
         except Cancelled:
@@ -104,31 +104,20 @@ class Schedule:
             return
         except Exception as error:
             traceback.print_exception(error)
-            self._errors.append(StackError(f"the fault {named(fault)} broke off, {type(error).__name__}: {error}"))
+            self._errors.append(StackError(f"the fault {fault.name} broke off, {type(error).__name__}: {error}"))
             return
         self._read_when_healed = self._counts.read()
         self.struck_s = struck.at_s
         self._history.write(
-            "fault",
-            fault=named(fault),
-            at=fault.at,
-            struck_at=acknowledged,
-            unread=max(0, acknowledged - read),
-            at_s=struck.at_s,
-            proved=struck.proved,
-            proof=struck.proof,
-            healed_s=struck.healed_s,
+            FaultHealed(
+                index=index,
+                fault=fault,
+                targets=tuple(struck.proof["up_after"]),
+                acknowledged=acknowledged,
+                unread=max(0, acknowledged - read),
+                at_s=struck.at_s,
+                effect_observed=struck.proved,
+                proof=dict(struck.proof),
+                healed_s=struck.healed_s,
+            )
         )
-
-
-def named(fault: Fault) -> str:
-    """A fault in a few words, for a table or a chart."""
-    if fault.kind == "crash":
-        return f"crash {fault.point} of {fault.query}"
-    if fault.kind == "change":
-        return " ".join(("change", *(fault.flags or ("pipeline",))))
-    if fault.kind in FAULTS_OF_RESTARTS:
-        return f"{fault.kind} of {fault.query}"
-    if fault.kind in FAULTS_OF_THE_CLUSTER:
-        return {"roll": "roll brokers", "partitions": "partitions added"}[fault.kind]
-    return f"{fault.kind} {fault.on}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from harness.judge import metrics, timeline
 from harness.judge.anomalies import Comparison
 from harness.judge.timeline import Evidence
 from harness.model import Between
+from harness.rundir.events import FaultHealed, Process
 
 
 def counts(
@@ -38,7 +38,7 @@ def counts(
 
 def _restarts(gathered: Evidence) -> int:
     """How often the pipeline was started again and did start: not where it refused."""
-    ready = [event for event in gathered.run.of_kind("process") if event["event"] == "ready"]
+    ready = [event for event in gathered.run.of(Process) if event.event == "ready"]
     return max(0, len(ready) - 1)
 
 
@@ -95,15 +95,15 @@ def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
     return found
 
 
-def unproved(fault: Mapping[str, Any]) -> str:
+def unproved(fault: FaultHealed) -> str:
     """Which part of a fault's proof is missing, in words; empty where it took effect and healed."""
-    proof = fault.get("proof", {})
+    proof = fault.proof
     if not proof.get("up_before", True):
         return "what it strikes did not work before"
-    if not fault.get("proved"):
+    if not fault.effect_observed:
         unhurt = ", ".join(name for name, up in proof.get("up_after", {}).items() if up)
         return f"no effect was seen{unhurt and ' on '}{unhurt}"
-    return "" if fault.get("healed_s") is not None else "it was not seen to heal"
+    return "" if fault.healed_s is not None else "it was not seen to heal"
 
 
 def unclaimed(gathered: Evidence) -> int:

@@ -21,6 +21,7 @@ from harness.judge import timeline as runs
 from harness.judge.anomalies import Comparison, Key, Seen
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Record
+from harness.rundir.events import FaultHealed
 
 EVENTS_MAX = 10
 NEAR_MAX = 3
@@ -151,9 +152,9 @@ def _batch_words(evidence: Evidence, anomaly: Anomaly, batch: int | None) -> lis
         f" before it {moment(_before(evidence, anomaly.query, batch))}"
     )
     active = [
-        str(fault["fault"])
-        for fault in evidence.run.of_kind("fault")
-        if fault["at_s"] <= batches[batch].committed_s <= (fault.get("healed_s") or float("inf")) + 10
+        event.fault.name
+        for event in evidence.run.of(FaultHealed)
+        if event.at_s <= batches[batch].committed_s <= (event.healed_s or float("inf")) + 10
     ]
     return [words + (f", around the fault {', '.join(active)}" if active else "")]
 

@@ -17,6 +17,7 @@ from harness.judge import anomalies, explain, metrics, timeline
 from harness.judge.anomalies import Comparison
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly
+from harness.rundir.events import Deleted, Progress, Reset
 
 EXPLAINED_MAX = 10
 LOST_MAX = 1000
@@ -119,7 +120,7 @@ def _of_query(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anom
 def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
     never = gathered.batch_of[query] == len(gathered.batches[query])
     gone = np.zeros(len(never), dtype=bool)
-    for event in gathered.run.of_kind("deleted"):
+    for event in gathered.run.of(Deleted):
         gone |= never & timeline.deleted(gathered, query, event)
     sent = gathered.sent
     overwritten = [
@@ -141,11 +142,11 @@ def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
 
 
 def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
-    for event in gathered.run.of_kind("reset"):
-        if event["query"] == query:
-            why = f"the checkpoint went back from batch {event['seen']} to {event['now']}: what was read before is read again"
-            expected, observed = f"on from batch {event['seen'] + 1}", f"back to batch {event['now']}"
-            yield Anomaly("record_read_twice", query, (event["seen"],), expected, observed, why, event["seen"])
+    for event in gathered.run.of(Reset):
+        if event.query == query:
+            why = f"the checkpoint went back from batch {event.seen} to {event.now}: what was read before is read again"
+            expected, observed = f"on from batch {event.seen + 1}", f"back to batch {event.now}"
+            yield Anomaly("record_read_twice", query, (event.seen,), expected, observed, why, event.seen)
     for before, after in zip(gathered.batches[query], gathered.batches[query][1:], strict=False):
         for (topic, partition), end in before.ends.items():
             if (again := after.ends.get((topic, partition), end)) < end:
@@ -187,7 +188,7 @@ def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Map
 
 
 def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
-    reported = metrics.dropped_by_batch(gathered.run.of_kind("progress"), query)
+    reported = metrics.dropped_by_batch(gathered.run.of(Progress), query)
     skipped, repeated = timeline.skipped(gathered, query), timeline.repeated(gathered, query)
     ours = not gathered.run.scenario.pipeline.command
     for batch, dropped in sorted(reported.items()):
@@ -206,7 +207,7 @@ def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly
 def _state(gathered: Evidence, query: str) -> Iterator[Anomaly]:
     """No operator needs more rows than there are events that still matter, each in at most three windows."""
     batches = gathered.batches[query]
-    last = metrics.last_state_rows(gathered.run.of_kind("progress"), query)
+    last = metrics.last_state_rows(gathered.run.of(Progress), query)
     if not batches or last is None or last[0] != batches[-1].number:
         return
     horizon_ms = (SESSION_GAP_S + CONVERSION_HORIZON_S) * 1000

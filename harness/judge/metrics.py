@@ -23,6 +23,7 @@ from harness.job.clickstream.contract import (
     WATERMARK_DELAY_S,
     Query,
 )
+from harness.rundir.events import Progress, Sample
 
 Array = npt.NDArray[Any]
 LAG_EVERY_S = 0.25
@@ -282,53 +283,49 @@ def slope(times_s: Array, values: Array) -> float:
     return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
 
 
-def state(progress: Sequence[Mapping[str, Any]], field: str) -> tuple[Array, Array]:
+def state(progress: Sequence[Progress], field: str) -> tuple[Array, Array]:
     """(times, sum over all operators of all queries) of a state figure such as memoryUsedBytes, at each progress."""
     latest: dict[str, float] = {}
     times, sums = [], []
     for event in progress:
-        latest[event["query"]] = sum(one.get(field, 0) for one in event["progress"].get("stateOperators", ()))
-        times.append(event["t"])
+        latest[event.query] = sum(operator.get(field, 0) for operator in event.operators)
+        times.append(event.t)
         sums.append(sum(latest.values()))
     return np.array(times), np.array(sums)
 
 
-def consumed(samples: Sequence[Mapping[str, Any]], field: str, measured: Span) -> float | None:
+def consumed(samples: Sequence[Sample], field: str, measured: Span) -> float | None:
     """How much a counter such as pipeline_cpu_s grew over the measured part, interpolated between the samples that have it.
 
     None where they do not span it.
     """
-    seen = [sample for sample in samples if field in sample]
-    times, values = (np.array([sample[name] for sample in seen]) for name in ("t", field))
+    seen = [sample for sample in samples if getattr(sample, field) is not None]
+    times, values = (np.array([getattr(sample, name) for sample in seen]) for name in ("t", field))
     if len(times) < 2 or times[0] > measured.start_s + 2 or times[-1] < measured.end_s - 2:
         return None
     first, last = np.interp([measured.start_s, measured.end_s], times, values)
     return float(last - first)
 
 
-def largest(samples: Sequence[Mapping[str, Any]], field: str) -> int | None:
+def largest(samples: Sequence[Sample], field: str) -> int | None:
     """The maximum of a gauge over all samples."""
-    return max((int(sample[field]) for sample in samples if field in sample), default=None)
+    values = (getattr(sample, field) for sample in samples)
+    return max((value for value in values if value is not None), default=None)
 
 
-def dropped_by_batch(progress: Sequence[Mapping[str, Any]], query: str) -> dict[int, int]:
+def dropped_by_batch(progress: Sequence[Progress], query: str) -> dict[int, int]:
     """What Spark itself counted as dropped by the watermark, by batch; the last word on a replayed batch counts."""
     return {
-        event["batch"]: sum(one.get("numRowsDroppedByWatermark", 0) for one in _operators(event))
+        event.batch: sum(operator.get("numRowsDroppedByWatermark", 0) for operator in event.operators)
         for event in progress
-        if event["query"] == query
+        if event.query == query
     }
 
 
-def last_state_rows(progress: Sequence[Mapping[str, Any]], query: str) -> tuple[int, list[int]] | None:
+def last_state_rows(progress: Sequence[Progress], query: str) -> tuple[int, list[int]] | None:
     """(batch, rows in state by operator) of the query's last progress; None without any."""
-    last = next((event for event in reversed(progress) if event["query"] == query), None)
-    return None if last is None else (last["batch"], [one.get("numRowsTotal", 0) for one in _operators(last)])
-
-
-def _operators(event: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    operators: Sequence[Mapping[str, Any]] = event["progress"].get("stateOperators", ())
-    return operators
+    last = next((event for event in reversed(progress) if event.query == query), None)
+    return None if last is None else (last.batch, [one.get("numRowsTotal", 0) for one in last.operators])
 
 
 def out_of_order(sent: Mapping[str, Array]) -> int:

@@ -9,6 +9,7 @@ from harness.judge import anomalies, metrics, timeline
 from harness.judge.anomalies import Comparison
 from harness.judge.metrics import Span
 from harness.judge.timeline import Evidence
+from harness.rundir.events import FaultHealed
 
 CALM_S = 10.0
 """What is looked at before a fault for the lag that is usual, though nothing from before the recovery of the last one."""
@@ -18,30 +19,45 @@ CALM_MIN_S = 2.0
 
 def costs(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
     """Each fault of the run as it was written down, and what it cost; the keys of a fault in result.json."""
-    struck = gathered.run.of_kind("fault")
+    struck = gathered.run.of(FaultHealed)
     # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
-    begins_s = [one.get("proof", {}).get("first_s", one["at_s"]) for one in struck]
+    begins_s = [event.proof.get("first_s", event.at_s) for event in struck]
     healed_s = 0.0
     since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
     calm: Span | None = None
     for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
-        at_s = fault["at_s"]
+        at_s = fault.at_s
         before = Span(max(since_s, begin_s - CALM_S), begin_s)
         if before.end_s - before.start_s >= (CALM_MIN_S if calm else metrics.LAG_EVERY_S):
             calm = before
-        cost = _recovery(gathered, comparisons, calm, at_s, fault["healed_s"] or float("inf"), healed_s)
-        healed_s = fault["healed_s"] or at_s
+        cost = _recovery(gathered, comparisons, calm, at_s, fault.healed_s or float("inf"), healed_s)
+        healed_s = fault.healed_s or at_s
         since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
         yield (
-            fault
+            written(fault)
             | cost
             | {
-                "kind": fault["fault"].split()[0],
                 "replayed": metrics.replayed(gathered.batches.values(), _starts(gathered, begin_s, next_s)),
                 "duplicates": _duplicates(comparisons, begin_s, next_s),
                 "behind": _behind(gathered, at_s),
             }
         )
+
+
+def written(event: FaultHealed) -> dict[str, Any]:
+    """What a fault did, under the keys of a fault in result.json."""
+    return {
+        "t": event.t,
+        "kind": event.fault.kind,
+        "fault": event.fault.name,
+        "at": event.fault.at,
+        "struck_at": event.acknowledged,
+        "unread": event.unread,
+        "at_s": event.at_s,
+        "proved": event.effect_observed,
+        "proof": event.proof,
+        "healed_s": event.healed_s,
+    }
 
 
 def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:

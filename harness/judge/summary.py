@@ -14,6 +14,7 @@ from harness.judge import coverage, metrics
 from harness.judge.anomalies import Comparison
 from harness.judge.metrics import Array, Span
 from harness.judge.timeline import Evidence
+from harness.rundir.events import Progress, Sample
 
 ALMOST_NOTHING = 0.01
 """Share of the load below which a query's throughput says nothing, as of an idle source."""
@@ -57,8 +58,8 @@ def _is_whole(value: Any) -> bool:
 def figures(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
     """Every figure of result.json, each as measuring.md defines it."""
     run, measured = gathered.run, gathered.measured
-    samples, progress = run.of_kind("sample"), run.of_kind("progress")
-    during = [event for event in progress if event["t"] >= measured.start_s]
+    samples, progress = run.of(Sample), run.of(Progress)
+    during = [event for event in progress if event.t >= measured.start_s]
     return {
         **_latencies(gathered, comparisons),
         **_rates(gathered),
@@ -160,7 +161,7 @@ def _due(gathered: Evidence) -> int:
     return int(((due >= load.warm_up_s) & (due < load.warm_up_s + load.duration_s)).sum())
 
 
-def _resources(samples: Sequence[Mapping[str, Any]], measured: Span, cores: int) -> dict[str, Any]:
+def _resources(samples: Sequence[Sample], measured: Span, cores: int) -> dict[str, Any]:
     length = measured.end_s - measured.start_s
     used = {
         who: metrics.consumed(samples, f"{who}_cpu_s", measured)

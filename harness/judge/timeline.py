@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from harness.job.lateness import Watermarks
 from harness.judge import metrics
 from harness.judge.metrics import Array, Span
 from harness.model import Record
+from harness.rundir.events import Cluster, Commit, Deleted, FaultHealed, Process
 from harness.rundir.history import Run
 
 CHUNK = 50_000
@@ -88,19 +89,19 @@ def _without_deleted(gathered: Evidence) -> dict[str, Array]:
     """`batch_of`, where records that were deleted before the batch that covers their offsets read them are read by none."""
     found = dict(gathered.batch_of)
     for query, index in found.items():
-        for event in gathered.run.of_kind("deleted"):
+        for event in gathered.run.of(Deleted):
             index = np.where(deleted(gathered, query, event), len(gathered.batches[query]), index)
         found[query] = index
     return found
 
 
-def deleted(gathered: Evidence, query: str, event: Mapping[str, Any]) -> Array:
+def deleted(gathered: Evidence, query: str, event: Deleted) -> Array:
     """Which rows of `sent` a deletion took from a query before it read them."""
     sent, index, batches = gathered.sent, gathered.batch_of[query], gathered.batches[query]
     from_s = np.array([*_read_s(gathered, query), np.inf])
-    gone = (sent["topic"] == event["topic"]) & (sent["partition"] == event["partition"])
-    gone &= (sent["offset"] >= 0) & (sent["offset"] < event["before_offset"])
-    unread: Array = gone & (index >= 0) & (from_s[np.clip(index, 0, len(batches))] > event["at_s"])
+    gone = (sent["topic"] == event.topic) & (sent["partition"] == event.partition)
+    gone &= (sent["offset"] >= 0) & (sent["offset"] < event.before_offset)
+    unread: Array = gone & (index >= 0) & (from_s[np.clip(index, 0, len(batches))] > event.at_s)
     return unread
 
 
@@ -114,8 +115,8 @@ def _read_s(gathered: Evidence, query: str) -> list[float]:
 
 
 def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
-    commits = [event for event in run.of_kind("commit") if event["query"] == query]
-    recorded = {event["batch"]: (event["begun_s"], event["committed_s"]) for event in commits}
+    commits = [event for event in run.of(Commit) if event.query == query]
+    recorded = {event.batch: (event.begun_s, event.committed_s) for event in commits}
     return [
         replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
         for one in spark.read(run.directory / "checkpoints" / query, recorded)
@@ -181,7 +182,7 @@ def expected(
 def _letters_of_deleted(evidence: Evidence) -> Rows:
     """Rejected records that a first attempt at a batch may have seen before they were deleted: its rows stand."""
     rows: Rows = {}
-    for event in evidence.run.of_kind("deleted"):
+    for event in evidence.run.of(Deleted):
         for _, record in _written(evidence, np.flatnonzero(deleted(evidence, "dead_letter", event))):
             if isinstance(found := parse(record), Rejected):
                 rows[record.topic, record.partition, record.offset] = (record.value.hex(), found.reasons)
@@ -279,12 +280,12 @@ def _read_by_us(evidence: Evidence) -> Array:
 def _away(run: Run) -> Iterator[Span]:
     """When the harness may have kept the pipeline from reading, in turn: before its first start, and from each fault until
     it has healed, but for those that it reads through."""
-    ready_s = [event["t"] for event in run.of_kind("process") if event["event"] == "ready"]
+    ready_s = [event.t for event in run.of(Process) if event.event == "ready"]
     yield from (Span(0.0, first_s) for first_s in ready_s[:1])
-    for fault in run.of_kind("fault"):
-        if fault["fault"].split()[0] in READ_THROUGH:
+    for event in run.of(FaultHealed):
+        if event.fault.kind in READ_THROUGH:
             continue
-        yield Span(fault["at_s"], float("inf") if fault["healed_s"] is None else fault["healed_s"])
+        yield Span(event.at_s, float("inf") if event.healed_s is None else event.healed_s)
 
 
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
@@ -350,13 +351,9 @@ def epoch_ms(iso: str) -> int:
         return 0
 
 
-def _is_start(event: Mapping[str, object]) -> bool:
-    return (event["name"], event["event"]) == ("pipeline", "start")
-
-
 def started_s(run: Run) -> list[float]:
     """The epoch seconds at which the pipeline was started."""
-    return [event["t"] for event in run.of_kind("process") if _is_start(event)]
+    return [event.t for event in run.of(Process) if (event.name, event.event) == ("pipeline", "start")]
 
 
 def restarts(run: Run) -> int:
@@ -366,17 +363,17 @@ def restarts(run: Run) -> int:
 
 def losses(run: Run) -> list[Span]:
     """When executors were lost: between two looks of which the second did not find one that the first had found."""
-    return [Span(one["t"], after["t"]) for one, after in _looks(run) if set(one["executors"]) - set(after["executors"])]
+    return [Span(before.t, after.t) for before, after in _looks(run) if set(before.executors) - set(after.executors)]
 
 
 def executors_replaced(run: Run) -> int:
     """Executors that were not there at one look, and were at the next."""
-    return sum(len(set(after["executors"]) - set(one["executors"])) for one, after in _looks(run))
+    return sum(len(set(after.executors) - set(before.executors)) for before, after in _looks(run))
 
 
-def _looks(run: Run) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _looks(run: Run) -> Iterator[tuple[Cluster, Cluster]]:
     """Each look at a Spark cluster and the next: before and after each fault of it, and before the pipeline is stopped."""
-    return pairwise(run.of_kind("cluster"))
+    return pairwise(run.of(Cluster))
 
 
 def runs_again(evidence: Evidence, query: str) -> dict[int, float]:

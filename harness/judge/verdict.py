@@ -19,6 +19,7 @@ from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
+from harness.rundir.events import FaultHealed, FaultInjected, Interrupted, PipelineEnded, Progress, Standstill
 from harness.rundir.history import Run
 from harness.scenario import Fault, Limits
 
@@ -38,7 +39,7 @@ NO_SPACE = os.strerror(errno.ENOSPC)
 
 def judge(run: Run) -> Result:
     """Judge a finished run. Raises RunError where the directory is incomplete."""
-    if run.of_kind("interrupted"):
+    if run.of(Interrupted):
         return _broken_off(run)
     gathered = timeline.gather(run)
     if unseen := _without_checkpoint(gathered):
@@ -65,29 +66,26 @@ def _without_checkpoint(gathered: Evidence) -> list[str]:
 
 def _broken_off(run: Run) -> Result:
     """The result of a run that did not come to its end: fail where the pipeline died of itself, else unknown."""
-    [stop] = run.of_kind("interrupted")
-    if not (deaths := run.of_kind("pipeline_died")):
-        return unknown(f"interrupted in phase {stop['phase']}: {stop['why']}")
+    [stop] = run.of(Interrupted)
+    if not (deaths := run.of(PipelineEnded)):
+        return unknown(f"interrupted in phase {stop.phase}: {stop.why}")
     [died] = deaths
-    why = f"the pipeline ended by itself in phase {stop['phase']} with code {died['code']}: {died.get('cause', died['last'])}"
-    why += f"; see {run.directory / died['log']}" if "log" in died else ""
-    if died["code"] in ENDED_FROM_OUTSIDE:
+    why = f"the pipeline ended by itself in phase {stop.phase} with code {died.code}: {died.cause or died.last}"
+    why += f"; see {run.directory / died.log}" if died.log else ""
+    if died.code in ENDED_FROM_OUTSIDE:
         return unknown(f"{why}; that is the code of a signal, and the harness sent none")
-    if died["code"] == BAD_USAGE and (given := _given(run)):
+    if died.code == BAD_USAGE and (given := _given(run)):
         return unknown(f"{why}; that is the code of bad usage: see what a fault starts it with: {given}")
-    if NO_SPACE in died["last"] + died.get(
-        "cause", ""
-    ):  # one that a fault has filled is expected to end it, and is no death of its own
+    if NO_SPACE in died.last + died.cause:  # a disk that a fault has filled is expected to end it
         return unknown(f"{why}; that disk is the machine's, and no fault had filled it")
-    if set(died["brokers_down"]) - _hurt(run):
-        return unknown(f"{why}; brokers were down that no fault had hurt: {died['brokers_down']}")
+    if set(died.brokers_down) - _hurt(run):
+        return unknown(f"{why}; brokers were down that no fault had hurt: {list(died.brokers_down)}")
     return replace(unknown(why), verdict=Verdict.FAIL)
 
 
 def _struck(run: Run) -> list[Fault]:
     """The faults whose turn had come."""
-    struck = {event["at"] for event in run.of_kind("stroke")}
-    return [fault for fault in run.scenario.fault if fault.at in struck]
+    return [event.fault for event in run.of(FaultInjected)]
 
 
 def _given(run: Run) -> str:
@@ -170,7 +168,7 @@ def _targets(
 
 def _state(gathered: Evidence, figures: Mapping[str, Any]) -> int | None:
     """The state's largest size, where every query that has one has told it."""
-    told = {event["query"] for event in gathered.run.of_kind("progress")}
+    told = {event.query for event in gathered.run.of(Progress)}
     size: int | None = figures["state_bytes_max"]
     return size if gathered.batches.keys() - {"dead_letter"} <= told else None
 
@@ -252,7 +250,7 @@ def _wrong(
 
 def _is_cut_off(gathered: Evidence, comparisons: Mapping[str, Comparison], anomalies: Sequence[Anomaly]) -> bool:
     """Whether all that is wrong are rows after the last commit of a run that stalled: of a batch that its end cut off."""
-    if gathered.run.scenario.black_box or not gathered.run.of_kind("stalled"):
+    if gathered.run.scenario.black_box or not gathered.run.of(Standstill):
         return False
     last_s = {query: found[-1].committed_s for query, found in gathered.batches.items() if found}
     return all(
@@ -324,8 +322,8 @@ def _not_as_planned(gathered: Evidence, figures: Mapping[str, Any], counts: Mapp
         yield "generator-limited: the load was not offered as the scenario says"
     if still := _still_to_run(gathered):
         yield f"a batch of {', '.join(still)} was still to run: what was read last moves the watermark on"
-    for event in gathered.run.of_kind("stalled"):
-        yield f"the run came to a standstill, {event['why']}"
+    for event in gathered.run.of(Standstill):
+        yield f"the run came to a standstill, {event.why}"
     for name in gathered.run.scenario.proves:
         if not counts.get(name):
             yield f"the scenario is about {name.replace('_', ' ')}, and there was none"
@@ -370,12 +368,12 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int]) -> Iterator[s
 
 def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Faults that did not do what they are there for, and recoveries that were to be held to a limit."""
-    struck = gathered.run.of_kind("fault")
+    struck = gathered.run.of(FaultHealed)
     if len(struck) < len(gathered.run.scenario.fault):
         yield f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
-    for fault in struck:
-        if missing := coverage.unproved(fault):
-            yield f"the fault {fault['fault']} at {fault['at']:,} is not proved: {missing}"
+    for event in struck:
+        if missing := coverage.unproved(event):
+            yield f"the fault {event.fault.name} at {event.fault.at:,} is not proved: {missing}"
     for what, value, limit in _limited(gathered, faults):
         if value is None:
             yield (

@@ -20,6 +20,7 @@ from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
 from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table
+from harness.rundir.events import FaultHealed, Progress, Sample
 from harness.rundir.history import Run
 from harness.scenario import Load, Scenario
 
@@ -101,11 +102,11 @@ def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
     """The warm-up, and each fault from its stroke until it healed, in seconds of the measured part; None is no end."""
     faults = (
         {
-            "from": _second(evidence, one["at_s"]),
-            "to": _second(evidence, one["healed_s"]),
-            "label": one["fault"] if one["healed_s"] is not None else f"{one['fault']}, {NOT_HEALED}",
+            "from": _second(evidence, event.at_s),
+            "to": _second(evidence, event.healed_s),
+            "label": event.fault.name if event.healed_s is not None else f"{event.fault.name}, {NOT_HEALED}",
         }
-        for one in evidence.run.of_kind("fault")
+        for event in evidence.run.of(FaultHealed)
     )
     return ({"to": 0, "label": "warm-up"}, *faults)
 
@@ -328,7 +329,7 @@ def _versions(run: Run) -> Table:
 def _charts(evidence: Evidence, figures: Mapping[str, Any]) -> tuple[Chart, ...]:
     if evidence.run.scenario.black_box:
         return (_cpu(evidence),)
-    of_progress = (_batch_time(evidence), _state(evidence)) if evidence.run.of_kind("progress") else ()
+    of_progress = (_batch_time(evidence), _state(evidence)) if evidence.run.of(Progress) else ()
     return (_latency(evidence, figures), _rates(evidence, figures), *of_progress, _cpu(evidence))
 
 
@@ -416,13 +417,13 @@ def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
 
 
 def _batch_time(evidence: Evidence) -> Chart:
-    by_query: dict[str, list[Mapping[str, Any]]] = {}
-    for event in evidence.run.of_kind("progress"):
-        by_query.setdefault(event["query"], []).append(event)
+    by_query: dict[str, list[Progress]] = {}
+    for event in evidence.run.of(Progress):
+        by_query.setdefault(event.query, []).append(event)
     took = {query: _took_s(evidence, events) for query, events in by_query.items()}
     slowest = max(took, key=lambda query: np.median(took[query] or [0]))
     events, seconds = by_query[slowest], took[slowest]
-    x = tuple(round(event["t"] - evidence.measured.start_s, 2) for event in events)
+    x = tuple(round(event.t - evidence.measured.start_s, 2) for event in events)
     series = tuple(
         Series(part, tuple(sum(_part_s(event, name) for name in names) for event in events))
         for part, names in PARTS.items()
@@ -436,20 +437,20 @@ def _batch_time(evidence: Evidence) -> Chart:
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
 
 
-def _took_s(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> list[float]:
+def _took_s(evidence: Evidence, events: Sequence[Progress]) -> list[float]:
     """How long each batch took that ended in the measured part, without those of the warm-up, the flush and the drain."""
     measured = evidence.measured
-    during = (event for event in events if measured.start_s <= event["t"] < measured.end_s)
+    during = (event for event in events if measured.start_s <= event.t < measured.end_s)
     return [_part_s(event, WHOLE) for event in during]
 
 
-def _part_s(event: Mapping[str, Any], name: str) -> float:
+def _part_s(event: Progress, name: str) -> float:
     """Seconds of a part of a batch; 0 where the pipeline does not tell it."""
-    return float(event["progress"].get("durationMs", {}).get(name, 0)) / 1e3
+    return float(event.progress.get("durationMs", {}).get(name, 0)) / 1e3
 
 
 def _state(evidence: Evidence) -> Chart:
-    progress = evidence.run.of_kind("progress")
+    progress = evidence.run.of(Progress)
     times, used = metrics.state(progress, "memoryUsedBytes")
     _, rows = metrics.state(progress, "numRowsTotal")
     x = tuple((times - evidence.measured.start_s).round(2).tolist())
@@ -459,14 +460,15 @@ def _state(evidence: Evidence) -> Chart:
 
 
 def _cpu(evidence: Evidence) -> Chart:
-    samples = evidence.run.of_kind("sample")
-    times = np.array([sample["t"] for sample in samples])
+    samples = evidence.run.of(Sample)
+    times = np.array([sample.t for sample in samples])
     x = tuple((times[1:] - evidence.measured.start_s).round(2).tolist())
     series = []
     for who in ("pipeline", "brokers", "generator", "harness", "machine"):
-        if not all(f"{who}_cpu_s" in sample for sample in samples):  # brokers elsewhere: it is not known
+        seconds = [getattr(sample, f"{who}_cpu_s") for sample in samples]
+        if None in seconds:  # brokers elsewhere: it is not known
             continue
-        used = np.array([sample[f"{who}_cpu_s"] for sample in samples])
+        used = np.array(seconds)
         # A process that has ended takes its seconds with it: that is no negative use.
         series.append(Series(who, _rounded(np.maximum(np.diff(used), 0) / np.maximum(np.diff(times), 0.01))))
     inside = _is_measured(evidence, np.array(x))

@@ -32,7 +32,7 @@ from harness.run.injector import struck
 from harness.run.testbed import Rig, assemble
 from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
-from harness.rundir.history import Recorder
+from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
 HEAL_S = 180.0
@@ -65,14 +65,19 @@ def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) ->
                     raise
                 except BaseException as error:
                     if isinstance(error, PipelineDied):
-                        log = os.path.relpath(error.log, directory)
-                        death = {"code": error.code, "last": error.last, "cause": error.cause, "log": log}
-                        happenings.write("pipeline_died", **death, brokers_down=_down(rig))
+                        died = PipelineEnded(
+                            code=error.code,
+                            last=error.last,
+                            cause=error.cause,
+                            log=os.path.relpath(error.log, directory),
+                            brokers_down=tuple(_down(rig)),
+                        )
+                        happenings.write(died)
                     _tell_stacks(rig)
                     raise
         except BaseException as error:
             why = "by the user" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-            happenings.write("interrupted", phase=phases.current, why=why)
+            happenings.write(Interrupted(phase=phases.current, why=why))
             raise
         phases.begin("end")
 
@@ -117,7 +122,7 @@ class Phases:
     def begin(self, name: str, what: str = "") -> None:
         """A phase begins."""
         self.current = name
-        self.history.write("phase", phase=name)
+        self.history.write(Phase(phase=name))
         if name != "end":
             self.status.phase(name.replace("_", " "), what)
 
@@ -164,7 +169,7 @@ def _followed(rig: Rig) -> Iterator[None]:
         try:
             rig.cpu.sample()
         except HarnessError as error:  # a daemon that is slow to answer; the next one is in a second
-            rig.history.write("unsampled", why=str(error))
+            rig.history.write(Unsampled(why=str(error)))
 
     threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
     for thread in threads:
@@ -254,7 +259,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))
     except Stalled as error:
         # Not an end: what is wrong is still told by name, and a fault that never struck too.
-        phases.history.write("stalled", why=str(error))
+        phases.history.write(Standstill(why=str(error)))
     schedule.close()
 
 
@@ -308,7 +313,7 @@ def _drain(rig: Rig, phases: Phases) -> None:
         _eventually(rig, phases, drained, progress, "every query to commit everything", work=_work(rig))
     except Stalled as error:
         # Not an end: what is wrong is still told by name; where nothing is, the run is unknown.
-        phases.history.write("stalled", why=str(error))
+        phases.history.write(Standstill(why=str(error)))
 
 
 def _quiet(rig: Rig, phases: Phases) -> None:
@@ -325,7 +330,7 @@ def _quiet(rig: Rig, phases: Phases) -> None:
         if (now := sinks.size(rig.scenario, *where)) != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() > deadline:
-            phases.history.write("stalled", why="the pipeline goes on writing results")
+            phases.history.write(Standstill(why="the pipeline goes on writing results"))
             return
         time.sleep(0.2)
 

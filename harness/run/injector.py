@@ -21,6 +21,7 @@ from harness.host.disks import Disk
 from harness.job.clickstream.contract import CLICKSTREAM, INPUT
 from harness.kafka import Broker, topics
 from harness.run.testbed import Rig
+from harness.rundir.events import Deleted
 from harness.scenario import (
     DISKS_OF_THE_PIPELINE,
     FAULT_TARGETS_OF_SPARK,
@@ -240,8 +241,8 @@ class Partition:
     def delete(self, before: int) -> None:
         """Remove what lies before an offset, and write down what is gone."""
         topics.delete_records(self.rig.cluster.bootstrap, self.name, self.partition, before)
-        place = {"topic": self.topic, "partition": self.partition}
-        self.rig.history.write("deleted", **place, before_offset=self.begin(), at_s=round(time.time(), 4))
+        begin, at_s = self.begin(), round(time.time(), 4)
+        self.rig.history.write(Deleted(topic=self.topic, partition=self.partition, before_offset=begin, at_s=at_s))
 
 
 WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import psutil
 
 from harness.engines.process import Checkpoint, System
@@ -11,7 +12,7 @@ from harness.engines.spark.standalone import Standalone
 from harness.host import processes
 from harness.kafka import Cluster
 from harness.load.process import Load
-from harness.rundir.history import Recorder
+from harness.rundir.events import Recorder, Sample
 
 
 @dataclass(slots=True)
@@ -51,4 +52,5 @@ class Cpu:
             sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3
         )
         now["checkpoint_bytes"] = self.checkpoint.size_bytes()
-        self.history.write("sample", **now, sent=self.load.sent, acknowledged=self.load.acknowledged)
+        counted = {"sent": self.load.sent, "acknowledged": self.load.acknowledged}
+        self.history.write(msgspec.convert(now | counted, Sample))

@@ -22,7 +22,7 @@ from harness.job.clickstream.contract import INPUT, RESULT_BYTES_MAX
 from harness.kafka import Cluster, topics
 from harness.load.process import Load
 from harness.run.sampler import Cpu
-from harness.rundir.history import Recorder
+from harness.rundir.events import Recorder, Swept
 from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
 
 LOG_BYTES = 5_000_000
@@ -69,7 +69,7 @@ class Rig:
     def look(self) -> None:
         """Write down who is there of a Spark cluster: an executor that the next look does not find was lost meanwhile."""
         if self.spark:
-            self.history.write("cluster", **self.spark.seen())
+            self.history.write(self.spark.seen())
 
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(seconds):
@@ -78,7 +78,7 @@ class Rig:
 
 def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Recorder) -> Rig:
     """Start brokers and make topics; the pipeline and the load engine are ready to be started. The stack ends all of it."""
-    history.write("swept", what=str(cleanup.sweep()))
+    history.write(Swept(what=str(cleanup.sweep())))
     cgroup.sweep()
     stack.callback(cgroup.sweep)
     stack.enter_context(cleanup.none_left())

@@ -1,28 +1,24 @@
 """What happened: the run directory, and nothing that was concluded from it.
 
     scenario.toml   as run, overrides in           manifest.json   versions, machine, command
-    history.jsonl   one line a happening, in order of time: phases, processes, samples, progress, commits
+    history.jsonl   one line an event, in order of time (harness/rundir/events.py)
     sent.parquet    one row an event: n, topic, partition, offset, due, sent, acknowledged, event time
     outputs/        <query>.parquet, one row a result: values, where, at_s
     checkpoints/    <query>/offsets/N and <query>/commits/N as the pipeline wrote them
     logs/           of every process
 
-Format 1. Right of this directory everything is a pure function of these files.
+Format 2; format 1 is read too. Right of this directory everything is a pure function of these files.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import threading
-import time
 import tomllib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,9 +29,16 @@ import pyarrow.parquet as pq
 from harness import scenario as scenarios
 from harness.errors import NoRun, RunError, ScenarioError
 from harness.model import Row
+from harness.rundir import events, format1
+from harness.rundir.events import Event, Written
+from harness.rundir.events import Recorder as Recorder
+from harness.rundir.events import recording as recording
 from harness.scenario import Scenario
 
-FORMAT = 1
+FORMAT = 2
+"""The format that is written; `READ` are those that are read."""
+READ = (1, FORMAT)
+OfType = TypeVar("OfType", bound=Written)
 SENT = {
     **dict.fromkeys(("n", "partition", "offset", "due_us", "sent_us", "acked_us", "event_time_ms", "malformed"), "iu"),
     "topic": "O",
@@ -46,29 +49,6 @@ SENT = {
 ms; an offset is −1 until it is acknowledged; malformed is 0 for an event that the contract takes."""
 ROWS = ("key", "values", "where", "at_s", "wrong_key")
 """The columns of outputs/<query>.parquet: identity and measures as JSON arrays, and the rest of `Row`."""
-
-
-class Recorder:
-    """Appends happenings to history.jsonl, each with its time; safe to call from several threads."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def write(self, kind: str, **what: Any) -> None:
-        """Write one happening of a kind, with the epoch second at which it was written."""
-        line = json.dumps({"t": round(time.time(), 4), "kind": kind, **what})
-        with self._lock:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-
-
-@contextmanager
-def recording(directory: Path) -> Iterator[Recorder]:
-    """Open a run directory's history for appending."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "history.jsonl").open("a", encoding="utf-8") as stream:
-        yield Recorder(stream)
 
 
 def write_rows(directory: Path, query: str, rows: list[Row]) -> None:
@@ -115,11 +95,11 @@ class Run:
     directory: Path
     scenario: Scenario
     manifest: dict[str, Any]
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
 
-    def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """The happenings of one kind, in order."""
-        return [event for event in self.events if event["kind"] == kind]
+    def of(self, kind: type[OfType]) -> list[OfType]:
+        """The events of one type, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def sent(self) -> dict[str, Any]:
         """sent.parquet as numpy columns of `SENT`; topics as an object array, a million times the same two objects."""
@@ -149,7 +129,7 @@ def read(directory: Path) -> Run:
         raise NoRun(f"{directory}: {'not a run directory' if os.path.isdir(directory) else 'no such directory'}")
     manifest = _manifest(directory)
     scenario = _scenario(directory / "scenario.toml")
-    return Run(directory, scenario, manifest, tuple(_happenings(directory / "history.jsonl")))
+    return Run(directory, scenario, manifest, _events(directory / "history.jsonl", scenario, manifest["format"]))
 
 
 def is_run(directory: Path) -> bool:
@@ -162,15 +142,10 @@ def is_run(directory: Path) -> bool:
         raise RunError(f"{directory}: cannot be read: {error.strerror}") from error
 
 
-def _happenings(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        try:
-            event = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise RunError(f"{path}:{number}: not a happening: {error}") from error
-        if not isinstance(event.get("kind"), str):
-            raise RunError(f"{path}:{number}: not a happening: it has no kind")
-        yield event
+def _events(path: Path, scenario: Scenario, written: int) -> tuple[Event, ...]:
+    """The history in its format."""
+    decoded = format1.Reader(scenario).decode if written == 1 else events.decode
+    return tuple(events.read(path, _text(path), decoded))
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
@@ -178,7 +153,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     text = _text(path)
     try:
         manifest = msgspec.json.decode(text, type=dict[str, Any])
-        if manifest.get("format") != FORMAT:
+        if manifest.get("format") not in READ:
             raise RunError(
                 f"{directory}: format {manifest.get('format')!r}, this harness reads {FORMAT}; use the version that wrote it"
             )

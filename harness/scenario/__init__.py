@@ -22,6 +22,7 @@ from harness.scenario.fields import (
     Output,
     Pipeline,
     Scenario,
+    in_order,
 )
 from harness.scenario.toml import Override, described, dump, folder, load, names, nearest, parse
 from harness.scenario.validate import contradictions
@@ -49,6 +50,7 @@ __all__ = [
     "described",
     "dump",
     "folder",
+    "in_order",
     "load",
     "names",
     "nearest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,6 +189,24 @@ class Fault:
     def breaks_brokers(self) -> bool:
         """Whether brokers may be down because of it."""
         return (self.on in BROKERS and self.kind != "partitions") or self.kind == "roll"
+
+    @property
+    def name(self) -> str:
+        """The fault in a few words, for display only: in a message, a table or a chart."""
+        if self.kind == "crash":
+            return f"crash {self.point} of {self.query}"
+        if self.kind == "change":
+            return " ".join(("change", *(self.flags or ("pipeline",))))
+        if self.kind in FAULTS_OF_RESTARTS:
+            return f"{self.kind} of {self.query}"
+        if self.kind in FAULTS_OF_THE_CLUSTER:
+            return {"roll": "roll brokers", "partitions": "partitions added"}[self.kind]
+        return f"{self.kind} {self.on}"
+
+
+def in_order(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """Faults in the order in which they are injected; a fault's index in it is its identity in a run's history."""
+    return tuple(sorted(faults, key=lambda fault: fault.at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

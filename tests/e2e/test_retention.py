@@ -11,6 +11,7 @@ import pytest
 from harness.job.clickstream.contract import CLICKSTREAM, QUERIES
 from harness.judge import timeline
 from harness.rundir import history
+from harness.rundir.events import Deleted
 
 pytestmark = pytest.mark.e2e
 
@@ -34,10 +35,10 @@ at = 4_000
 def lost(directory: Path) -> dict[str, int]:
     """Where the partition begins after the deletion − how far each query had committed it before, from the log alone."""
     run = history.read(directory)
-    [deletion] = run.of_kind("deleted")
+    [deletion] = run.of(Deleted)
     return {
-        query: deletion["before_offset"]
-        - max(one.ends[CLICKSTREAM, 0] for one in found if one.committed_s < deletion["at_s"])
+        query: deletion.before_offset
+        - max(one.ends[CLICKSTREAM, 0] for one in found if one.committed_s < deletion.at_s)
         for query, found in timeline.gather(run).batches.items()
         if query in READERS
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from history_events import healed
 
 from harness import scenario
 from harness.errors import ScenarioError, StackError
@@ -82,9 +83,9 @@ def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_
 ):
     """Its cell is unknown, however right the run; a fault of one query asks for that one."""
     plan = drill.matrix([fault], ["catching-up"])[0]
-    figures = {"proved": True, "healed_s": 1.0, "behind": behind}
-    result = Result(Verdict.PASS, "why", (), {}, {}, (), (figures,))
-    trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path))
+    result = Result(Verdict.PASS, "why", (), {}, {}, (), ({"behind": behind},))
+    event = healed(0.5, 1.0, plan.scenario.fault[0])
+    trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path, of=lambda kind: [event]))
 
     assert [said] == [cell.verdict for cell in drill.carry_out([plan], lambda scenario: trial)]
 
@@ -102,7 +103,10 @@ def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figur
     """And the page links to the run."""
     plan = drill.matrix(["kill leader"], ["loaded"])[0]
     result = Result(verdict, "why", (), {}, {}, (), (figures,) if figures else ())
-    trial = SimpleNamespace(result=result, run=SimpleNamespace(directory=tmp_path / "a" / "run"))
+    events = [healed(0.5, 1.0, effect_observed=figures["proved"])] if figures else []
+    trial = SimpleNamespace(
+        result=result, run=SimpleNamespace(directory=tmp_path / "a" / "run", of=lambda kind: events)
+    )
     cells = list(drill.carry_out([plan], lambda scenario: trial))
 
     (tmp_path / "b").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import replace
 
@@ -11,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from history_events import healed
+from msgspec import structs
 
 from harness import scenario
 from harness.experiments import bench
@@ -21,7 +22,9 @@ from harness.judge import timeline, verdict
 from harness.judge.timeline import Evidence
 from harness.model import Result, Row, Verdict
 from harness.rundir import history
+from harness.rundir.events import Commit, Deleted, Process, encode
 from harness.rundir.history import Run
+from harness.scenario import Fault
 
 EXPIRED_S = 20.25
 READERS = [name for name, query in QUERIES.items() if CLICKSTREAM in query.reads]
@@ -38,10 +41,10 @@ def judged(tmp_path_factory) -> tuple[Run, Result]:
 
 def gaps(run: Run) -> dict[str, int]:
     """Where the partition begins after the deletion − how far each query had read it before."""
-    [deletion] = run.of_kind("deleted")
+    [deletion] = run.of(Deleted)
     found = timeline.gather(run).batches
     return {
-        query: deletion["before_offset"]
+        query: deletion.before_offset
         - max(one.ends[CLICKSTREAM, 0] for one in found[query] if one.committed_s <= START_S + EXPIRED_S)
         for query in READERS
     }
@@ -95,18 +98,18 @@ def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged,
     """Begun before the deletion, and run after it by another process."""
     run, _ = judged
     gathered = timeline.gather(run)
-    [deletion] = run.of_kind("deleted")
+    [deletion] = run.of(Deleted)
     before = int((gathered.batch_of["page_views"] == len(gathered.batches["page_views"])).sum())
-    last = max(one.number for one in gathered.batches["page_views"] if one.committed_s <= deletion["at_s"])
+    last = max(one.number for one in gathered.batches["page_views"] if one.committed_s <= deletion.at_s)
     began_s = gathered.batches["page_views"][last].committed_s - 0.3
-    start = {"t": began_s + 0.2, "kind": "process", "name": "pipeline", "event": "start"}
-    earlier = {**deletion, "at_s": began_s + 0.1}
+    start = Process(t=began_s + 0.2, event="start")
+    earlier = structs.replace(deletion, at_s=began_s + 0.1)
     events = [
-        {**one, "begun_s": began_s}
-        if (one["kind"], one.get("query"), one.get("batch")) == ("commit", "page_views", last)
-        else one
-        for one in run.events
-        if one["kind"] != "deleted"
+        structs.replace(event, begun_s=began_s)
+        if isinstance(event, Commit) and (event.query, event.batch) == ("page_views", last)
+        else event
+        for event in run.events
+        if not isinstance(event, Deleted)
     ]
     again = timeline.gather(Run(run.directory, run.scenario, run.manifest, (*events, start, earlier)))
 
@@ -178,11 +181,13 @@ def consumed(gathered: Evidence, back_s: float) -> tuple[list[Row], int]:
 @pytest.mark.parametrize(
     ("happened", "back_s", "wanted"),
     [
-        pytest.param({"kind": "process", "event": "ready"}, AWAY_S, Verdict.PASS, id="it starts late"),
-        pytest.param({"kind": "fault", "at_s": START_S + 10}, 10 + AWAY_S, Verdict.PASS, id="a fault keeps it away"),
+        pytest.param(Process(t=START_S + AWAY_S, event="ready"), AWAY_S, Verdict.PASS, id="it starts late"),
+        pytest.param(
+            healed(START_S + 10, START_S + 10 + AWAY_S), 10 + AWAY_S, Verdict.PASS, id="a fault keeps it away"
+        ),
         pytest.param(None, AWAY_S, Verdict.FAIL, id="it stays away by itself"),
         pytest.param(
-            {"kind": "fault", "at_s": START_S + 10, "fault": "latency leader"},
+            healed(START_S + 10, START_S + 10 + AWAY_S, Fault(kind="latency", on="leader", at=1)),
             10 + AWAY_S,
             Verdict.FAIL,
             id="a fault that it reads through",
@@ -197,9 +202,8 @@ def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, 
     path = tmp_path / "scenario.toml"
     path.write_text(path.read_text().replace('checkpoint = "{checkpoint}/{query}"', 'checkpoint = ""'))
     if happened:
-        back = {"t": START_S + back_s, "name": "pipeline", "fault": "kill pipeline", "healed_s": START_S + back_s}
         with (tmp_path / "history.jsonl").open("a") as file:
-            file.write(json.dumps(back | {"at": 1, "proved": True, "proof": {}} | happened) + "\n")
+            file.write(encode(happened) + "\n")
     rows, dropped = consumed(timeline.gather(history.read(tmp_path)), START_S + back_s)
     history.write_rows(tmp_path, "page_views", rows)
     result = verdict.judge(history.read(tmp_path))

@@ -10,6 +10,7 @@ import pytest
 from harness.engines.spark.offset_log import Batch
 from harness.judge import metrics
 from harness.judge.metrics import Span
+from harness.rundir.events import Progress
 
 T0 = 1_767_261_600.0
 
@@ -161,7 +162,8 @@ def test_state_sums_the_operators_of_all_queries():
     """The latest figure of each query, added up at each progress."""
 
     def progress(at, query, *used):
-        return {"t": at, "query": query, "progress": {"stateOperators": [{"memoryUsedBytes": one} for one in used]}}
+        operators = [{"memoryUsedBytes": size} for size in used]
+        return Progress(t=at, query=query, batch=0, progress={"stateOperators": operators})
 
     times, sums = metrics.state([progress(0, "a", 1, 2), progress(1, "b", 4), progress(2, "a", 5)], "memoryUsedBytes")
     assert ([0, 1, 2], [3, 7, 9]) == (times.tolist(), sums.tolist())
@@ -169,7 +171,7 @@ def test_state_sums_the_operators_of_all_queries():
 
 def test_consumed_interpolates_between_samples():
     """CPU seconds at the edges of the measured part, from samples around them."""
-    samples = [{"t": T0 + at, "cpu": 2.0 * at} for at in (0, 4, 8, 12)]
+    samples = [SimpleNamespace(t=T0 + at, cpu=2.0 * at) for at in (0, 4, 8, 12)]
 
     assert 12.0 == pytest.approx(metrics.consumed(samples, "cpu", Span(T0 + 3, T0 + 9)))
     assert metrics.consumed(samples, "cpu", Span(T0 + 3, T0 + 30)) is None

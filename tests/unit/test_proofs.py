@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from history_events import healed
 
 from harness import scenario
 from harness.experiments.simulate import simulate
@@ -13,6 +14,7 @@ from harness.judge import coverage, findings, timeline, verdict
 from harness.judge.timeline import Evidence
 from harness.model import Verdict
 from harness.rundir import history
+from harness.rundir.events import Process
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_a_start_that_was_refused_is_no_restart(gathered):
     """It was started three times, and worked twice."""
     whole = gathered("late")
     happened = ("start", "ready", "start", "start", "ready")
-    told = tuple({"t": 0.0, "kind": "process", "name": "pipeline", "event": event} for event in happened)
+    told = tuple(Process(event=event) for event in happened)
 
     assert 1 == coverage._restarts(replace(whole, run=replace(whole.run, events=told)))
 
@@ -103,7 +105,7 @@ def test_what_one_query_has_read_and_nobody_acknowledged_is_not_made_up_for_by_w
     assert 1 == coverage.unclaimed(replace(whole, batches=mine, sent=sent))
 
 
-TOOK = {"proved": True, "healed_s": 3.0, "proof": {"up_before": True, "up_after": {"broker 1": False}}}
+TOOK = {"effect_observed": True, "healed_s": 3.0, "proof": {"up_before": True, "up_after": {"broker 1": False}}}
 UNHURT = {"up_before": True, "up_after": {"broker 1": False, "broker 2": True}}
 
 
@@ -112,15 +114,17 @@ UNHURT = {"up_before": True, "up_after": {"broker 1": False, "broker 2": True}}
     [
         pytest.param({}, "", id="nothing"),
         pytest.param(
-            {"proved": False, "proof": {"up_before": False, "up_after": {"broker 1": False}}},
+            {"effect_observed": False, "proof": {"up_before": False, "up_after": {"broker 1": False}}},
             "what it strikes did not work before",
             id="it was down already",
         ),
-        pytest.param({"proved": False, "proof": UNHURT}, "no effect was seen on broker 2", id="one of two went on"),
-        pytest.param({"proved": False, "proof": {}}, "no effect was seen", id="nothing is known of it"),
+        pytest.param(
+            {"effect_observed": False, "proof": UNHURT}, "no effect was seen on broker 2", id="one of two went on"
+        ),
+        pytest.param({"effect_observed": False, "proof": {}}, "no effect was seen", id="nothing is known of it"),
         pytest.param({"healed_s": None}, "it was not seen to heal", id="it stays down"),
     ],
 )
 def test_an_unproved_fault_says_which_part_of_its_proof_is_missing(changed, said):
     """So that one who reads the verdict knows where to look."""
-    assert said == coverage.unproved(TOOK | changed)
+    assert said == coverage.unproved(healed(1.0, **TOOK | changed))

@@ -7,15 +7,19 @@ import re
 from dataclasses import replace
 
 import pytest
+from history_events import healed
+from msgspec import structs
 
 from harness import scenario
 from harness.experiments.simulate import START_S, simulate
 from harness.judge import anomalies as checkers
 from harness.judge import verdict
+from harness.judge.recovery import written
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
 from harness.report import page as pages
 from harness.rundir import history
+from harness.rundir.events import Commit, FaultHealed, Progress, Sample
 
 NASTY = "</script><b>&\"'"
 
@@ -171,18 +175,16 @@ def said(made: Page, chart: str) -> str:
     return next(one.summary for one in made.charts if one.id == chart)
 
 
-def struck(at_s: float, healed_s: float | None) -> dict:
+def struck(at_s: float, healed_s: float | None) -> FaultHealed:
     """A fault as a run writes it down, at seconds of the load."""
-    healed = None if healed_s is None else START_S + healed_s
-    happened = {"t": START_S + at_s, "kind": "fault", "fault": "kill pipeline", "at": 900, "struck_at": 903}
-    return happened | {"at_s": START_S + at_s, "healed_s": healed, "unread": 7, "proved": True, "proof": {}}
+    return healed(START_S + at_s, None if healed_s is None else START_S + healed_s)
 
 
 def with_faults(right, *faults) -> Page:
     """The page of the same run, had it been struck."""
     run, result = right
     run = replace(run, events=(*run.events, *faults))
-    return pages.of_run(run, replace(result, faults=faults))
+    return pages.of_run(run, replace(result, faults=tuple(map(written, faults))))
 
 
 def test_the_seconds_of_a_fault_stand_in_words_too(right):
@@ -242,10 +244,10 @@ def test_negative_latencies_are_counted_and_shown(right):
     """Commits dated a second early, of events that take 0.5 s to 2 s: a third of 1,200 clicks. Else nothing is said."""
     run, result = right
     early = [
-        {**one, "committed_s": one["committed_s"] - 1, "begun_s": one["begun_s"] - 1}
-        if one["kind"] == "commit"
-        else one
-        for one in run.events
+        structs.replace(event, committed_s=event.committed_s - 1, begun_s=event.begun_s - 1)
+        if isinstance(event, Commit)
+        else event
+        for event in run.events
     ]
     skewed = replace(run, events=tuple(early))
     found = verdict.judge(skewed)
@@ -273,7 +275,7 @@ def test_batches_outside_the_measured_part_are_no_part_of_its_words(right):
     """The flush and the drain take as long as they take."""
     run, result = right
     slow = {"durationMs": {"triggerExecution": 70_000}}
-    drain = [one | {"t": START_S + 90, "progress": one["progress"] | slow} for one in run.of_kind("progress")[-8:]]
+    drain = [structs.replace(last, t=START_S + 90, progress=last.progress | slow) for last in run.of(Progress)[-8:]]
     made = pages.of_run(replace(run, events=(*run.events, *drain)), result)
 
     assert "its batches took 0.50 s in the median and 0.50 s at most." in said(made, "batches")
@@ -282,7 +284,7 @@ def test_batches_outside_the_measured_part_are_no_part_of_its_words(right):
 def test_a_run_whose_batches_all_ended_outside_the_measured_part_says_so(right):
     """Rather than that they took 0.00 s."""
     run, result = right
-    events = [event | {"t": START_S + 90} if event["kind"] == "progress" else event for event in run.events]
+    events = [structs.replace(event, t=START_S + 90) if isinstance(event, Progress) else event for event in run.events]
 
     assert "No batch ended in the measured part." == (
         said(pages.of_run(replace(run, events=tuple(events)), result), "batches")
@@ -325,7 +327,9 @@ def test_the_configuration_is_shown_as_it_was_written(right):
 def test_what_brokers_elsewhere_use_has_no_line(right):
     """It would lie at 0, and nobody knows it."""
     run, _ = right
-    events = tuple({name: one[name] for name in one if name != "brokers_cpu_s"} for one in run.events)
+    events = tuple(
+        structs.replace(event, brokers_cpu_s=None) if isinstance(event, Sample) else event for event in run.events
+    )
     without = replace(run, events=events)
     [cpu] = [chart for chart in pages.of_run(without, verdict.judge(without)).charts if chart.id == "cpu"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+from msgspec import structs
+
 from harness.judge import metrics
 from harness.judge.metrics import Span
 from harness.kafka.cluster import await_true
@@ -20,7 +22,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     monkeypatch.setattr(sampler.processes, "tree_rss_bytes", lambda pid: 0)
     pids = [1, 2]
     cpu = Cpu(
-        SimpleNamespace(write=lambda kind, **what: told.append(what)),
+        SimpleNamespace(write=told.append),
         SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
         SimpleNamespace(pids=lambda: pids),
         SimpleNamespace(pid=None, cpu_s=lambda: 0.0, sent=0, acknowledged=0),
@@ -34,7 +36,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     used[3] = 0.5
     cpu.sample()
 
-    assert [30.0, 31.0, 31.5] == [one["brokers_cpu_s"] for one in told]
+    assert [30.0, 31.0, 31.5] == [sample.brokers_cpu_s for sample in told]
 
 
 def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
@@ -42,7 +44,7 @@ def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
     told = []
     monkeypatch.setattr(sampler.processes, "tree_rss_bytes", lambda pid: 0)
     Cpu(
-        SimpleNamespace(write=lambda kind, **what: told.append(what)),
+        SimpleNamespace(write=told.append),
         SimpleNamespace(pids=list, cpu_s=lambda: 1.0),
         SimpleNamespace(pids=list),
         SimpleNamespace(pid=None, cpu_s=lambda: 0.0, sent=0, acknowledged=0),
@@ -50,8 +52,9 @@ def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
     ).sample()
 
     [sample] = told
-    assert "brokers_cpu_s" not in sample
-    assert None is metrics.consumed([{"t": 0.0}, {"t": 9.0}], "brokers_cpu_s", Span(1.0, 8.0))
+    assert sample.brokers_cpu_s is None
+    later = structs.replace(sample, t=9.0)
+    assert None is metrics.consumed([sample, later], "brokers_cpu_s", Span(1.0, 8.0))
 
 
 ENGINE = (

@@ -103,20 +103,25 @@ def run(right, tmp_path):
     return shutil.copytree(right, tmp_path / "run")
 
 
+PHASE = b'{"t": 1, "kind": "phase", "phase": "start"}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         pytest.param("manifest.json", b"[]", "not the manifest of a run", id="a manifest that is a list"),
         pytest.param("manifest.json", b"{", "not JSON", id="a manifest cut short"),
-        pytest.param("manifest.json", b'{"format": 2}', "format 2, this harness reads 1", id="another format"),
-        pytest.param("manifest.json", b'{"format": 1}', "not the manifest of a run: .*missing", id="no keys"),
+        pytest.param("manifest.json", b'{"format": 3}', "format 3, this harness reads 2", id="another format"),
+        pytest.param("manifest.json", b'{"format": 2}', "not the manifest of a run: .*missing", id="no keys"),
         pytest.param("scenario.toml", b"name = '\xff'", "not UTF-8", id="a scenario that is not UTF-8"),
         pytest.param("scenario.toml", b"", "it has no name", id="an empty scenario"),
         pytest.param("scenario.toml", b"name = 1 1", "not TOML", id="a scenario that is not TOML"),
         pytest.param("scenario.toml", b"name = 'x'\nold = 1", "unknown field old", id="a field of another version"),
-        pytest.param("history.jsonl", b"[]\n", "not a happening: Expected", id="a history of lists"),
-        pytest.param("history.jsonl", b'{"kind": "a"}\n{"t"', "not a happening: Input", id="a history cut short"),
-        pytest.param("history.jsonl", b"{}\n", "not a happening: it has no kind", id="of no kind"),
+        pytest.param("history.jsonl", b"[]\n", "not an event: Expected", id="a history of lists"),
+        pytest.param("history.jsonl", PHASE + b'{"t"', "not an event: Input", id="a history cut short"),
+        pytest.param("history.jsonl", b"{}\n", "not an event: .*required field `kind`", id="of no kind"),
+        pytest.param("history.jsonl", PHASE + b'{"t": 1, "kind": "a"}', "not an event: .*'a'", id="of an unknown kind"),
+        pytest.param("history.jsonl", b'{"kind": "phase", "phase": "a"}', "not an event: it has no time", id="no time"),
         pytest.param("history.jsonl", b"", "history.jsonl does not tell when", id="an empty history"),
         pytest.param("sent.parquet", b"", "damaged", id="no events"),
         pytest.param("history.jsonl", b"\xff\n", "not UTF-8", id="a history that is not UTF-8"),

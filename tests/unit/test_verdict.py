@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from history_events import healed
 
 from harness import scenario
 from harness.engines.spark.offset_log import Batch
@@ -21,6 +22,8 @@ from harness.judge import findings, recovery, timeline, verdict
 from harness.judge import summary as measured
 from harness.model import Row, Target, Verdict
 from harness.rundir import history, manifest
+from harness.rundir.events import Commit, FaultInjected, Interrupted, PipelineEnded, Standstill, encode
+from harness.scenario import Fault
 
 
 @pytest.mark.parametrize(
@@ -86,9 +89,9 @@ def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, cod
     with history.recording(tmp_path) as happenings:
         manifest.write(tmp_path, chosen, ["run", "mine"], "")
         if struck:
-            happenings.write("stroke", fault=f"{kind} {on}", at=10)
-        happenings.write("pipeline_died", code=code, last="no reason", brokers_down=brokers_down)
-        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+            happenings.write(FaultInjected(index=0, fault=chosen.fault[0]))
+        happenings.write(PipelineEnded(code=code, last="no reason", brokers_down=tuple(brokers_down)))
+        happenings.write(Interrupted(phase="measure", why="the pipeline ended by itself"))
     result = verdict.judge(history.read(tmp_path))
 
     assert given is result.verdict
@@ -113,13 +116,29 @@ def test_a_flag_of_a_fault_that_the_pipeline_does_not_know_is_not_held_against_i
     with history.recording(tmp_path) as happenings:
         manifest.write(tmp_path, chosen, ["run", "mine"], "")
         if struck:
-            happenings.write("stroke", fault="change --triggr 1 s", at=10)
-        happenings.write("pipeline_died", code=code, last="no such flag", brokers_down=[])
-        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+            happenings.write(FaultInjected(index=0, fault=chosen.fault[0]))
+        happenings.write(PipelineEnded(code=code, last="no such flag", brokers_down=()))
+        happenings.write(Interrupted(phase="measure", why="the pipeline ended by itself"))
     result = verdict.judge(history.read(tmp_path))
 
     assert given is result.verdict
     assert ("--triggr 1 s" in result.why) is (given is Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize(("injected", "given"), [(1, Verdict.UNKNOWN), (2, Verdict.FAIL)])
+def test_two_faults_at_one_position_are_two(tmp_path, injected, given):
+    """Broker 1 is down: a fault of it explains that only once this fault was injected, not another at its position."""
+    faults = (Fault(kind="kill", on="pipeline", at=10), Fault(kind="kill", on="broker 1", at=10))
+    chosen = scenario.load("kill", ["fault=[{at=10}, {on='broker 1', at=10}]", "kafka.nodes=3"])
+    (tmp_path / "scenario.toml").write_text(scenario.dump(chosen))
+    with history.recording(tmp_path) as recorder:
+        manifest.write(tmp_path, chosen, ["run", "mine"], "")
+        for index, fault in enumerate(faults[:injected]):
+            recorder.write(FaultInjected(index=index, fault=fault))
+        recorder.write(PipelineEnded(code=1, last="no reason", brokers_down=(1,)))
+        recorder.write(Interrupted(phase="measure", why="the pipeline ended by itself"))
+
+    assert given is verdict.judge(history.read(tmp_path)).verdict
 
 
 @pytest.mark.parametrize("fault", ["kill", "full"])
@@ -132,8 +151,8 @@ def test_a_disk_that_no_fault_has_filled_is_not_held_against_the_pipeline(tmp_pa
     with history.recording(tmp_path) as happenings:
         manifest.write(tmp_path, chosen, ["run", "mine"], "")
         last = "query revenue died: java.io.IOException: No space left on device"
-        happenings.write("pipeline_died", code=1, last=last, brokers_down=[])
-        happenings.write("interrupted", phase="measure", why="the pipeline ended by itself")
+        happenings.write(PipelineEnded(code=1, last=last, brokers_down=()))
+        happenings.write(Interrupted(phase="measure", why="the pipeline ended by itself"))
 
     assert Verdict.UNKNOWN is verdict.judge(history.read(tmp_path)).verdict
 
@@ -238,7 +257,7 @@ def test_a_batch_that_never_ran_is_missed(tmp_path):
     simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     whole = history.read(tmp_path)
-    last = max(event["batch"] for event in whole.of_kind("commit") if event["query"] == "sessions")
+    last = max(event.batch for event in whole.of(Commit) if event.query == "sessions")
     closed = timeline.expected(timeline.gather(whole))["sessions"].batch
     kept = [line for line in lines if not _is_of(json.loads(line), "sessions", last)]
     (tmp_path / "history.jsonl").write_text("\n".join(kept) + "\n")
@@ -369,17 +388,8 @@ def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, w
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", *struck, limit]))
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     at_s = max(json.loads(line)["t"] for line in lines) + 1
-    fault = {
-        "kind": "fault",
-        "fault": "kill pipeline",
-        "at": 1,
-        "at_s": at_s,
-        "healed_s": at_s,
-        "proved": True,
-        "proof": {},
-        "t": at_s,
-    }
-    (tmp_path / "run" / "history.jsonl").write_text("\n".join([*lines, json.dumps(fault)]) + "\n")
+    fault = healed(at_s, at_s, Fault(at=1))
+    (tmp_path / "run" / "history.jsonl").write_text("\n".join([*lines, encode(fault)]) + "\n")
     result = verdict.judge(history.read(tmp_path / "run"))
 
     assert wanted is result.verdict, result.why
@@ -422,10 +432,7 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
                 return replace(batch, committed_s=begin_s + 20 + (batch.committed_s - begin_s) / 3)
         return batch
 
-    happened = [
-        {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at_s": at_s, "healed_s": at_s + 20, "proved": True}
-        for at_s in (start_s + 30, start_s + 90)
-    ]
+    happened = [healed(at_s, at_s + 20) for at_s in (start_s + 30, start_s + 90)]
     slow = replace(
         gathered,
         run=replace(gathered.run, events=(*gathered.run.events, *happened)),
@@ -444,8 +451,7 @@ def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path)
     gathered = timeline.gather(history.read(tmp_path / "run"))
     first_s = max(found[0].committed_s for found in gathered.batches.values())
     happened = [
-        {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at_s": at_s, "healed_s": healed_s, "proved": True}
-        for at_s, healed_s in ((first_s - 6, first_s - 0.5), (first_s + 0.1, first_s + 2))
+        healed(at_s, healed_s) for at_s, healed_s in ((first_s - 6, first_s - 0.5), (first_s + 0.1, first_s + 2))
     ]
     struck = replace(gathered, run=replace(gathered.run, events=(*gathered.run.events, *happened)))
 
@@ -498,11 +504,11 @@ def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
 def test_the_rows_of_a_batch_that_the_end_cut_off_accuse_nobody(tmp_path, stalled, wanted):
     """They stand in the sink, and their batch is not committed: where the drain gave up, it would have been run again."""
     run = altered(tmp_path)
-    last = max(event["batch"] for event in history.read(run).of_kind("commit") if event["query"] == "page_views")
-    told = {"t": 2e9, "kind": "stalled", "why": "waiting for every query to commit everything"}
+    last = max(event.batch for event in history.read(run).of(Commit) if event.query == "page_views")
+    told = Standstill(t=2e9, why="waiting for every query to commit everything")
     lines = (run / "history.jsonl").read_text().splitlines()
     kept = [line for line in lines if not _is_of(json.loads(line), "page_views", last)]
-    (run / "history.jsonl").write_text("\n".join(kept + ([json.dumps(told)] if stalled else [])) + "\n")
+    (run / "history.jsonl").write_text("\n".join(kept + ([encode(told)] if stalled else [])) + "\n")
     for log in ("offsets", "commits"):
         (run / "checkpoints" / "page_views" / log / str(last)).unlink()
     result = verdict.judge(history.read(run))

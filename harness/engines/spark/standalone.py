@@ -24,6 +24,7 @@ from harness.errors import StackError, Unreachable, Unready
 from harness.host import jars, processes
 from harness.kafka.cluster import await_true
 from harness.kafka.common import free_ports
+from harness.rundir.events import Cluster
 
 HOST = "127.0.0.1"
 MASTER = "org.apache.spark.deploy.master.Master"
@@ -221,19 +222,19 @@ class Standalone:
         found = [process for worker in self.workers.values() for process in executors_below(worker.pid)]
         return sorted(found, key=_cpu_s, reverse=True)
 
-    def seen(self) -> dict[str, Any]:
-        """What is there: process ids, and the applications that the master knows.
+    def seen(self) -> Cluster:
+        """Process ids, and the applications that the master knows.
 
-        Where the master does not tell, `applications` is None and `master_silent` says why; else that is empty.
+        If the master gives no answer, `applications` is None and `master_silent` has the reason; else that is empty.
         """
         state, silent = self._answer()
-        return {
-            "master": self.master.pid,
-            "workers": [worker.pid for worker in self.workers.values()],
-            "executors": [process.pid for process in self.executors()],
-            "applications": None if silent else sorted(applications(state)),
-            "master_silent": silent,
-        }
+        return Cluster(
+            master=self.master.pid,
+            workers=tuple(worker.pid for worker in self.workers.values()),
+            executors=tuple(process.pid for process in self.executors()),
+            applications=None if silent else tuple(sorted(applications(state))),
+            master_silent=silent,
+        )
 
     def target(self, on: str) -> dict[str, Daemon | Executor]:
         """What a fault on `executor`, `worker` (with the executor that has worked most) or `master` hits, by name.
