@@ -229,7 +229,7 @@ def test_why_a_master_is_silent_is_kept(cluster, monkeypatch, error):
     monkeypatch.setattr(standalone, "state", silent)
     monkeypatch.setattr(standalone, "START_S", 0)
 
-    assert (None, str(error)) == (one.seen()["applications"], one.seen()["master_silent"])
+    assert (None, str(error)) == (one.seen().applications, one.seen().master_silent)
     assert (False, False) == (one._master_works(), one._worker_works(1))
     with pytest.raises(StackError, match=f"fault on master: {error}"):
         one.target("master")
