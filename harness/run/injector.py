@@ -244,6 +244,7 @@ class Partition:
         self.rig.history.write("deleted", **place, before_offset=self.begin(), at_s=round(time.time(), 4))
 
 
+# Kind of fault → the function that injects it.
 WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "crash": _crash,
     "fail_over": _fail_over,
@@ -256,7 +257,6 @@ WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "memory": _memory,
     "retention": _expired,
 }
-"""Kind of fault → the way of striking it."""
 
 
 def _brokers(rig: Rig, on: str) -> dict[str, Broker]:

@@ -31,8 +31,8 @@ DECIMAL_PLACES = {"total_revenue": 2, "avg_transaction": 4}
 TIMES = ("window_start", "window_end", "session_start", "session_end")
 
 
+# Our name of a column → the name that it has in the sink, where that differs.
 Names = Mapping[str, str]
-"""Our name of a column → the name that it has in the sink, where that differs."""
 
 
 def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list[Row]:
