@@ -81,3 +81,32 @@ def test_the_harness_never_imports_the_pipeline(path):
 def test_the_pipeline_never_imports_the_harness(path):
     """The system under test does not know that it is tested."""
     assert set() == {name for name in imports(path) if name.startswith("harness")}
+
+
+ABOVE = ("run", "load", "kafka", "engines")
+
+
+def strings_below(source: str) -> list[int]:
+    """The lines of strings that are statements, and no docstrings of a module, class or function."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and statement is not body[0]:
+                found.append(statement.lineno)
+    return sorted(found)
+
+
+def test_a_string_below_a_constant_is_found():
+    """After the docstring, and in a class too."""
+    assert [3, 7] == strings_below(
+        '"""Module."""\nA = 1\n"""Of A."""\nclass B:\n    """B."""\n    a: int\n    """Of a."""\n'
+    )
+
+
+@pytest.mark.parametrize("package", ABOVE)
+def test_comments_stand_above_what_they_explain(package):
+    """A string below a constant soon documents its neighbour."""
+    found = {str(path): lines for path in modules(f"harness/{package}") if (lines := strings_below(path.read_text()))}
+    assert {} == found

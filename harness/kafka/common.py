@@ -11,8 +11,8 @@ import uuid
 from harness.errors import StackError
 
 FOREVER = 2**63 - 1
+# How long an orderly end of a broker may take before the broker is killed.
 STOP_S = 60.0
-"""For an orderly end, before it is made."""
 # Below the ports that systems hand out by themselves: no outgoing connection takes a killed node's port.
 PORTS = range(20_000, 30_000)
 

@@ -31,13 +31,13 @@ from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
 
 IMAGE = "apache/kafka:4.3.1"
+# What `make kafka-image` makes where no registry can be reached.
 STAND_IN = "streaming-harness/kafka:4.3.1"
-"""What `make kafka-image` makes where no registry can be reached."""
 NODES_MAX = 5
 START_S = 60.0
 LOG_LINES = 500
+# Exit code of a container that SIGKILL ended.
 KILLED = 137
-"""Exit code of a container that SIGKILL ended."""
 INSIDE, BETWEEN, CONTROLLER = 9092, 9094, 9093
 LABEL = "streaming-harness.owner"
 HOST = LABEL + ".host"

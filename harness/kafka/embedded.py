@@ -44,10 +44,10 @@ class Node:
     port: int
     controller_port: int
     folder: Path
+    # Where clients are let in that come by the advertised port; 0 where they use `port` like everyone.
     client_port: int = 0
-    """Where clients are let in that come by the advertised port; 0 where they use `port` like everyone."""
+    # What clients are told to connect to; 0 for `port`.
     advertised_port: int = 0
-    """What clients are told to connect to; 0 for `port`."""
 
     @property
     def address(self) -> str:

@@ -17,6 +17,7 @@ from harness.kafka.cluster import await_true
 
 ADMIN_S = 30.0
 STALLED_S = 30.0
+# What a broker says of a partition that it leads in the metadata, and has not taken on yet, or not any more.
 MOVES = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -26,7 +27,6 @@ MOVES = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
-"""What a broker says of a partition that it leads in the metadata, and has not taken on yet, or not any more."""
 # Quick to notice a broker that has come back, and silent about one that is away: that is often the point.
 CLIENT: Mapping[str, Any] = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "log_level": 0}
 

@@ -28,10 +28,11 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 SLICE = 2_000
+# A nap is as long as so many events take to fall due, between these bounds.
 NAP_EVENTS, NAP_S = 5, (0.001, 0.005)
-"""A nap is as long as so many events take to fall due, between these bounds."""
+# A request waits for so many events, between these bounds.
+# At 5,000/s this costs three brokers a fifth of what 5 ms cost them.
 LINGER_EVENTS, LINGER_MS = 250, (5, 100)
-"""A request waits for so many events, between these bounds: at 5,000/s three brokers take a fifth of what 5 ms cost them."""
 ACKS = 1_000
 
 # How long a record may be without an answer of the brokers. The client gives it up then; everybody else waits longer,
@@ -163,8 +164,8 @@ class Engine:
         self._stopped = False
         self._nap_s = float(np.clip(NAP_EVENTS / plan.density, *NAP_S))
         self.flush_ms = 0
+        # Why the client takes nothing any more; empty while it does.
         self.broken = ""
-        """Why the client takes nothing any more."""
         self.journal = Journal(plan.events + len(TOPICS))
 
     def stop(self) -> None:

@@ -36,16 +36,16 @@ from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, S
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
 HEAL_S = 180.0
+# How long the load goes on after the last fault of a stretched run has healed; all of it is read before the load ends.
 REST_S = 5.0
-"""Load after the last fault of a stretched run has healed, all of which is read before the load ends."""
+# How long the load goes on beyond the limit of a recovery, so that a recovery that missed it is seen too.
 BEYOND_S = 1.0
-"""Load beyond the limit of a recovery: one that missed it has been seen to, too."""
 TELL_S = 1.0
 BREAK_OFF_S = 10.0
+# How long to wait for threads when somebody ends the run: what they wait for is ended with it.
 AT_ONCE_S = 1.0
+# How long a broker that is not down may take to answer while everything beside it is ending.
 ANSWER_S = 5.0
-"""In which a broker that is not down has answered, though everything beside it is ending."""
-"""Patience with what is under way when somebody ends the run: what it waits for is ended under it."""
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:

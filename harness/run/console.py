@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 PLAIN_EVERY_S = 5.0
+# The width of a phase's name: the longest one, and a space.
 NAME = len("cool down ")
-"""The width of a phase's name, of which that is the longest, and a space."""
 
 
 class Status:

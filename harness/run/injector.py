@@ -245,6 +245,7 @@ class Partition:
         self.rig.history.write(Deleted(topic=self.topic, partition=self.partition, before_offset=begin, at_s=at_s))
 
 
+# Kind of fault → the function that injects it.
 WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "crash": _crash,
     "fail_over": _fail_over,
@@ -257,7 +258,6 @@ WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
     "memory": _memory,
     "retention": _expired,
 }
-"""Kind of fault → the way of striking it."""
 
 
 def _brokers(rig: Rig, on: str) -> dict[str, Broker]:

@@ -25,8 +25,8 @@ class Cpu:
     load: Load
     checkpoint: Checkpoint
     spark: Standalone | None = None
+    # Of each process of a broker that there was, its CPU seconds when it was last seen: a dead one takes none back.
     _seen_s: dict[int, float] = field(default_factory=dict)
-    """Of each process of a broker that there was, its CPU seconds when it was last seen: a dead one takes none back."""
 
     def sample(self) -> None:
         """Take a sample and write it down."""

@@ -40,18 +40,18 @@ class Rig:
     checkpoint: Checkpoint
     load: Load
     cpu: Cpu
+    # What the placeholders of a command line stand for.
     places: dict[str, str]
-    """What the placeholders of a command line stand for."""
     wires: Mapping[int, Wire]
+    # By whose it is: `checkpoint`, `results` or ``broker N``; those alone that a fault of the scenario is about.
     disks: Mapping[str, Disk]
-    """By whose it is: `checkpoint`, `results` or ``broker N``; those alone that a fault of the scenario is about."""
     history: Recorder
+    # What the pipeline runs on, where the scenario has workers.
     spark: Standalone | None
-    """What the pipeline runs on, where the scenario has workers."""
+    # Set when the load is over: a fault that has not healed by then breaks off.
     over: threading.Event = field(default_factory=threading.Event)
-    """Set when the load is over: a fault that has not healed by then breaks off."""
+    # Why the pipeline cannot be followed any more; empty while it can.
     blind: list[str] = field(default_factory=list)
-    """Why what follows the pipeline cannot see any more."""
 
     @property
     def patience(self) -> Patience:

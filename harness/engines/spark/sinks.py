@@ -27,8 +27,8 @@ from harness.kafka import topics
 from harness.model import Row
 from harness.scenario import Output, Scenario
 
+# Our name of a column → the name that it has in the sink, where that differs.
 Names = Mapping[str, str]
-"""Our name of a column → the name that it has in the sink, where that differs."""
 
 
 def from_kafka(bootstrap: str, prefix: str, query: Query, place: Output) -> list[Row]:

@@ -33,12 +33,12 @@ EXECUTOR = "CoarseGrainedExecutorBackend"
 START_S = 60.0
 GRACE_S = 20.0
 ANSWER_S = 1.0
+# How long a silent worker counts as alive, and how long a restarted master waits for one.
 SILENCE_S = 20
-"""How long a worker that says nothing counts as alive, and how long a restarted master waits for one."""
+# How long a master that is alive again must be seen to have lost nothing.
 SETTLE_S = 2.0
-"""How long a master that is alive again must be seen to have lost nothing."""
+# What a worker may promise to executors; its one core admits one executor.
 MEMORY = "4g"
-"""Of a worker: what it may promise to executors, of which its one core admits one."""
 
 State = Mapping[str, Any]
 
