@@ -218,6 +218,8 @@ def _doubt(state: State, fault: Fault, figures: Mapping[str, Any]) -> str:
         return f"it is not proved: {missing}"
     if not state.limit:
         return ""
+    if not figures["behind"]:
+        return "how many records were unread when it struck is unknown"
     of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
     behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())
     if behind <= state.limit:
