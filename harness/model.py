@@ -128,6 +128,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """A part of the judgement that crashed, the error in a line, and its trace."""
+
+    part: str
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a run came to; `as_json` of harness.verdict gives the stable keys of measuring.md."""
 
@@ -135,6 +144,7 @@ class Result:
     why: str
     targets: tuple[Target, ...]
     figures: Mapping[str, Any]
-    counts: Mapping[str, int]
+    counts: Mapping[str, int | None]
     anomalies: tuple[Anomaly, ...]
     faults: tuple[Mapping[str, Any], ...] = ()
+    crashes: tuple[Crash, ...] = ()

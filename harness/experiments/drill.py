@@ -224,6 +224,8 @@ def _doubt(state: State, event: FaultHealed | None, figures: Mapping[str, Any]) 
         return f"it is not proved: {missing}"
     if not state.limit:
         return ""
+    if not figures["behind"]:
+        return "how many records were unread when it was injected is unknown"
     fault = event.fault
     of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
     behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())

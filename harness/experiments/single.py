@@ -10,7 +10,7 @@ import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,11 +101,18 @@ def judge(directory: Path) -> Trial:
 def _judged(directory: Path) -> tuple[Run, Result]:
     read = history.read(directory)
     try:
-        return read, verdict.judge(read)
+        result = verdict.judge(read)
     except HarnessError:
         raise
-    except Exception as error:  # a checker that crashed has seen nothing wrong, and nothing right
+    except Exception as error:  # outside of every guard: nothing is known to be wrong, and nothing to be right
         return read, verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
+    if not result.crashes:
+        return read, result
+    traces = "\n".join(f"{crash.part} crashed\n{crash.trace}" for crash in result.crashes)
+    try:
+        return read, replace(result, why=f"{result.why}; see {_written(directory, traces)}")
+    except ReadOnly:
+        return read, result
 
 
 def _traced(directory: Path, error: Exception) -> str:
@@ -113,15 +120,21 @@ def _traced(directory: Path, error: Exception) -> str:
 
     In a read-only directory the line ends with the last place of the trace instead.
     """
-    trace = directory / "logs" / "judge.log"
     try:
-        with _writing(trace):
-            trace.parent.mkdir(exist_ok=True)
-            trace.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace = _written(directory, "".join(traceback.format_exception(error)))
     except ReadOnly:
         at = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error}; at {at.filename}:{at.lineno}"
     return f"{type(error).__name__}: {error}; see {trace}"
+
+
+def _written(directory: Path, traces: str) -> Path:
+    """The file of the run that the traces of crashes are written to."""
+    log = directory / "logs" / "judge.log"
+    with _writing(log):
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(traces, encoding="utf-8")
+    return log
 
 
 def story(done: Trial, most: int = SHOWN) -> list[str]:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from harness.job.clickstream.contract import SESSION_GAP_S
+from harness.judge.guard import STRICT, Guard
 from harness.model import Anomaly, Between, Moment
 
 Key = tuple[Any, ...]
@@ -265,9 +267,15 @@ def _kind(comparison: Comparison, kind: str) -> str:
     return f"dead_letter_{DEAD_LETTER[kind]}" if comparison.query == "dead_letter" else kind
 
 
-def check(guarantee: str, comparison: Comparison) -> list[Anomaly]:
-    """Every anomaly that the guarantee forbids."""
-    return [anomaly for checker in FORBIDDEN[guarantee] for anomaly in checker(comparison)]
+def check(guarantee: str, comparison: Comparison, guard: Guard = STRICT) -> list[Anomaly]:
+    """Every anomaly that the guarantee forbids, of the checkers that do not crash."""
+    return [
+        anomaly
+        for checker in FORBIDDEN[guarantee]
+        for anomaly in guard.of(
+            f"the checker {checker.__name__} of {comparison.query}", partial(checker, comparison), []
+        )
+    ]
 
 
 def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: Seen) -> Anomaly:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -11,29 +11,48 @@ from harness.job.clickstream.contract import CLICKSTREAM, CONVERSION_HORIZON_S, 
 from harness.job.clickstream.reference import Expected
 from harness.judge import metrics, timeline
 from harness.judge.anomalies import Comparison
+from harness.judge.guard import STRICT, Guard
 from harness.judge.timeline import Evidence
 from harness.model import Between
 from harness.rundir.events import FaultHealed, Process
 
 
 def counts(
-    gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]
-) -> dict[str, int]:
-    """Every count that `proves` of a scenario can name, and that is no count of the reconciliation."""
+    gathered: Evidence,
+    answers: Mapping[str, Expected],
+    comparisons: Mapping[str, Comparison],
+    guard: Guard = STRICT,
+) -> dict[str, int | None]:
+    """Every count that `proves` of a scenario can name, and that is no count of the reconciliation.
+
+    None is unknown: the count crashed, or what it counts crashed before.
+    """
+    queries = gathered.run.scenario.queries
     sessions = answers.get("sessions", Expected())
-    return {
-        "out_of_order": metrics.out_of_order(gathered.sent),
-        "dropped_late_sessions": sessions.late_events,
-        "sessions_merged": sessions.merged,
-        "sessions_over_restarts": _over_restarts(gathered, sessions),
-        "copies_sent": int(gathered.sent["copy"].sum()),
-        "restarts": _restarts(gathered),
-        "burst_events": _burst(gathered),
-        "hot_views": _hot(comparisons),
-        "idle_clicks": _idle(gathered),
-        "edge_purchases": _on_the_edge(gathered),
-        "executors_replaced": timeline.executors_replaced(gathered.run),
+    of: dict[str, Callable[[], int]] = {
+        "out_of_order": lambda: metrics.out_of_order(gathered.sent),
+        "dropped_late_sessions": lambda: sessions.late_events,
+        "sessions_merged": lambda: sessions.merged,
+        "sessions_over_restarts": lambda: _over_restarts(gathered, sessions),
+        "copies_sent": lambda: int(gathered.sent["copy"].sum()),
+        "restarts": lambda: _restarts(gathered),
+        "burst_events": lambda: _burst(gathered),
+        "hot_views": lambda: _hot(comparisons),
+        "idle_clicks": lambda: _idle(gathered),
+        "edge_purchases": lambda: _on_the_edge(gathered),
+        "executors_replaced": lambda: timeline.executors_replaced(gathered.run),
     }
+    unknown: set[str] = set()
+    if "sessions" in queries.keys() - answers.keys():
+        unknown |= {"dropped_late_sessions", "sessions_merged", "sessions_over_restarts"}
+    if "page_views" in queries.keys() - comparisons.keys():
+        unknown.add("hot_views")
+    return counted(of, unknown, guard)
+
+
+def counted(of: Mapping[str, Callable[[], int]], unknown: Collection[str], guard: Guard) -> dict[str, int | None]:
+    """Each count by its name; None for those that are `unknown` beforehand, and for those that crash."""
+    return {name: None if name in unknown else guard.of(f"the count {name}", count, None) for name, count in of.items()}
 
 
 def _restarts(gathered: Evidence) -> int:

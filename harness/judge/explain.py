@@ -80,6 +80,9 @@ def explain(
     contributions = contributing(evidence, {(one.query, one.key) for one in anomalies})
     explained = []
     for anomaly in anomalies:
+        if anomaly.query not in comparisons:  # its rows could not be compared: the anomaly stands without evidence
+            explained.append(anomaly)
+            continue
         comparison = comparisons[anomaly.query]
         events = contributions.get((anomaly.query, anomaly.key), [])
         observed = comparison.observed.get(anomaly.key, ())

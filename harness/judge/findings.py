@@ -15,6 +15,7 @@ from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, SESS
 from harness.job.clickstream.reference import Expected
 from harness.judge import anomalies, explain, metrics, timeline
 from harness.judge.anomalies import Comparison
+from harness.judge.guard import STRICT, Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly
 from harness.rundir.events import Deleted, Progress, Reset
@@ -26,22 +27,28 @@ TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
 OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
 
 
-def compare(gathered: Evidence, answers: Mapping[str, Expected]) -> dict[str, Comparison]:
-    """Expected and observed rows, by query."""
-    return {
-        name: Comparison(
-            name,
-            query.measures,
-            answers[name].rows,
-            anomalies.decoded(gathered.run.rows(name)),
-            _earliest(gathered, name, answers[name]),
-            answers[name].optional,
-            again=_again(gathered, name, answers[name]),
-            contradiction=partial(bounds.contradiction, name, answers[name].moments),
-            moments=answers[name].moments,
-        )
-        for name, query in gathered.run.scenario.queries.items()
+def compare(gathered: Evidence, answers: Mapping[str, Expected], guard: Guard = STRICT) -> dict[str, Comparison]:
+    """Expected and observed rows, by query; a query without an answer, or whose rows crash the reader, has none."""
+    compared = {
+        name: guard.of(f"the comparison of {name}", partial(_comparison, gathered, name, answers[name]), None)
+        for name in gathered.run.scenario.queries
+        if name in answers
     }
+    return {name: comparison for name, comparison in compared.items() if comparison is not None}
+
+
+def _comparison(gathered: Evidence, name: str, answer: Expected) -> Comparison:
+    return Comparison(
+        name,
+        gathered.run.scenario.queries[name].measures,
+        answer.rows,
+        anomalies.decoded(gathered.run.rows(name)),
+        _earliest(gathered, name, answer),
+        answer.optional,
+        again=_again(gathered, name, answer),
+        contradiction=partial(bounds.contradiction, name, answer.moments),
+        moments=answer.moments,
+    )
 
 
 def _earliest(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[Any, ...], float]:
@@ -62,17 +69,33 @@ def _again(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[Any, 
     }
 
 
-def find(gathered: Evidence, answers: Mapping[str, Expected], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
-    """Every anomaly of a run, what explains the others first, the first of them explained."""
-    of_rows = _of_rows(gathered, comparisons)
+def find(
+    gathered: Evidence,
+    answers: Mapping[str, Expected],
+    comparisons: Mapping[str, Comparison],
+    guard: Guard = STRICT,
+) -> list[Anomaly]:
+    """Every anomaly of a run, what explains the others first, the first of them explained.
+
+    A checker that crashes finds nothing, and takes nothing from what the others find.
+    """
+    of_rows = _of_rows(gathered, comparisons, guard)
     exact = not gathered.run.scenario.black_box
     if exact and any(anomaly.kind in OF_LATENESS for anomaly in of_rows):
-        of_rows = _of_rows(gathered, _with_lateness(gathered, comparisons))
-    of_records = [anomaly for query in answers for anomaly in _of_query(gathered, query, answers[query])]
-    of_records += _never_closed(gathered, of_records, comparisons)
+        of_rows = guard.of(
+            "the check for lateness", lambda: _of_rows(gathered, _with_lateness(gathered, comparisons), guard), of_rows
+        )
+    of_records = [
+        anomaly
+        for query in gathered.run.scenario.queries
+        for anomaly in _of_query(gathered, query, answers.get(query), guard)
+    ]
+    of_records += guard.of(
+        "the check for rows that never closed", lambda: _never_closed(gathered, of_records, comparisons), []
+    )
     found = sorted(of_records + of_rows, key=lambda anomaly: TELLING.get(anomaly.kind, 1))
     chosen, rest = _first_of_each(found)
-    return explain.explain(gathered, chosen, answers, comparisons) + rest
+    return guard.of("the explanation", lambda: explain.explain(gathered, chosen, answers, comparisons), chosen) + rest
 
 
 def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:
@@ -86,11 +109,11 @@ def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomal
     return chosen, rest
 
 
-def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
+def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Guard) -> list[Anomaly]:
     return [
         anomaly
         for query in comparisons.values()
-        for anomaly in anomalies.check(_guarantee(gathered, query.query), query)
+        for anomaly in anomalies.check(_guarantee(gathered, query.query), query, guard)
     ]
 
 
@@ -108,13 +131,19 @@ def _guarantee(gathered: Evidence, query: str) -> str:
     return gathered.run.scenario.output(query).guarantee or ("at-least-once" if kafka else "exactly-once")
 
 
-def _of_query(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
-    yield from _records_lost(gathered, query)
-    yield from _read_twice(gathered, query)
+def _of_query(gathered: Evidence, query: str, answer: Expected | None, guard: Guard) -> Iterator[Anomaly]:
+    """Anomalies of the records and the log of a query; its drops are checked where there is an answer to hold them to."""
+    checks = {
+        "lost records": lambda: list(_records_lost(gathered, query)),
+        "records read twice": lambda: list(_read_twice(gathered, query)),
+    }
     if query != "dead_letter" and not gathered.run.scenario.black_box:
-        yield from _watermarks(gathered, query)
-        yield from _drops(gathered, query, answer)
-        yield from _state(gathered, query)
+        checks["watermarks"] = lambda: list(_watermarks(gathered, query))
+        if answer is not None:
+            checks["dropped rows"] = lambda: list(_drops(gathered, query, answer))
+        checks["state"] = lambda: list(_state(gathered, query))
+    for what, check in checks.items():
+        yield from guard.of(f"the check for {what} of {query}", check, [])
 
 
 def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
@@ -183,7 +212,7 @@ def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Map
         Anomaly("row_never_closed", query, key, "a row", "still open", why)
         for query in sorted(behind)
         for key in lawful[query].rows
-        if key not in comparisons[query].expected and key not in comparisons[query].observed
+        if query in comparisons and key not in comparisons[query].expected and key not in comparisons[query].observed
     ]
 
 

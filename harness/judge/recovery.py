@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from harness.judge import anomalies, metrics, timeline
 from harness.judge.anomalies import Comparison
+from harness.judge.guard import STRICT, Guard
 from harness.judge.metrics import Span
 from harness.judge.timeline import Evidence
 from harness.rundir.events import FaultHealed
@@ -15,10 +17,15 @@ CALM_S = 10.0
 """What is looked at before a fault for the lag that is usual, though nothing from before the recovery of the last one."""
 CALM_MIN_S = 2.0
 """Where there is less, what was usual before an earlier fault stands for it: a batch or two."""
+SECONDS = ("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s", "unrecovered_s")
+"""The costs of a fault that are times."""
 
 
-def costs(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator[dict[str, Any]]:
-    """Each fault of the run as it was written down, and what it cost; the keys of a fault in result.json."""
+def costs(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Guard = STRICT) -> Iterator[dict[str, Any]]:
+    """Each fault of the run as it was written down, and what it cost; the keys of a fault in result.json.
+
+    None is a cost that was not seen, or one that crashed.
+    """
     struck = gathered.run.of(FaultHealed)
     # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
     begins_s = [event.proof.get("first_s", event.at_s) for event in struck]
@@ -30,16 +37,25 @@ def costs(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> Iterator
         before = Span(max(since_s, begin_s - CALM_S), begin_s)
         if before.end_s - before.start_s >= (CALM_MIN_S if calm else metrics.LAG_EVERY_S):
             calm = before
-        cost = _recovery(gathered, comparisons, calm, at_s, fault.healed_s or float("inf"), healed_s)
+        named = f"of {fault.fault.name}"
+        cost = guard.of(
+            f"the recovery {named}",
+            partial(_recovery, gathered, comparisons, calm, at_s, fault.healed_s or float("inf"), healed_s),
+            dict.fromkeys(SECONDS),
+        )
         healed_s = fault.healed_s or at_s
         since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
         yield (
             written(fault)
             | cost
             | {
-                "replayed": metrics.replayed(gathered.batches.values(), _starts(gathered, begin_s, next_s)),
-                "duplicates": _duplicates(comparisons, begin_s, next_s),
-                "behind": _behind(gathered, at_s),
+                "replayed": guard.of(
+                    f"the replayed batches {named}", partial(_replayed, gathered, begin_s, next_s), None
+                ),
+                "duplicates": guard.of(
+                    f"the duplicates {named}", partial(_duplicates, gathered, comparisons, begin_s, next_s), None
+                ),
+                "behind": guard.of(f"the lag {named}", partial(_behind, gathered, at_s), {}),
             }
         )
 
@@ -90,7 +106,7 @@ def _recovery(
         if (found := metrics.outage(batches, at_s, healed_s, since_s))
     }
     if not outages or len(outages) < len(gathered.batches):
-        return dict.fromkeys(("first_commit_s", "longest_gap_s", "first_output_s", "recovered_s", "unrecovered_s"))
+        return dict.fromkeys(SECONDS)
     back = [
         metrics.recovered_s(gathered.sent, gathered.batch_of[query], found, calm, outages[query], at_s, healed_s)
         if calm
@@ -120,13 +136,25 @@ def _new_right_rows(comparison: Comparison) -> Iterator[float]:
             yield min(right)
 
 
+def _replayed(gathered: Evidence, after_s: float, until_s: float) -> int:
+    """Batches that were run again after a fault and before the next."""
+    return metrics.replayed(gathered.batches.values(), _starts(gathered, after_s, until_s))
+
+
 def _starts(gathered: Evidence, after_s: float, until_s: float) -> list[float]:
     """When the pipeline was started, after a fault and before the next."""
     return [at_s for at_s in timeline.started_s(gathered.run) if after_s < at_s <= until_s]
 
 
-def _duplicates(comparisons: Mapping[str, Comparison], after_s: float, until_s: float) -> int:
-    """Rows that stood already, and were written again after a fault and before the next."""
+def _duplicates(
+    gathered: Evidence, comparisons: Mapping[str, Comparison], after_s: float, until_s: float
+) -> int | None:
+    """Rows that stood already, and were written again after a fault and before the next.
+
+    None where the rows of a query could not be compared.
+    """
+    if gathered.run.scenario.queries.keys() - comparisons.keys():
+        return None
     return sum(
         after_s < row.at_s <= until_s
         for one in comparisons.values()

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.job.clickstream.reference import Expected
 from harness.judge import anomalies as checkers
 from harness.judge import coverage, findings, metrics, recovery, timeline
 from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
+from harness.judge.guard import Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.rundir.events import FaultHealed, FaultInjected, Interrupted, PipelineEnded, Progress, Standstill
@@ -46,15 +48,17 @@ def judge(run: Run) -> Result:
         return unknown(
             f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
         )
-    answers = timeline.expected(gathered)
-    comparisons = findings.compare(gathered, answers)
-    anomalies = findings.find(gathered, answers, comparisons)
-    counts = measured.counts(gathered, answers, comparisons)
-    figures = measured.figures(gathered, comparisons)
-    targets = _targets(gathered, figures, anomalies, counts)
-    faults = tuple(recovery.costs(gathered, comparisons))
-    verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults)
-    return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults)
+    guard = Guard()
+    answers: Mapping[str, Expected] = guard.of("the oracle", lambda: timeline.expected(gathered), {})
+    comparisons = findings.compare(gathered, answers, guard)
+    anomalies = findings.find(gathered, answers, comparisons, guard)
+    row_checks_crashed = bool(guard.crashes)
+    counts = measured.counts(gathered, answers, comparisons, guard)
+    figures = measured.figures(gathered, comparisons, guard)
+    faults = tuple(recovery.costs(gathered, comparisons, guard))
+    targets = _targets(gathered, figures, anomalies, counts, guard, whole=not row_checks_crashed)
+    verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults, guard)
+    return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
 
 
 def _without_checkpoint(gathered: Evidence) -> list[str]:
@@ -144,8 +148,15 @@ def _longest(recoveries: Sequence[float | None]) -> float | None:
 
 
 def _targets(
-    gathered: Evidence, figures: Mapping[str, Any], anomalies: Sequence[Anomaly], counts: Mapping[str, int]
+    gathered: Evidence,
+    figures: Mapping[str, Any],
+    anomalies: Sequence[Anomaly],
+    counts: Mapping[str, int | None],
+    guard: Guard,
+    *,
+    whole: bool,
 ) -> list[Target]:
+    """The five targets. Where a checker crashed, and the check is not `whole`, the share of right rows is unknown."""
     limits = gathered.run.scenario.limits
     usable = gathered.run.manifest.get("usable_cores", gathered.run.manifest["cores"])
     cores = min(gathered.run.scenario.pipeline.cores, usable)
@@ -154,12 +165,17 @@ def _targets(
     latency = max(one["p99"] for one in needed) / 1e3 if needed and all(needed) else None
     cpu = None if figures["pipeline_cores"] is None else figures["pipeline_cores"] / cores
     bad = sum(anomaly.kind not in checkers.OF_RECORDS for anomaly in anomalies)
-    success = 1 - bad / counts["rows_expected"] if counts["rows_expected"] else None
+    success = 1 - bad / counts["rows_expected"] if whole and counts["rows_expected"] else None
     records_lost = any(anomaly.kind == "record_lost" for anomaly in anomalies)
     targets = [
         _target("latency", latency, limits.latency_s, "s"),
         _throughput(figures, limits.throughput_eps),
-        _target("state_size", _state(gathered, figures), limits.state_bytes, "bytes"),
+        _target(
+            "state_size",
+            guard.of("the target state_size", lambda: _state(gathered, figures), None),
+            limits.state_bytes,
+            "bytes",
+        ),
         _target("cpu", cpu, limits.cpu_share, "share of cores"),
         _target("success", success, limits.success_share, "share of rows", at_least=True, also=not records_lost),
     ]
@@ -187,36 +203,43 @@ def _throughput(figures: Mapping[str, Any], limit: float) -> Target:
 
     Unknown where the pipeline kept up with a load that is not above the limit: it might have carried more.
     """
-    value, offered = figures["throughput_eps"], figures["offered_eps"]
-    if value is None:
+    value, offered, slope = figures["throughput_eps"], figures["offered_eps"], figures["lag_slope_eps"]
+    if value is None or offered is None:
         return _target("throughput", None, limit, "events/s", at_least=True)
-    keeps_up = value >= 0.99 * offered and figures["lag_slope_eps"] <= 0.01 * offered
+    keeps_up = value >= 0.99 * offered and (slope is None or slope <= 0.01 * offered)
     target = _target("throughput", value, limit, "events/s", at_least=True, also=keeps_up)
-    return replace(target, verdict=Verdict.UNKNOWN) if keeps_up and offered <= limit else target
+    unknown = keeps_up and (offered <= limit or slope is None)
+    return replace(target, verdict=Verdict.UNKNOWN) if unknown else target
 
 
 def _conclude(
     gathered: Evidence,
     targets: Sequence[Target],
     figures: Mapping[str, Any],
-    counts: Mapping[str, int],
+    counts: Mapping[str, int | None],
     comparisons: Mapping[str, Comparison],
     anomalies: Sequence[Anomaly],
     faults: Sequence[Mapping[str, Any]],
+    guard: Guard,
 ) -> tuple[Verdict, str]:
     # Speed is not the pipeline's where the load came late: measuring.md calls such a run unknown.
-    slow = Verdict.UNKNOWN if _is_generator_limited(gathered, figures) else Verdict.FAIL
+    limited = guard.of("the check of the load", lambda: _is_generator_limited(gathered, figures), None)
+    slow = Verdict.FAIL if limited is False else Verdict.UNKNOWN
     findings = [
-        *_wrong(gathered, targets, counts, comparisons, anomalies),
+        *_wrong(gathered, targets, counts, comparisons, anomalies, guard),
         *((Verdict.FAIL, f"missed: {name}") for name in _missed(targets) if name == "state_size"),
         *((slow, why) for why in _too_slow(gathered, targets, figures, faults)),
-        *_doubts(gathered, targets, figures, counts, comparisons, faults),
+        *_doubts(gathered, targets, figures, counts, comparisons, faults, guard, limited=bool(limited)),
     ]
+    crashed = "; ".join(f"{crash.part} crashed, {crash.error}" for crash in guard.crashes)
+    if crashed:
+        findings.append((Verdict.UNKNOWN, crashed))
     if not findings:
         oracle = "by the black-box oracle" if gathered.run.scenario.black_box else "by the exact oracle"
         return Verdict.PASS, f"all {counts['rows_expected']:,} rows are right {oracle} and {_held(targets)}"
     verdict = Verdict.worst(verdict for verdict, _ in findings)
-    return verdict, "; ".join(why for found, why in findings if found is verdict)
+    # A crash is named beside a fail too: what crashed may have hidden more.
+    return verdict, "; ".join(why for found, why in findings if found is verdict or why is crashed)
 
 
 def _held(targets: Sequence[Target]) -> str:
@@ -233,12 +256,15 @@ def _held(targets: Sequence[Target]) -> str:
 def _wrong(
     gathered: Evidence,
     targets: Sequence[Target],
-    counts: Mapping[str, int],
+    counts: Mapping[str, int | None],
     comparisons: Mapping[str, Comparison],
     anomalies: Sequence[Anomaly],
+    guard: Guard,
 ) -> Iterator[tuple[Verdict, str]]:
     """What is wrong with the output; unknown where a record that nobody knows of may be what makes it look wrong."""
-    excused = counts["unclaimed"] or _is_cut_off(gathered, comparisons, anomalies)
+    excused = counts["unclaimed"] or guard.of(
+        "the check for a batch that was cut off", lambda: _is_cut_off(gathered, comparisons, anomalies), False
+    )
     verdict = Verdict.UNKNOWN if excused else Verdict.FAIL
     if anomalies:
         first = anomalies[0]
@@ -274,15 +300,20 @@ def _too_slow(
     if names := [name for name in _missed(targets) if name not in ("success", "state_size")]:
         yield f"missed: {', '.join(names)}"
     if "throughput" in names:
-        yield (
-            f"{figures['throughput_eps']:,.0f} of {figures['offered_eps']:,.0f} events/s offered were committed,"
-            f" the lag growing by {figures['lag_slope_eps']:,.0f} events/s"
-        )
-    elif "latency" in names and not faults and (figures["throughput_eps"] or 0) > 1.01 * figures["offered_eps"]:
+        slope = figures["lag_slope_eps"]
+        growing = "" if slope is None else f", the lag growing by {slope:,.0f} events/s"
+        yield f"{figures['throughput_eps']:,.0f} of {figures['offered_eps']:,.0f} events/s offered were committed{growing}"
+    elif "latency" in names and not faults and _catches_up(figures):
         yield (
             f"{figures['throughput_eps']:,.0f} events/s were committed of {figures['offered_eps']:,.0f} offered: it was"
             " still catching up with the warm-up, which may be too short (load.warm_up_s)"
         )
+
+
+def _catches_up(figures: Mapping[str, Any]) -> bool:
+    """Whether more was committed than was offered; not where either is unknown."""
+    committed, offered = figures["throughput_eps"], figures["offered_eps"]
+    return committed is not None and offered is not None and committed > 1.01 * offered
 
 
 def _limited(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float | None, float]]:
@@ -303,41 +334,53 @@ def _doubts(
     gathered: Evidence,
     targets: Sequence[Target],
     figures: Mapping[str, Any],
-    counts: Mapping[str, int],
+    counts: Mapping[str, int | None],
     comparisons: Mapping[str, Comparison],
     faults: Sequence[Mapping[str, Any]],
+    guard: Guard,
+    *,
+    limited: bool,
 ) -> Iterator[tuple[Verdict, str]]:
-    """Why nothing can be said of the run, whatever its rows and targets look like."""
-    for why in (
-        *_not_as_planned(gathered, figures, counts),
-        *_not_reconciled(gathered, counts),
-        *_not_struck(gathered, faults),
-        *_not_seen(gathered, targets, figures, comparisons),
-    ):
-        yield Verdict.UNKNOWN, why
+    """Why nothing can be said of the run, whatever its rows and targets look like; `limited` by the load generator."""
+    if limited:
+        yield Verdict.UNKNOWN, "generator-limited: the load was not offered as the scenario says"
+    checks = {
+        "the course of the run": lambda: list(_not_as_planned(gathered, counts)),
+        "the reconciliation": lambda: list(_not_reconciled(gathered, counts)),
+        "the check of the faults": lambda: list(_not_struck(gathered, faults)),
+        "the check of what was measured": lambda: list(_not_seen(gathered, targets, figures, comparisons)),
+    }
+    for what, check in checks.items():
+        for why in guard.of(what, check, []):
+            yield Verdict.UNKNOWN, why
 
 
-def _not_as_planned(gathered: Evidence, figures: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
-    if _is_generator_limited(gathered, figures):
-        yield "generator-limited: the load was not offered as the scenario says"
+def _not_as_planned(gathered: Evidence, counts: Mapping[str, int | None]) -> Iterator[str]:
     if still := _still_to_run(gathered):
         yield f"a batch of {', '.join(still)} was still to run: what was read last moves the watermark on"
     for event in gathered.run.of(Standstill):
         yield f"the run came to a standstill, {event.why}"
     for name in gathered.run.scenario.proves:
-        if not counts.get(name):
+        if counts.get(name, 0) is None:
+            yield f"the scenario is about {name.replace('_', ' ')}, and how many there were is unknown"
+        elif not counts.get(name):
             yield f"the scenario is about {name.replace('_', ' ')}, and there was none"
 
 
-def _is_generator_limited(gathered: Evidence, figures: Mapping[str, Any]) -> bool:
-    """By the measured part alone, or by it and all that comes after: neither may make up for the other."""
+def _is_generator_limited(gathered: Evidence, figures: Mapping[str, Any]) -> bool | None:
+    """By the measured part alone, or by it and all that comes after: neither may make up for the other.
+
+    None is unknown: the share of the load that was sent is not known.
+    """
     offered = replace(gathered.measured, end_s=float("inf"))
     delays = (
         figures["generator_delay_ms"],
         metrics.percentiles(metrics.generator_delay_ms(gathered.sent, offered)),
     )
     late = any(delay is None or delay["p99"] > GENERATOR_DELAY_LIMIT_MS for delay in delays)
-    return late or figures["due_sent_share"] < DUE_SENT_SHARE
+    if late:
+        return True
+    return None if figures["due_sent_share"] is None else figures["due_sent_share"] < DUE_SENT_SHARE
 
 
 def _still_to_run(gathered: Evidence) -> list[str]:
@@ -352,9 +395,17 @@ def _still_to_run(gathered: Evidence) -> list[str]:
     ]
 
 
-def _not_reconciled(gathered: Evidence, counts: Mapping[str, int]) -> Iterator[str]:
-    accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
-    if gathered.run.scenario.counts_all and not counts["acknowledged"] == counts["read"] == accounted:
+def accounted_for(counts: Mapping[str, int | None]) -> int | None:
+    """Events that were counted, dropped as late or as copies, or rejected; None where one of these is unknown."""
+    parts = [counts[name] for name in ("counted", "dropped_late", "deduplicated", "dead_letter")]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Iterator[str]:
+    accounted = accounted_for(counts)
+    known = None not in (counts["acknowledged"], counts["read"], accounted)
+    if gathered.run.scenario.counts_all and known and not counts["acknowledged"] == counts["read"] == accounted:
         yield (
             f"counts do not reconcile: acknowledged {counts['acknowledged']:,}, read {counts['read']:,},"
             f" counted + dropped late + deduplicated + dead letter {accounted:,}"
@@ -395,7 +446,7 @@ def _not_seen(
     unmeasured = [
         one.name for one in targets if one.judged and one.verdict is Verdict.UNKNOWN and one.name not in unseen
     ]
-    if "throughput" in unmeasured and figures["throughput_eps"] is not None:
+    if "throughput" in unmeasured and figures["throughput_eps"] is not None and figures["lag_slope_eps"] is not None:
         unmeasured.remove("throughput")
         yield (
             f"it kept up with the {figures['offered_eps']:,.0f} events/s it was offered, and the target is"

@@ -18,6 +18,7 @@ from harness.judge import metrics
 from harness.judge import timeline as runs
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
+from harness.judge.verdict import accounted_for
 from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table
 from harness.rundir.events import FaultHealed, Progress, Sample
@@ -241,21 +242,25 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
     )
 
 
-def _negative(found: Mapping[str, Mapping[str, int] | int]) -> str:
+def _negative(found: Mapping[str, Mapping[str, int | None] | int | None]) -> str:
     """How many samples of which figure are negative; nothing where none is."""
-    named: dict[str, int] = {}
+    named: dict[str, int | None] = {}
     for figure, of in found.items():
         words = figure.replace("_", " ")
-        named |= {words: of} if isinstance(of, int) else {f"{words} of {query}": count for query, count in of.items()}
+        if isinstance(of, Mapping):
+            named |= {f"{words} of {query}": count for query, count in of.items()}
+        else:
+            named[words] = of
     told = ", ".join(f"{words} {count:,}" for words, count in named.items() if count)
     return f" SOME ARE NEGATIVE, as where clocks disagree: {told}." if told else ""
 
 
-def _counts(counts: Mapping[str, int], chosen: Scenario) -> Table:
+def _counts(counts: Mapping[str, int | None], chosen: Scenario) -> Table:
     """Those that reconcile, and of the others those that are not 0, or should not be."""
-    accounted = counts["counted"] + counts["dropped_late"] + counts["deduplicated"] + counts["dead_letter"]
-    agree = counts["acknowledged"] == counts["read"] == accounted
-    said = "they reconcile." if agree else "THEY DO NOT RECONCILE."
+    sides = (counts["acknowledged"], counts["read"], accounted_for(counts))
+    said = "they reconcile." if len(set(sides)) == 1 else "THEY DO NOT RECONCILE."
+    if None in sides:
+        said = "unknown, because a count that they need is unknown."
     if not chosen.counts_all:
         said = "not asked of this pipeline, which lacks a query or a checkpoint to tell by."
     note = f"Acknowledged = read = counted + dropped late + deduplicated + dead letter: {said}"
@@ -266,7 +271,7 @@ def _counts(counts: Mapping[str, int], chosen: Scenario) -> Table:
         tuple(
             (name.replace("_", " "), value)
             for name, value in counts.items()
-            if value or name in RECONCILED or name in chosen.proves
+            if value or value is None or name in RECONCILED or name in chosen.proves
         ),
     )
 

@@ -593,7 +593,7 @@ def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
 def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
     """Neither right nor wrong; the trace is kept."""
     run = altered(tmp_path)
-    monkeypatch.setattr(verdict.measured, "figures", lambda *args: 1 // 0)
+    monkeypatch.setattr(timeline, "gather", lambda *args: 1 // 0)
     result = single.judge(run).result
 
     assert Verdict.UNKNOWN is result.verdict
