@@ -14,6 +14,7 @@ from harness.judge import anomalies, coverage, explain, findings, metrics, recov
 from harness.judge import summary as measured
 from harness.model import Row, Verdict
 from harness.rundir import history
+from harness.rundir.events import Commit, FaultHealed
 
 FINDS_THE_LOST_ROW = ("lost",)
 CHECKERS = [checker.__name__ for checker in anomalies.FORBIDDEN["exactly-once"]]
@@ -44,10 +45,21 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name in ("right", "lost"):
         simulate(folder / name, scenario.load("late", ["load.eps=200", "pipeline.quick_start=false", "fault=[{at=1}]"]))
-        path = folder / name / "history.jsonl"
-        at_s = history.read(folder / name).of_kind("commit")[20]["t"]
-        fault = {"t": at_s, "kind": "fault", "fault": "kill pipeline", "at": 1, "at_s": at_s, "healed_s": at_s + 1}
-        path.write_text(path.read_text() + json.dumps(fault | {"proved": True, "proof": {}}) + "\n")
+        run = history.read(folder / name)
+        at_s = run.of(Commit)[20].t
+        fault = FaultHealed(
+            index=0,
+            fault=run.scenario.fault[0],
+            targets=("pipeline",),
+            acknowledged=1,
+            unread=0,
+            at_s=at_s,
+            effect_observed=True,
+            proof={},
+            healed_s=at_s + 1,
+        )
+        with history.recording(folder / name) as recorder:
+            recorder.write(fault)
     rows = [
         Row(tuple(json.loads(key)), tuple(json.loads(values)), where, at_s)
         for key, values, where, at_s, _ in history.read(folder / "lost").rows("revenue")

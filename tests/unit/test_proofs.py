@@ -11,6 +11,7 @@ from history_events import healed
 from harness import scenario
 from harness.experiments.simulate import simulate
 from harness.judge import coverage, findings, timeline, verdict
+from harness.judge.guard import STRICT
 from harness.judge.timeline import Evidence
 from harness.model import Verdict
 from harness.rundir import history
@@ -90,7 +91,9 @@ def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     assert 1 == coverage.unclaimed(less)
     counts = {"acknowledged": 1, "read": 1, "counted": 1, "dropped_late": 0, "deduplicated": 0, "dead_letter": 0}
     figures = {"generator_delay_ms": {"p99": 1.0}, "due_sent_share": 1.0}
-    doubts = list(verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}, []))
+    doubts = list(
+        verdict._doubts(less, [], figures, counts | {"unclaimed": 1, "dropped_late": 0}, {}, [], STRICT, limited=False)
+    )
     assert any(found is Verdict.UNKNOWN and "producer's retry" in why for found, why in doubts)
 
 
