@@ -144,6 +144,8 @@ def selfcheck_(
     if mutants:
         _print_mutants(names or [])
         return
+    if names:
+        raise ScenarioError(f"selfcheck {names[0]}: scenarios are for --mutants; a run of your own is named by --run")
     table = Table("kind", "planted", "found", "missed", "accused wrongly")
     tally = selfcheck.prove(range(seeds), run)
     for kind, one in tally.items():

@@ -286,3 +286,11 @@ def test_an_unknown_name_of_a_drill_names_the_flag(harness, command, flag):
 
     assert 2 == done.code
     assert done.err.startswith(f"harness: {flag}: no ")
+
+
+def test_selfcheck_takes_scenarios_with_mutants_only(harness):
+    """A name that would have no effect is refused as bad usage."""
+    done = harness("selfcheck", "late")
+
+    assert 2 == done.code
+    assert "--mutants" in done.err
