@@ -1,6 +1,6 @@
-"""Faults: each strikes, proves that it took effect, heals, and proves that it healed.
+"""Faults: each is injected, its effect observed, then healed, and the healing observed.
 
-A fault that cannot prove both makes the run unknown; nothing here decides what is right.
+A fault without both observations makes the run unknown; nothing here decides what is right.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from dataclasses import asdict, replace
 from typing import TypeVar
 
 from harness.errors import StackError
-from harness.faults.crash import Query
-from harness.faults.crash import strike as strike_at
+from harness.faults.crash import Query, kill_at
 from harness.faults.network import Wire
 from harness.faults.restarts import Restartable, Restarts
 from harness.faults.retention import expire
 from harness.faults.surroundings import take_away
-from harness.faults.target import TAKES_S, Patience, Struck, Target
+from harness.faults.target import TAKES_S, Outcome, Patience, Target
 from harness.scenario import Fault
 
 __all__ = [
+    "Outcome",
     "Patience",
     "Restartable",
     "Restarts",
-    "Struck",
     "Target",
     "chosen",
     "crash",
     "expire",
     "fail_over",
+    "inject",
     "roll",
     "spoil",
-    "strike",
     "take_away",
     "widen",
 ]
@@ -40,11 +39,11 @@ __all__ = [
 MISSES_MAX = 5
 
 
-def strike(fault: Fault, targets: Mapping[str, Target], patience: Patience) -> Struck:
+def inject(fault: Fault, targets: Mapping[str, Target], patience: Patience) -> Outcome:
     """Hurt all targets, wait out the fault's length, heal them; StackError where a target cannot be started again."""
     before = patience.until(lambda: all(target.is_up() for target in targets.values()), TAKES_S)
     at_s = patience.clock()
-    done = {name: STRIKE[fault.kind](target) for name, target in targets.items()}
+    done = {name: INJECT[fault.kind](target) for name, target in targets.items()}
     patience.until(lambda: not any(target.is_up() for target in targets.values()), TAKES_S)
     after = {name: target.is_up() or done[name] is False for name, target in targets.items()}
     patience.wait_out(fault, at_s)
@@ -52,12 +51,12 @@ def strike(fault: Fault, targets: Mapping[str, Target], patience: Patience) -> S
         list(together.map(HEAL[fault.kind], targets.values()))
     healed_s = patience.healed_s(lambda: all(target.is_up() for target in targets.values()))
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
-    return Struck(fault, at_s, proof, healed_s)
+    return Outcome(fault, at_s, proof, healed_s)
 
 
 def fail_over(
     fault: Fault, leader: Target, followers: Sequence[Target], taken_over: Callable[[], bool], patience: Patience
-) -> Struck:
+) -> Outcome:
     """Freeze the followers, kill the leader that went on alone, and start it again once another leads."""
     everyone = (leader, *followers)
     before = patience.until(lambda: all(one.is_up() for one in everyone), TAKES_S)
@@ -75,24 +74,24 @@ def fail_over(
     healed_s = patience.healed_s(lambda: all(one.is_up() for one in everyone))
     after = {"leader": not killed, "followers, while it was alone": not alone, "leader as before": not led}
     proof = {"up_before": before, "up_after": after, "struck_s": round(at_s, 3)}
-    return Struck(fault, at_s, proof, healed_s)
+    return Outcome(fault, at_s, proof, healed_s)
 
 
-def roll(fault: Fault, brokers: Mapping[str, Target], patience: Patience) -> Struck:
+def roll(fault: Fault, brokers: Mapping[str, Target], patience: Patience) -> Outcome:
     """Stop and start the brokers one after the other, each only when the one before works again."""
-    done = [strike(replace(fault, kind="stop"), {name: one}, patience) for name, one in brokers.items()]
+    done = [inject(replace(fault, kind="stop"), {name: one}, patience) for name, one in brokers.items()]
     after = {name: up for one in done for name, up in one.proof["up_after"].items()}
     proof = {"up_before": all(one.proof["up_before"] for one in done), "up_after": after}
     healed = done[-1].healed_s if all(one.healed_s is not None for one in done) else None
-    return Struck(fault, done[0].at_s, proof, healed)
+    return Outcome(fault, done[0].at_s, proof, healed)
 
 
 def widen(
     fault: Fault, count: Callable[[], int], add: Callable[[], int], used: Callable[[], int], patience: Patience
-) -> Struck:
+) -> Outcome:
     """Add a partition to each input topic: it took where the metadata has more, it is over when all have records.
 
-    `add` tells how many it adds, and `used` is how many have records. A broker that has not heard of the new ones yet
+    `add` returns how many it adds, and `used` is how many have records. A broker that has not heard of the new ones yet
     may be the one that is asked.
     """
     before, at_s = count(), patience.clock()
@@ -101,25 +100,25 @@ def widen(
     after = count()
     healed_s = patience.healed_s(lambda: used() >= wanted)
     proof = {"up_before": True, "up_after": {"partitions": after < wanted}, "before": before, "after": after}
-    return Struck(fault, at_s, proof, healed_s)
+    return Outcome(fault, at_s, proof, healed_s)
 
 
-def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> Struck:
-    """The pipeline dies at a point of a micro-batch; a miss is started again and struck at a later batch.
+def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> Outcome:
+    """The pipeline dies at a point of a micro-batch; after a miss it is started again and killed in a later batch.
 
     Where the point does not come it is let alone, and nothing is proved.
     """
     misses, first_s = 0, None
     while True:
         before = pipeline.is_up()
-        hit = strike_at(fault.point, query, pipeline.kill, patience)
+        hit = kill_at(fault.point, query, pipeline.kill, patience)
         first_s = first_s or round(hit.at_s, 3)
         after = pipeline.is_up()
-        if hit.struck:
+        if hit.killed:
             patience.sleep(fault.for_s)  # the fault's own length
             pipeline.start()
         healed_s = patience.healed_s(pipeline.is_up)
-        if hit.hit or not hit.struck or misses == MISSES_MAX or healed_s is None:
+        if hit.hit or not hit.killed or misses == MISSES_MAX or healed_s is None:
             break
         misses += 1
     proof = {
@@ -129,10 +128,10 @@ def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> S
         "first_s": first_s,
         **asdict(hit),
     }
-    return Struck(fault, hit.at_s, proof, healed_s)
+    return Outcome(fault, hit.at_s, proof, healed_s)
 
 
-def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Struck:
+def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Outcome:
     """A fault of the network: laid on, felt, lifted, and seen to be lifted."""
     at_s = patience.clock()
     felt = {name: wire.spoil(fault.kind, patience) for name, wire in wires.items()}
@@ -141,10 +140,10 @@ def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Struck
     taken = {name: not one["taken"] for name, one in felt.items()}
     proof = {"up_before": True, "up_after": taken, "counted": felt, "mended": mended, "struck_s": round(at_s, 3)}
     healed = all(one["taken"] for one in mended.values())
-    return Struck(fault, at_s, proof, round(patience.clock(), 3) if healed else None)
+    return Outcome(fault, at_s, proof, round(patience.clock(), 3) if healed else None)
 
 
-STRIKE: Mapping[str, Callable[[Target], bool | None]] = {
+INJECT: Mapping[str, Callable[[Target], bool | None]] = {
     "stop": lambda target: target.stop(),
     "kill": lambda target: target.kill(),
     "pause": lambda target: target.pause(),

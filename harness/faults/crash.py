@@ -1,7 +1,7 @@
-"""Crash points: the driver dies at a chosen point of a micro-batch, and the disk says whether it really did.
+"""Crash points: the driver is killed at a chosen point of a micro-batch, and the files on disk show whether it was there.
 
 A batch N of a query writes `offsets/N`, then its rows to the sink, then `commits/N`. What stands there after
-the death tells where it was; a stroke that came too late is struck again at a later batch, and never counted.
+the kill shows which point it was; a kill that came too late is repeated at a later batch, and never counted.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where and when a death came, if it was `struck` at all: the batch, what stood there before and after, and whether
-    that is the point."""
+    """A kill at a crash point: its batch and time, the files before and after, whether it was `killed` at all, and whether
+    it hit the point."""
 
     point: str
     batch: int
     before: Place
     after: Place
-    struck: bool
+    killed: bool
     hit: bool
     at_s: float
 
 
-def strike(point: str, query: Query, kill: Callable[[], None], patience: Patience) -> Hit:
-    """Wait for the point in a batch that is still to begin, kill, and look where it was; not struck where the time is over."""
+def kill_at(point: str, query: Query, kill: Callable[[], None], patience: Patience) -> Hit:
+    """Wait for the point in a batch that has not begun, kill, and compare the files; `killed` is false if the time is over."""
     before: Place | None = None
     batch = query.begun() + 1
     end = patience.clock() + patience.for_s

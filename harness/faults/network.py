@@ -1,4 +1,4 @@
-"""The network between clients and brokers: a relay on loopback that can be told to be a bad one.
+"""The network between clients and brokers: a relay on loopback that can behave like a bad network.
 
 Brokers and controllers talk past it; the pipeline, the generator and the harness's own clients go through it.
 """
@@ -50,7 +50,7 @@ class Relay:
         self.ports: list[int] = self._answer()["ports"]
 
     def check(self) -> None:
-        """Raise StackError where it has ended: nobody is to blame then for what does not get through."""
+        """Raise StackError if the relay has ended: lost traffic is then the harness's fault."""
         if (code := self._process.poll()) is not None:
             raise StackError(ENDED.format(code))
 
@@ -104,13 +104,13 @@ class Wire:
     listener: int
 
     def spoil(self, kind: str, patience: Patience) -> dict[str, Any]:
-        """Lay the effect, and wait until it has been felt; the answer says what was counted, and `taken`."""
+        """Inject the effect and wait until it is observed; returns the counts, and `taken` for whether it was observed."""
         before = self.relay.state(self.listener)
         self.relay.have(self.listener, EFFECTS[kind])
         return self._grown(COUNTED[kind], before, replace(patience, for_s=TAKES_S))
 
     def mend(self, patience: Patience) -> dict[str, Any]:
-        """Lift the effect, and wait until bytes pass in both directions; the answer says so as `taken`."""
+        """Remove the effect and wait until bytes pass in both directions; returns `taken` for whether they do."""
         before = self.relay.have(self.listener, NONE)
         return self._grown(("up_bytes", "down_bytes"), before, patience)
 

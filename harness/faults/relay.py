@@ -1,4 +1,4 @@
-"""The relay: a process that stands between clients and brokers, and can be told to be a bad network.
+"""The relay: a process between clients and brokers that can behave like a bad network.
 
 One thread, one selector, nothing but the standard library: while no effect is set, a chunk costs one
 receive and one send. Commands come as JSON lines on standard input, an answer to each goes out as a JSON
@@ -193,7 +193,7 @@ class Pipe:
 
 
 class Watch:
-    """A selector that is asked for what a socket should wake it for, and told nothing twice."""
+    """A selector that changes what a socket waits for only where that differs."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -302,7 +302,7 @@ class Connection:
         self.pump(now)
 
     def _listen_on(self) -> None:
-        """Say what to wake for."""
+        """Set the events that wake the socket."""
         client = (READ if self.up.wants() else 0) | (WRITE if self.down.blocked else 0)
         self._watch.on(self._client, client, self._on_client)
         if self._broker is not None:
@@ -372,7 +372,7 @@ class Listener:
         self.watch.on(self._socket, READ, self._accept)
 
     def _refuse(self) -> None:
-        """Keep the port, but do not listen on it: who connects is refused, and nobody else can take it."""
+        """Keep the port, but do not listen on it: connections are refused, and no other process can take the port."""
         self.watch.on(self._socket, 0, self._accept)
         self._socket.close()
         self._socket = _bound(self.port)
@@ -447,7 +447,7 @@ def _bound(port: int) -> socket.socket:
 
 
 def main(args: Sequence[str]) -> None:
-    """Serve as many listeners as the first argument says; the second is the seed of the jitter."""
+    """Serve as many listeners as the first argument; the second is the seed of the jitter."""
     relay = Relay(int(args[0]), int(args[1]))
 
     def answer(what: dict[str, Any]) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import StackError
-from harness.faults.target import Patience, Struck
+from harness.faults.target import Outcome, Patience
 from harness.scenario import Fault
 
 BAD_USAGE = 2
 SIGNALS_FROM = 128
-"""Exit codes that are no refusal: a flag that is not there says nothing of the checkpoint, and a signal comes from elsewhere."""
+"""Exit codes that are no refusal: an unknown flag is not about the checkpoint, and a signal comes from another process."""
 
 
 class Restartable(Protocol):
@@ -44,21 +44,21 @@ class Restartable(Protocol):
         """The exit code of a process that has ended, or None."""
 
     def last_line(self) -> str:
-        """The last line that it said."""
+        """The last line of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
     """How a pipeline is started again otherwise, and its refusals are seen.
 
-    What it says of a refusal must match `told`, a regular expression: it may have died of something else.
+    The message of a refusal must match `message`, a regular expression: it may have died of something else.
     """
 
     pipeline: Restartable
-    told: str
+    message: str
     patience: Patience
 
-    def changed(self, fault: Fault, undo: Callable[[], None]) -> Struck:
+    def changed(self, fault: Fault, undo: Callable[[], None]) -> Outcome:
         """Stop it, and start it with the fault's flags; one that `refused` asks for must end by itself, and is undone.
 
         The flags are for one start; `undo` takes back what else is different.
@@ -72,9 +72,9 @@ class Restarts:
             return self._refusal(fault, before, at_s, undo)
         healed_s = patience.healed_s(pipeline.is_up)
         proof = {"up_before": before, "up_after": {"as it was": healed_s is None}, "flags": list(fault.flags)}
-        return Struck(fault, at_s, proof, healed_s)
+        return Outcome(fault, at_s, proof, healed_s)
 
-    def spoiled(self, fault: Fault, folder: Path, kept: Path) -> Struck:
+    def spoiled(self, fault: Fault, folder: Path, kept: Path) -> Outcome:
         """Kill it, damage the checkpoint of one query, see that it refuses, put back what was there, and start it.
 
         What is put back is that query's alone: the others may have gone on until the damage was found.
@@ -91,7 +91,7 @@ class Restarts:
 
         return self._refusal(fault, before and changed, at_s, mend, str(spoiled.relative_to(folder.parent)))
 
-    def on_an_older(self, fault: Fault, checkpoint: Path, results: Callable[[], int], kept: Path) -> Struck:
+    def on_an_older(self, fault: Fault, checkpoint: Path, results: Callable[[], int], kept: Path) -> Outcome:
         """Give it a checkpoint that its results have left behind, see that it refuses, and give it its own again.
 
         `results` is the number of batches in the log of a Parquet sink. The copy may have begun one of which there are no
@@ -114,30 +114,30 @@ class Restarts:
 
         return self._refusal(fault, before and grown, at_s, mend)
 
-    def _refusal(self, fault: Fault, before: bool, at_s: float, mend: Callable[[], None], what: str = "") -> Struck:
+    def _refusal(self, fault: Fault, before: bool, at_s: float, mend: Callable[[], None], what: str = "") -> Outcome:
         """Wait until a pipeline that was started has ended of its own accord, mend what it minded, and start it again.
 
-        One that accepts what it must refuse is left to go on, and the oracle says what came of it.
+        A pipeline that accepts what it must refuse goes on, and the oracle judges its rows.
         """
         pipeline = self.pipeline
         self.patience.until(lambda: pipeline.ended() is not None)
-        code, said = pipeline.ended(), pipeline.last_line()
+        code, last = pipeline.ended(), pipeline.last_line()
         of_itself = code is not None and 0 < code < SIGNALS_FROM and code != BAD_USAGE
-        refused = of_itself and re.search(self.told, said) is not None
+        refused = of_itself and re.search(self.message, last) is not None
         if code is None:
             pipeline.expect_end(False)
         else:
             mend()
             pipeline.start()
         healed_s = self.patience.healed_s(pipeline.is_up)
-        proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": said}
-        return Struck(fault, at_s, proof, healed_s)
+        proof = {"up_before": before, "up_after": {"accepted": not refused}, "what": what, "code": code, "said": last}
+        return Outcome(fault, at_s, proof, healed_s)
 
 
 def _truncated(folder: Path) -> Path:
     """The newest of its offsets are cut in half."""
     if not (written := _numbered(folder / "offsets")):
-        raise StackError(f"fault truncated of {folder.name}: it has begun no batch: strike later")
+        raise StackError(f"fault truncated of {folder.name}: it has begun no batch: inject it later")
     path = written[-1]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
@@ -147,7 +147,7 @@ def _missing(folder: Path) -> Path:
     """The offsets of the batch before the newest are not there: where it begins is not known."""
     written = _numbered(folder / "offsets")
     if len(written) < 2:
-        raise StackError(f"fault missing of {folder.name}: it has begun {len(written)} batches: strike later")
+        raise StackError(f"fault missing of {folder.name}: it has begun {len(written)} batches: inject it later")
     written[-2].unlink()
     return written[-2]
 

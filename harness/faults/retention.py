@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from harness.faults.restarts import Restartable
-from harness.faults.target import Patience, Struck
+from harness.faults.target import Outcome, Patience
 from harness.scenario import Fault
 
 UNREAD_MIN = 300
@@ -28,10 +28,10 @@ class Log(Protocol):
 
 def expire(
     fault: Fault, pipeline: Restartable, log: Log, has_passed: Callable[[int], bool], patience: Patience
-) -> Struck:
+) -> Outcome:
     """Delete records that a stopped pipeline has not read, start it to see whether it refuses, then with the flags.
 
-    It took where records that came after the stop are gone. `has_passed` says whether the pipeline has gone on past an
+    It took where records that came after the stop are gone. `has_passed` is whether the pipeline has gone on past an
     offset; one that does so without the flags has not refused, and is let alone.
     """
     before = pipeline.is_up()
@@ -59,4 +59,4 @@ def expire(
         "begin": begin,
         "refused": refused,
     }
-    return Struck(fault, at_s, proof, healed_s)
+    return Outcome(fault, at_s, proof, healed_s)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, StackError
-from harness.faults import Struck
+from harness.faults import Outcome
 from harness.faults.target import Cancelled
 from harness.rundir.events import FaultHealed, FaultInjected, Recorder
 from harness.scenario import Fault, in_order
@@ -30,7 +30,7 @@ class Schedule:
         self,
         faults: Sequence[Fault],
         counts: Counts,
-        strike: Callable[[Fault], Struck],
+        strike: Callable[[Fault], Outcome],
         history: Recorder,
     ) -> None:
         """`strike` does one fault from stroke to healing."""

@@ -1,4 +1,4 @@
-"""What a fault needs of what it strikes, and what it says of itself afterwards."""
+"""The target of a fault, and the outcome of one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Cancelled(Exception):
 
 
 class Target(Protocol):
-    """What a fault needs of a process: to be hurt, to come back, and to say whether it works."""
+    """A process that a fault can stop, kill, freeze and start again, and whose state can be observed."""
 
     def stop(self) -> bool:
         """End it in an orderly way; false where it had to be killed."""
@@ -39,8 +39,8 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
-    """What became of a fault: when it struck, whether that is proved, and when it was seen to be healed."""
+class Outcome:
+    """The outcome of a fault: when it was injected, the evidence of its effect, and when it was observed to have healed."""
 
     fault: Fault
     at_s: float
@@ -65,7 +65,7 @@ class Patience:
     sleep: Callable[[float], None]
 
     def until(self, condition: Callable[[], bool], at_most_s: float | None = None) -> bool:
-        """Look again until a condition holds or the time is over; says which of the two."""
+        """Check a condition until it holds or the time is over; returns whether it holds."""
         end = self.clock() + (self.for_s if at_most_s is None else at_most_s)
         while not condition():
             if self.clock() > end:
@@ -78,5 +78,5 @@ class Patience:
         return round(self.clock(), 3) if self.until(condition) else None
 
     def wait_out(self, fault: Fault, at_s: float) -> None:
-        """Let a fault that struck at `at_s` last for its own length."""
+        """Wait until a fault injected at `at_s` has lasted for its own length."""
         self.sleep(max(0.0, fault.for_s - (self.clock() - at_s)))

@@ -1,7 +1,7 @@
 """Memory that runs out: processes put into a control group that is too small for them and a hungry neighbour.
 
 The kernel ends the largest process of the group, as it does in a container at its limit. Linux and root;
-`why_not` says so. Both versions of control groups are known.
+`why_not` gives the reason. Both versions of control groups are known.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def group() -> Iterator[Group]:
     Raises
     ------
     StackError
-        Where none can be made; the message says why.
+        Where none can be made; the message gives the reason.
     """
     parent = _parent()
     if (why := why_not()) or parent is None:

@@ -93,7 +93,7 @@ def _lay_out(archive: Path, folder: Path) -> str:
 
 
 def _forget_others(archive: Path) -> None:
-    """Those of the same place, which fit no longer, and those that nobody uses."""
+    """Archives of the same folder that fit no longer, and archives that no process uses."""
     place = archive.name.partition("-")[0]
     for other in archive.parent.glob("*.jsa"):
         replaced = other != archive and other.name.startswith(f"{place}-")

@@ -1,7 +1,7 @@
 """Small disks of a run's own, that can be full or read-only without harm to the machine's.
 
 A disk is a tmpfs mounted on a folder of the run. It is filled by shrinking it to what it holds, so that
-nothing need be written. Mounting takes root on Linux; `why_not` says so.
+nothing need be written. Mounting takes root on Linux; `why_not` gives the reason.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Disk:
         return os.statvfs(self.folder).f_bfree == 0
 
     def read_only(self) -> bool:
-        """Let nobody write; False while a file is open for writing, and it must be tried again."""
+        """Make it read-only; False while a file is open for writing, and it must be tried again."""
         return _mount("-o", "remount,ro", str(self.folder)) is None
 
     def is_read_only(self) -> bool:
-        """Whether nobody can write."""
+        """Whether it is read-only."""
         return bool(os.statvfs(self.folder).f_flag & os.ST_RDONLY)
 
     def mend(self) -> None:
         """Room and leave to write, as before; StackError where that cannot be had."""
-        if said := _mount("-o", f"remount,rw,size={SIZE_BYTES}", str(self.folder)):
-            raise StackError(f"the disk at {self.folder} cannot be mended: {said}")
+        if error := _mount("-o", f"remount,rw,size={SIZE_BYTES}", str(self.folder)):
+            raise StackError(f"the disk at {self.folder} cannot be restored: {error}")
 
 
 @cache
@@ -62,10 +62,10 @@ def why_not() -> str | None:
         return "disks of a run's own are mounted by root alone"
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         try:
-            said = _mount_new(Path(folder))
+            error = _mount_new(Path(folder))
         finally:
             unmount_below(Path(folder))
-    return said and f"mount said: {said}"
+    return error and f"mount failed: {error}"
 
 
 @contextlib.contextmanager
@@ -75,14 +75,14 @@ def mounted(folder: Path) -> Iterator[Disk]:
     Raises
     ------
     StackError
-        Where none can be mounted; the message says why.
+        Where none can be mounted; the message gives the reason.
     """
     if why := why_not():
         raise StackError(f"no disk at {folder}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        if said := _mount_new(folder):
-            raise StackError(f"no disk at {folder}: {said}")
+        if error := _mount_new(folder):
+            raise StackError(f"no disk at {folder}: {error}")
         yield Disk(folder)
     finally:
         unmount_below(folder)

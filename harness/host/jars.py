@@ -104,7 +104,7 @@ def is_whole(jars: JarSet, folder: Path) -> bool:
 
 @functools.cache
 def java() -> Path:
-    """A Java of version 17 or newer, from ``JAVA_HOME`` or ``PATH``; StackError says how to get one."""
+    """A Java of version 17 or newer, from ``JAVA_HOME`` or ``PATH``; StackError names how to install one."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     if found is None:
@@ -118,13 +118,13 @@ def java() -> Path:
 
 
 def java_version(program: Path) -> int | None:
-    """The major version that a Java tells of itself, or None where it does not run."""
+    """The major version that a Java prints, or None where it does not run."""
     try:
-        told = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30)
+        printed = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr + told.stdout)
-    return int(found[1]) if found and told.returncode == 0 else None
+    found = re.search(r'version "(?:1\.)?(\d+)', printed.stderr + printed.stdout)
+    return int(found[1]) if found and printed.returncode == 0 else None
 
 
 def install(jars: JarSet, fetch: Callable[[JarSet, Path, Path], None]) -> Path:
@@ -154,10 +154,10 @@ def with_ivy(jars: JarSet, folder: Path, work: Path) -> None:
     settings = Path(os.environ.get("HARNESS_IVY_SETTINGS") or HERE / "ivysettings.xml")
     if not settings.is_file():
         raise StackError(f"HARNESS_IVY_SETTINGS names {settings}, which is not a file: correct or unset it")
-    told = _run_ivy(_ivy_command(jars, settings, folder, work), jars)
+    output = _run_ivy(_ivy_command(jars, settings, folder, work), jars)
     missing = [jar for jar in jars.sums if not (folder / jar).exists()]
     if missing:
-        why = next((line.strip() for line in told if "Server access" in line or "Exception" in line), "")
+        why = next((line.strip() for line in output if "Server access" in line or "Exception" in line), "")
         seen = f" ({why})" if why else ""
         raise StackError(f"{missing[0]} could not be fetched{seen}: {NETWORK_HINT}")
 

@@ -1,6 +1,6 @@
-"""Whose a process is: a mark in its environment says it, which its own children inherit.
+"""Ownership of processes: a mark in the environment, which child processes inherit.
 
-``HARNESS_OWNER=<pid>-<born>-<among>`` names the process that answers for it. Whoever looks later can tell from the
+``HARNESS_OWNER=<pid>-<born>-<among>`` names the process that answers for it. A later reader knows from the
 mark alone whose it was, and whether that owner is still alive. Nothing here matches on names of programs.
 """
 
@@ -29,7 +29,7 @@ class Owner:
 
     `born` counts hundredths of a second, on Linux since the machine's start: the wall clock may be set
     while a run goes on, and a live owner must never be taken for a dead one. `among` is the number of its
-    namespace of processes, 0 where there is none: in another, a container's, the same id is somebody else.
+    namespace of processes, 0 where there is none: in another namespace, such as a container's, the same id is another process.
     """
 
     pid: int
@@ -53,7 +53,7 @@ class Owner:
         return f"{self.pid}-{self.born}-{self.among}"
 
     def is_dead(self) -> bool:
-        """Whether no process with this id and this birth is there, or a zombie; of one among others it cannot be said."""
+        """Whether no process with this id and this birth is there, or a zombie; False for an id of another namespace, which cannot be looked up."""
         if self.among != _among():
             return False
         born = _born(self.pid)
@@ -100,7 +100,7 @@ def _is_there(pid: int) -> bool:
 
 
 def _born(pid: int) -> int | None:
-    """When a process was born, in hundredths of a second; 0 for a zombie, None where it is gone or nobody may look."""
+    """When a process was born, in hundredths of a second; 0 for a zombie, None where it is gone or may not be read."""
     try:
         if LINUX:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

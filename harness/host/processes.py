@@ -65,7 +65,7 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
 
 
 def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
-    """Whether it ends in time. It is not waited for yet: until then its id, and its group's, are nobody else's."""
+    """Whether it ends in time. It is not reaped yet, so that its id, and its group's, are not given to another process."""
     deadline = time.monotonic() + grace_s
     while process.returncode is None and not _has_ended(process):
         if time.monotonic() > deadline:
@@ -84,9 +84,9 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def last_said(log: str) -> str:
-    """The last line of a log that says something, and is no frame of a stack."""
+    """The last line of a log that is not empty and is no frame of a stack."""
     lines = (line.strip() for line in reversed(log.splitlines()))
-    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it said nothing")
+    return next((line for line in lines if line and not line.startswith(("at ", "..."))), "it logged nothing")
 
 
 def name(process: psutil.Process) -> str:

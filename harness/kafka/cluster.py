@@ -72,7 +72,7 @@ class Cluster(Protocol):
 
 
 def await_true(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Ask again every 20 ms until a condition holds or the time is over; says which of the two."""
+    """Check a condition every 20 ms until it holds or the time is over; returns whether it holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

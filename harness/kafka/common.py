@@ -51,18 +51,18 @@ def kafka_id() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, and that no other harness is given while this process lives."""
+    """Ports of 127.0.0.1 that no process listens on, and that no other harness is given while this process lives."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _can_bind(port) and _claim(port):
+        if _can_bind(port) and _lease(port):
             ports.append(port)
         if len(ports) == count:
             return ports
     raise StackError(f"no {count} free ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
 
 
-def _claim(port: int) -> bool:
-    """Have a port before somebody listens on it, and while a killed broker does not: by a name beside it, which Linux has.
+def _lease(port: int) -> bool:
+    """Lease a port while no process listens on it, as after a kill: by an abstract socket of that name, which Linux has.
 
     False where another process has it.
     """

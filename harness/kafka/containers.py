@@ -81,8 +81,8 @@ class ContainerBroker:
         """Wait until it answers; StackError where it ends or the time is over."""
         if await_true(lambda: not self._state()["Running"] or self.is_up(), wait_s) and self._state()["Running"]:
             return
-        said = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
-        raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {said}")
+        last = (self.log().strip().splitlines() or ["it logged nothing"])[-1]
+        raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {last}")
 
     def stop(self) -> bool:
         """Shut it down in an orderly way; false where it had to be killed."""
@@ -198,7 +198,7 @@ def open_cluster(nodes: int) -> Iterator[ContainerCluster]:
 
 
 def _clear(cluster_id: str) -> None:
-    """Remove what is left of a cluster; where that fails it is said, since what a run has shown stands without it."""
+    """Remove what is left of a cluster; a failure is printed, not raised, since the run's results do not depend on it."""
     try:
         with _one_line("brokers of ours are left in Docker"):
             _remove_all(f"{CLUSTER}={cluster_id}", lambda labels: True)
@@ -314,7 +314,7 @@ def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
 def _client() -> docker.DockerClient:
     silent = "no Docker daemon answers: start it, or use --kafka embedded"
     scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
-    # Where nobody listens the client would leave its socket open, and whichever test then runs would be warned of it.
+    # Without a listener the client leaves its socket open, and a later test would fail on that warning.
     if scheme == "unix" and not _listens(path):
         raise StackError(silent)
     try:
@@ -339,7 +339,7 @@ def _is_there(client: docker.DockerClient, name: str) -> bool:
 
 
 def _is_left(labels: Mapping[str, str]) -> bool:
-    """Whether its owner is dead; of one that lives among other processes than ours that cannot be said."""
+    """Whether its owner is dead; False for an owner in another process namespace, which cannot be looked up."""
     owner = Owner.parse(labels.get(LABEL, ""))
     return owner is not None and labels.get(HOST) == machine() and owner.is_dead()
 
@@ -353,8 +353,8 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except (DockerException, RequestException) as error:
-        said = getattr(error, "explanation", None) or str(error)
-        raise StackError(f"{what}: {said}") from error
+        reason = getattr(error, "explanation", None) or str(error)
+        raise StackError(f"{what}: {reason}") from error
 
 
 __all__ = ["ContainerBroker", "ContainerCluster", "found_image", "open_cluster", "reach", "sweep", "why_not"]

@@ -46,7 +46,7 @@ class Node:
     folder: Path
     # Where clients are let in that come by the advertised port; 0 where they use `port` like everyone.
     client_port: int = 0
-    # What clients are told to connect to; 0 for `port`.
+    # The port that clients connect to; 0 for `port`.
     advertised_port: int = 0
 
     @property
@@ -110,7 +110,7 @@ class EmbeddedBroker:
         return self.node.client_address
 
     def start(self, wait_s: float = START_S) -> None:
-        """Start it where it is not running; StackError ends with the line of its log that tells why not."""
+        """Start it where it is not running; StackError ends with the line of its log that has the reason."""
         if self.pid is None:
             self.node.temporary.mkdir(exist_ok=True)
             flags = (*JVM, f"-Djava.io.tmpdir={self.node.temporary}", *self._java)
@@ -167,7 +167,7 @@ class EmbeddedBroker:
         self._process.send_signal(number)
 
     def _last_words(self) -> str:
-        """The last line that tells of an error, or the last line of all."""
+        """The last line with an error, or the last line of all."""
         lines = [line.strip() for line in self.log().splitlines() if line.strip()]
         errors = [line for line in lines if " ERROR " in line or "Exception" in line or "Error:" in line]
         return (errors or lines or ["it logged nothing"])[-1]

@@ -77,7 +77,7 @@ class ExternalBroker:
 
 @dataclass(frozen=True, slots=True)
 class ExternalCluster:
-    """Someone else's brokers, and the prefix that keeps our topics apart from theirs."""
+    """External brokers, and the prefix that keeps the run's topics apart from all others."""
 
     bootstrap: str
     topic_prefix: str
@@ -108,7 +108,7 @@ def open_cluster(bootstrap: str) -> Iterator[Cluster]:
 
 
 def _clear(bootstrap: str, names: Callable[[], Collection[str]]) -> None:
-    """Remove topics; where that fails it is said, since what a run has shown stands without it."""
+    """Remove topics; a failure is printed, not raised, since the run's results do not depend on it."""
     try:
         topics.delete(bootstrap, names())
     except StackError as error:

@@ -142,7 +142,7 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
         for number, one in enumerate(result.faults, 1)
     )
     note = (
-        "Struck and healed are seconds of the measured part, as in the charts; the other seconds count from the stroke."
+        "Outcome and healed are seconds of the measured part, as in the charts; the other seconds count from the stroke."
         " At event is the number of acknowledged events by then, of which some were still unread."
         " Proved: it worked before, and did not after."
     )

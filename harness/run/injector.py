@@ -13,7 +13,7 @@ from harness import faults
 from harness.engines import process
 from harness.engines.spark import sinks
 from harness.errors import StackError, Unreachable, Unready
-from harness.faults import Struck
+from harness.faults import Outcome
 from harness.faults.crash import Query
 from harness.faults.target import TAKES_S
 from harness.host import cgroup, disks, processes
@@ -33,39 +33,39 @@ from harness.scenario import (
 )
 
 
-def struck(rig: Rig, fault: Fault) -> Struck:
+def struck(rig: Rig, fault: Fault) -> Outcome:
     """One fault, from its stroke until it has healed."""
     return WAYS[fault.kind](rig, fault)
 
 
-def _process(rig: Rig, fault: Fault) -> Struck:
+def _process(rig: Rig, fault: Fault) -> Outcome:
     if fault.on in FAULT_TARGETS_OF_SPARK:
         return _process_of_spark(rig, fault)
     if fault.on != "pipeline":
-        return faults.strike(fault, _brokers(rig, fault.on), rig.patience)
+        return faults.inject(fault, _brokers(rig, fault.on), rig.patience)
     if rig.scenario.pipeline.standby and not rig.patience.until(rig.system.stands_by):
         raise StackError(f"fault {fault.kind}: no pipeline stands by after {rig.patience.for_s:g} s")
-    done = faults.strike(fault, {fault.on: rig.system}, rig.patience)
+    done = faults.inject(fault, {fault.on: rig.system}, rig.patience)
     rig.system.check()
     return done
 
 
-def _process_of_spark(rig: Rig, fault: Fault) -> Struck:
+def _process_of_spark(rig: Rig, fault: Fault) -> Outcome:
     if rig.spark is None:
         raise StackError(f"fault on {fault.on}: there is no standalone cluster")
     targets = rig.spark.target(fault.on)
     rig.look()
-    done = faults.strike(fault, targets, rig.patience)
+    done = faults.inject(fault, targets, rig.patience)
     rig.look()
     rig.system.check()
     return done
 
 
-def _crash(rig: Rig, fault: Fault) -> Struck:
+def _crash(rig: Rig, fault: Fault) -> Outcome:
     return faults.crash(fault, rig.system, _watched(rig, fault.query), rig.patience)
 
 
-def _fail_over(rig: Rig, fault: Fault) -> Struck:
+def _fail_over(rig: Rig, fault: Fault) -> Outcome:
     """What leads is asked of the followers, which are the ones that are up."""
     [leader] = _brokers(rig, fault.on).values()
     followers = [broker for broker in rig.cluster.brokers.values() if broker is not leader]
@@ -82,11 +82,11 @@ def _fail_over(rig: Rig, fault: Fault) -> Struck:
     return faults.fail_over(fault, leader, followers, taken_over, rig.patience)
 
 
-def _roll(rig: Rig, fault: Fault) -> Struck:
+def _roll(rig: Rig, fault: Fault) -> Outcome:
     return faults.roll(fault, _brokers(rig, "all brokers"), rig.patience)
 
 
-def _widen(rig: Rig, fault: Fault) -> Struck:
+def _widen(rig: Rig, fault: Fault) -> Outcome:
     names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     count = partial(topics.partitions, rig.cluster.bootstrap, names)
 
@@ -98,11 +98,11 @@ def _widen(rig: Rig, fault: Fault) -> Struck:
     return faults.widen(fault, count, add, used, rig.patience)
 
 
-def _network(rig: Rig, fault: Fault) -> Struck:
+def _network(rig: Rig, fault: Fault) -> Outcome:
     return faults.spoil(fault, faults.chosen(fault.on, rig.wires, *_leaders(rig)), rig.patience)
 
 
-def _memory(rig: Rig, fault: Fault) -> Struck:
+def _memory(rig: Rig, fault: Fault) -> Outcome:
     with cgroup.group() as group:
 
         def take() -> bool:
@@ -119,7 +119,7 @@ def _memory(rig: Rig, fault: Fault) -> Struck:
         )
 
 
-def _disk(rig: Rig, fault: Fault) -> Struck:
+def _disk(rig: Rig, fault: Fault) -> Outcome:
     if fault.on in DISKS_OF_THE_PIPELINE:
         return _disk_of_the_pipeline(rig, fault)
     [(name, broker)] = _brokers(rig, fault.on).items()
@@ -141,7 +141,7 @@ def _disk(rig: Rig, fault: Fault) -> Struck:
     return faults.take_away(fault, name, broker, take, has_ended, disk.mend, tell, rig.patience)
 
 
-def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Struck:
+def _disk_of_the_pipeline(rig: Rig, fault: Fault) -> Outcome:
     disk = rig.disks[fault.on]
 
     def take() -> bool:
@@ -156,7 +156,7 @@ def _told(disk: Disk, last: Callable[[], object]) -> dict[str, object]:
     return {"full": disk.is_full(), "read only": disk.is_read_only(), "said": last()}
 
 
-def _restart(rig: Rig, fault: Fault) -> Struck:
+def _restart(rig: Rig, fault: Fault) -> Outcome:
     # Of another pipeline it is not known in what words it refuses.
     told = "" if rig.scenario.pipeline.command or fault.command else _refusal(fault)
     restarts = faults.Restarts(rig.system, told, rig.patience)
@@ -192,7 +192,7 @@ def _again(rig: Rig, args: list[str]) -> None:
     rig.system.become(args)
 
 
-def _expired(rig: Rig, fault: Fault) -> Struck:
+def _expired(rig: Rig, fault: Fault) -> Outcome:
     """Ours is told by its own flag to go on; another pipeline by the flags of the fault."""
     log = Partition(rig, CLICKSTREAM, 0)
     flags = fault.flags if fault.flags or rig.scenario.pipeline.command else ("--accept-loss",)
@@ -246,7 +246,7 @@ class Partition:
 
 
 # Kind of fault → the function that injects it.
-WAYS: Mapping[str, Callable[[Rig, Fault], Struck]] = {
+WAYS: Mapping[str, Callable[[Rig, Fault], Outcome]] = {
     "crash": _crash,
     "fail_over": _fail_over,
     "roll": _roll,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.faults.crash import POINTS, Hit, Query, strike
+from harness.faults.crash import POINTS, Hit, Query, kill_at
 from harness.faults.target import Patience
 
 
@@ -43,15 +43,15 @@ class Batches:
             self.sleep(0)
         self.dead = True
 
-    def struck(self, point: str) -> Hit:
+    def killed(self, point: str) -> Hit:
         """Strike at a point."""
-        return strike(point, self.query, self.kill, Patience(5, lambda: self.now, self.sleep))
+        return kill_at(point, self.query, self.kill, Patience(5, lambda: self.now, self.sleep))
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_each_point_is_hit(tmp_path, point):
     """And the disk shows it."""
-    assert Batches(tmp_path).struck(point).hit
+    assert Batches(tmp_path).killed(point).hit
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_each_point_is_hit(tmp_path, point):
 )
 def test_a_death_that_comes_too_late_is_a_miss(tmp_path, point, steps):
     """The query went on past the point before it died."""
-    assert not Batches(tmp_path, slow_kill=steps).struck(point).hit
+    assert not Batches(tmp_path, slow_kill=steps).killed(point).hit
 
 
 def test_a_batch_that_was_begun_before_is_not_the_one_that_is_struck(tmp_path):
@@ -67,7 +67,7 @@ def test_a_batch_that_was_begun_before_is_not_the_one_that_is_struck(tmp_path):
     batches = Batches(tmp_path)
     batches.sleep(0)
 
-    assert 1 == batches.struck("after offsets").batch
+    assert 1 == batches.killed("after offsets").batch
 
 
 def test_a_query_that_stands_still_is_no_hit(tmp_path):
@@ -75,4 +75,4 @@ def test_a_query_that_stands_still_is_no_hit(tmp_path):
     batches = Batches(tmp_path)
     batches.dead = True
 
-    assert not batches.struck("after commits").hit
+    assert not batches.killed("after commits").hit

@@ -34,14 +34,14 @@ class Process:
         return self.up
 
 
-def struck(process: Process, kind: str = "kill") -> faults.Struck:
+def struck(process: Process, kind: str = "kill") -> faults.Outcome:
     """The fault on one process, in a time that only passes by sleeping."""
     now = [0.0]
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    return faults.strike(Fault(kind=kind, at=1, for_s=2), {"p": process}, faults.Patience(5, lambda: now[0], sleep))
+    return faults.inject(Fault(kind=kind, at=1, for_s=2), {"p": process}, faults.Patience(5, lambda: now[0], sleep))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_comes_up_only_together_is_started_together():
     now = [0.0]
     brokers = {f"broker {number}": Voter() for number in (1, 2, 3)}
     patience = faults.Patience(5, lambda: now[0], lambda _: None)
-    result = faults.strike(Fault(kind="kill", on="all brokers", at=1), brokers, patience)
+    result = faults.inject(Fault(kind="kill", on="all brokers", at=1), brokers, patience)
 
     assert 0.0 == result.healed_s
 
@@ -125,7 +125,7 @@ class Replicas:
         """Whether another leads."""
         return self.elect and not self.leader.up and all(one.up for one in self.followers)
 
-    def fail_over(self) -> faults.Struck:
+    def fail_over(self) -> faults.Outcome:
         """In a time that only passes by sleeping."""
         now = [0.0]
 
@@ -274,7 +274,7 @@ class Log:
         self.first = self.first if self.keeps else before
 
 
-def expired(pipeline: Pipeline, log: Log) -> faults.Struck:
+def expired(pipeline: Pipeline, log: Log) -> faults.Outcome:
     """Retention, in a time that only passes by sleeping."""
     now = [0.0]
 

@@ -109,7 +109,7 @@ def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
 def test_a_port_is_given_to_one_harness_at_a_time():
     """Though nobody listens on it yet, or its broker is dead for the moment."""
     [port] = common.free_ports(1)
-    program = "import sys; from harness.kafka import common; print(common._claim(int(sys.argv[1])))"
+    program = "import sys; from harness.kafka import common; print(common._lease(int(sys.argv[1])))"
     command = [sys.executable, "-c", program]
     given = [subprocess.check_output([*command, str(number)], text=True) for number in (port, port, port + 10_000)]
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import StackError
-from harness.faults import Struck
+from harness.faults import Outcome
 from harness.faults.schedule import Counts, Schedule
 from harness.faults.target import Cancelled
 from harness.rundir import history
@@ -26,12 +26,12 @@ class Stream:
         counts = Counts(*((lambda name=name: getattr(self.now, name)) for name in ("sent", "acknowledged", "read")))
         self.schedule = Schedule(faults, counts, self.strike, recorder)
 
-    def strike(self, fault: Fault) -> Struck:
+    def strike(self, fault: Fault) -> Outcome:
         """Take effect, and heal when the test says so."""
         self.struck.append(fault)
         self.begun.set()
         assert self.healed.wait(10)
-        return Struck(fault, 0.0, {"up_before": True, "up_after": {}}, 1.0)
+        return Outcome(fault, 0.0, {"up_before": True, "up_after": {}}, 1.0)
 
     def heal(self) -> None:
         """The fault that has struck is over."""
@@ -115,7 +115,7 @@ def test_it_is_settled_when_all_is_read_and_some_more(recorder):
 def test_a_fault_that_breaks_off_ends_the_run(recorder, error, said):
     """It is not over: what it has hurt is still down."""
 
-    def strike(fault: Fault) -> Struck:
+    def strike(fault: Fault) -> Outcome:
         raise error
 
     schedule = Schedule([Fault(at=1)], Counts(lambda: 1, lambda: 1, lambda: 1), strike, recorder)
@@ -130,7 +130,7 @@ def test_a_fault_that_is_broken_off_says_nothing(recorder):
     """The run is over, for a reason of its own."""
     begun, over = Event(), Event()
 
-    def strike(fault: Fault) -> Struck:
+    def strike(fault: Fault) -> Outcome:
         begun.set()
         assert over.wait(10)
         raise Cancelled

@@ -211,7 +211,7 @@ def test_what_is_too_young_to_be_damaged_is_one_line(tmp_path, checkpoint):
     for number in (1, 2):
         (checkpoint / "q" / "offsets" / str(number)).unlink()
 
-    with pytest.raises(StackError, match="fault missing of q: it has begun 1 batches: strike later"):
+    with pytest.raises(StackError, match="fault missing of q: it has begun 1 batches: inject it later"):
         restarts(Pipeline()).spoiled(Fault(kind="missing", at=1), checkpoint / "q", tmp_path / "kept")
 
 
