@@ -62,7 +62,7 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
         except OSError as error:
             raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
     except PipelineDied:
-        pass  # what that means is for the verdict to say
+        pass  # the verdict decides what that means
     except (KeyboardInterrupt, HarnessError) as error:
         if directory.is_dir():
             _write_unknown(directory, str(error) or "interrupted by the user")
@@ -154,12 +154,14 @@ def story(done: Trial, most: int = SHOWN) -> list[str]:
 
 def _line(target: Target) -> str:
     """A target in the units of the page."""
-    told = pages.shown(target)
-    value = "not measured" if target.value is None else figure(told["value"])
+    printed = pages.shown(target)
+    value = "not measured" if target.value is None else figure(printed["value"])
     judged = target.verdict.value if target.judged else "shown"
     sign = ">" if target.at_least else "<"
     room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-    return f"{judged:<8}{told['name']:<12}{value:>14} {sign} {figure(told['limit']):<8}{told['unit']:<16}{room}"
+    return (
+        f"{judged:<8}{printed['name']:<12}{value:>14} {sign} {figure(printed['limit']):<8}{printed['unit']:<16}{room}"
+    )
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:
@@ -197,8 +199,8 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     comparisons = findings.compare(gathered, answers)
     known = [
         (query, key)
-        for query, one in comparisons.items()
-        for key in one.expected.keys() | one.observed.keys()
+        for query, comparison in comparisons.items()
+        for key in comparison.expected.keys() | comparison.observed.keys()
         if "|".join(map(str, key)) == row
     ]
     if not known:
@@ -244,7 +246,7 @@ def _write_result(directory: Path, result: Result) -> None:
 
 
 def _write_unknown(directory: Path, why: str) -> None:
-    """As result and page of what could not be judged; where they cannot be written, the error that goes on says more."""
+    """Write result and page of a run that could not be judged; where that fails, the error that is already under way matters more."""
     with contextlib.suppress(RunError):
         _write_result(directory, verdict.unknown(why))
         _write_page(directory, pages.of_unjudged(directory, why))

@@ -72,16 +72,16 @@ def test_a_batch_is_what_its_files_say(tmp_path):
         ),
         pytest.param(
             lambda folder: (folder / "commits" / "2").unlink(),
-            "commits/2: missing: history.jsonl tells when",
+            "commits/2: missing: history.jsonl has the time",
             id="the last is gone",
         ),
         pytest.param(
             lambda folder: shutil.rmtree(folder / "commits"),
-            "commits/0: missing: history.jsonl tells",
+            "commits/0: missing: history.jsonl has the time",
             id="all are gone",
         ),
         pytest.param(
-            lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl does not tell", id="a history cut off"
+            lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl has no time for it", id="a history cut off"
         ),
     ],
 )

@@ -81,10 +81,10 @@ def test_the_kernel_ends_the_largest_process_of_a_group():
 @pytest.mark.parametrize(
     ("kind", "on", "said"),
     [
-        ("full", "pipeline", "full strikes one of checkpoint, results, leader"),
-        ("memory", "leader", "memory strikes one of pipeline"),
-        ("reset", "checkpoint", "reset strikes one of leader"),
-        ("kill", "results", "kill strikes one of pipeline, leader"),
+        ("full", "pipeline", "full acts on one of checkpoint, results, leader"),
+        ("memory", "leader", "memory acts on one of pipeline"),
+        ("reset", "checkpoint", "reset acts on one of leader"),
+        ("kill", "results", "kill acts on one of pipeline, leader"),
     ],
 )
 def test_a_fault_on_what_it_cannot_strike_is_refused(kind, on, said):

@@ -60,7 +60,7 @@ def test_a_shown_scenario_is_one_and_says_what_each_field_means(name):
         pytest.param('name=""', "name = '': its runs have a folder of that name", id="no name"),
         pytest.param(
             "fault=[{at = 900_000}]",
-            "fault[0].at = 900,000: the load has 725,000 events; strike sooner, or make it longer",
+            "fault[0].at = 900,000: the load has 725,000 events; inject it sooner, or lengthen the load",
             id="a fault behind the end",
         ),
     ],
@@ -76,7 +76,7 @@ def test_a_wrong_field_is_named(override, said):
     ("fault", "workers", "said"),
     [
         pytest.param({"on": "executor"}, 0, "it needs pipeline.workers of 1 or more", id="no cluster"),
-        pytest.param({"on": "master", "kind": "latency"}, 2, "latency strikes one of leader", id="a network"),
+        pytest.param({"on": "master", "kind": "latency"}, 2, "latency acts on one of leader", id="a network"),
         pytest.param({"on": "worker", "kind": "pause"}, 2, None, id="right"),
         pytest.param({"on": "pipeline"}, 0, None, id="the pipeline itself"),
     ],
@@ -181,8 +181,8 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param("pipeline.workers=4", "pipeline.cores must be 4 too", id="workers that are not counted"),
         pytest.param('pipeline.flags=["--dedup"]', "set pipeline.deduplicate", id="a flag that changes the rows"),
         pytest.param('pipeline.flags=["--output=x"]', "the harness gives it", id="a flag that is the harness's"),
-        pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "where the result is found", id="another sink"),
-        pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "where the result is found", id="with an equals sign"),
+        pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "the place of the result", id="another sink"),
+        pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "the place of the result", id="with an equals sign"),
         pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
         pytest.param(
             'fault=[{kind="change", at=9, flags=["--output=x"]}]', "fault[0].flags: --output is not", id="moved"

@@ -55,7 +55,7 @@ def test_an_answer_that_waiting_does_not_change_is_an_error_at_once(monkeypatch)
     with pytest.raises(StackError, match="does not answer: "):
         ends(monkeypatch, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     monkeypatch.setattr(topics, "ADMIN_S", 0.1)
-    with pytest.raises(StackError, match="no leader tells its offsets after 0 s"):
+    with pytest.raises(StackError, match="no leader answers with its offsets after 0 s"):
         ends(monkeypatch, KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
 
 

@@ -56,7 +56,7 @@ def test_a_run_of_one_query_has_its_report(tmp_path):
 @pytest.mark.parametrize(
     ("queries", "said"),
     [
-        pytest.param(["page_views", "revenue"], "not asked of this pipeline", id="no dead letter"),
+        pytest.param(["page_views", "revenue"], "not checked: this pipeline lacks", id="no dead letter"),
         pytest.param(["page_views", "revenue", "dead_letter"], "they reconcile.", id="all that count"),
     ],
 )
@@ -122,7 +122,7 @@ PHASE = b'{"t": 1, "kind": "phase", "phase": "start"}\n'
         pytest.param("history.jsonl", b"{}\n", "not an event: .*required field `kind`", id="of no kind"),
         pytest.param("history.jsonl", PHASE + b'{"t": 1, "kind": "a"}', "not an event: .*'a'", id="of an unknown kind"),
         pytest.param("history.jsonl", b'{"kind": "phase", "phase": "a"}', "not an event: it has no time", id="no time"),
-        pytest.param("history.jsonl", b"", "history.jsonl does not tell when", id="an empty history"),
+        pytest.param("history.jsonl", b"", "history.jsonl has no time for it", id="an empty history"),
         pytest.param("sent.parquet", b"", "damaged", id="no events"),
         pytest.param("history.jsonl", b"\xff\n", "not UTF-8", id="a history that is not UTF-8"),
     ],
