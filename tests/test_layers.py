@@ -98,7 +98,7 @@ def strings_below(source: str) -> list[int]:
     return sorted(found)
 
 
-def test_a_string_below_a_constant_is_found():
+def test_string_below_a_constant_is_found():
     """After the docstring, and in a class too."""
     assert [3, 7] == strings_below(
         '"""Module."""\nA = 1\n"""Of A."""\nclass B:\n    """B."""\n    a: int\n    """Of a."""\n'
