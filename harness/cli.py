@@ -31,6 +31,7 @@ from harness.judge.assessment import Assessment
 from harness.model import Result, Verdict
 from harness.runner.console import Status
 from harness.scenario import Scenario
+from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
@@ -271,6 +272,12 @@ def list_() -> None:
 def show(name: Annotated[str, typer.Argument(metavar="SCENARIO")], sets: SetOption = None) -> None:
     """A scenario in full, as it would be run, and what each field means."""
     print(scenario.described(scenario.load(name, sets or [])), end="")
+
+
+@app.command("schema")
+def schema_() -> None:
+    """The JSON Schema of a scenario file, for an editor that completes and checks TOML."""
+    print(json.dumps(scenario_schema.schema(), indent=1))
 
 
 @app.command()
