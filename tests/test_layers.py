@@ -14,9 +14,10 @@ LAYERS = (
     {"experiments"},
     {"report"},
     {"judge", "run"},
-    {"load", "faults", "engines"},
+    {"load", "engines"},
     {"rundir"},
-    {"scenario", "kafka"},
+    {"scenario"},
+    {"faults", "kafka"},
     {"job", "host"},
     {"model", "errors"},
 )

@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StackError
+from harness.faults import parts
+from harness.faults.kind import Fault, FaultKind
+from harness.faults.needs import Need
 from harness.faults.relay import NONE, Effect
-from harness.faults.target import TAKES_S, Patience
+from harness.faults.target import TAKES_S, Outcome, Patience
+from harness.faults.testbed import Testbed
 from harness.host import processes
 
+# Kind of fault → what it does to the connections of a broker's clients.
 EFFECTS: Mapping[str, Effect] = {
     "latency": Effect(latency_ms=200, jitter_ms=100),
     "bandwidth": Effect(bytes_per_s=100_000),
@@ -27,7 +32,7 @@ EFFECTS: Mapping[str, Effect] = {
     "reset": Effect(reset=True),
     "partition": Effect(refuse=True),
 }
-"""Kind of fault → what it does to the connections of a broker's clients."""
+# Kind of fault → the counters that must have grown for it to have taken effect.
 COUNTED: Mapping[str, tuple[str, ...]] = {
     "latency": ("delayed_bytes",),
     "bandwidth": ("delayed_bytes",),
@@ -36,9 +41,6 @@ COUNTED: Mapping[str, tuple[str, ...]] = {
     "reset": ("reset",),
     "partition": ("reset",),
 }
-"""Kind of fault → the counters that must have grown for it to have taken effect."""
-
-
 ENDED = "the relay between clients and brokers ended with {}"
 
 
@@ -123,3 +125,42 @@ class Wire:
             return all(value > 0 for value in grown.values())
 
         return {"taken": patience.until(all_have), **grown}
+
+
+def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Outcome:
+    """A fault of the network: laid on, felt, lifted, and seen to be lifted."""
+    at_s = patience.clock()
+    felt = {name: wire.spoil(fault.kind, patience) for name, wire in wires.items()}
+    patience.wait_out(fault, at_s)
+    mended = {name: wire.mend(patience) for name, wire in wires.items()}
+    taken = {name: not counts["taken"] for name, counts in felt.items()}
+    proof = {"up_before": True, "up_after": taken, "counted": felt, "mended": mended, "struck_s": round(at_s, 3)}
+    healed = all(counts["taken"] for counts in mended.values())
+    return Outcome(fault, at_s, proof, round(patience.clock(), 3) if healed else None)
+
+
+def _inject(bed: Testbed, fault: Fault) -> Outcome:
+    return spoil(fault, bed.wires(fault.on), bed.patience)
+
+
+def _kind(name: str, about: str, reads_through: bool = False) -> FaultKind:
+    """A fault of the network between the clients and one, two or all brokers."""
+    return FaultKind(
+        name=name,
+        about=about,
+        effect=f"The relay's counters grow: {', '.join(COUNTED[name])}.",
+        heals="Bytes pass in both directions again.",
+        targets=parts.BROKERS,
+        inject=_inject,
+        needs=(Need.EMBEDDED, Need.RELAY),
+        reads_through=reads_through,
+        drills={f"{name} leader": {"on": "leader", "for_s": 3}},
+    )
+
+
+LATENCY = _kind("latency", "Bytes arrive 200 to 300 ms later, in each direction.", reads_through=True)
+BANDWIDTH = _kind("bandwidth", "All connections of a broker's clients share 100,000 bytes a second, in each direction.")
+BLACKHOLE = _kind("blackhole", "Connections stay open, and nothing passes in either direction.")
+HALF_OPEN = _kind("half_open", "Connections stay open, and no answer of the broker passes.")
+RESET = _kind("reset", "Every connection is reset, and new ones as soon as they are accepted.")
+PARTITION = _kind("partition", "Every connection is reset, and new ones are refused.")

@@ -21,14 +21,14 @@ from harness import scenario as scenarios
 from harness.engines.process import ticking
 from harness.engines.spark import sinks
 from harness.errors import HarnessError, PipelineDied, StackError, Stalled
-from harness.faults.schedule import Counts, Schedule
 from harness.host import processes
 from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
 from harness.run.console import Status
-from harness.run.injector import struck
+from harness.run.injector import injected
+from harness.run.schedule import Counts, Schedule
 from harness.run.testbed import Rig, assemble
 from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
@@ -203,7 +203,7 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
     counts = _counts(rig)
-    schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    schedule = Schedule(rig.scenario.fault, counts, partial(injected, rig), phases.history)
     patience_s = AT_ONCE_S
     try:
         _replay(rig, phases, schedule, counts, start)
@@ -242,7 +242,7 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
 
     def over() -> bool:
         now_s = time.time()
-        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.struck_s + shown_s)
+        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.injected_s + shown_s)
 
     _heal(rig, phases, schedule, counts, over)
     rig.load.enough()
@@ -253,7 +253,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
 
     def progress() -> int:
         # A fault that is under way has a patience of its own.
-        return time.monotonic_ns() if schedule.is_striking() else counts.read()
+        return time.monotonic_ns() if schedule.is_under_way() else counts.read()
 
     try:
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))

@@ -6,6 +6,7 @@ where they speak of the same thing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,3 +111,8 @@ QUERIES: dict[str, Query] = {
         ),
     )
 }
+
+
+def first(fact: Callable[[Query], bool]) -> str:
+    """The name of the first query of which a fact holds; StopIteration where it holds of none."""
+    return next(query.name for query in QUERIES.values() if fact(query))
