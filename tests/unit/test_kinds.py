@@ -13,7 +13,7 @@ from harness import faults, scenario
 from harness.experiments import drill
 from harness.faults import KINDS, Fault, FaultKind, Need, parts, reference
 from harness.host import cgroup, disks
-from harness.run import injector
+from harness.runner import injector
 from harness.scenario import toml
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"

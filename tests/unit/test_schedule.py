@@ -11,8 +11,8 @@ import pytest
 from harness.errors import StackError
 from harness.faults import Outcome
 from harness.faults.target import Cancelled
-from harness.run.schedule import Counts, Schedule
 from harness.rundir import history
+from harness.runner.schedule import Counts, Schedule
 from harness.scenario import Fault
 
 

@@ -13,7 +13,7 @@ from harness import faults, scenario
 from harness.errors import StackError
 from harness.faults import restarts as again
 from harness.faults.surroundings import take_away
-from harness.run import injector
+from harness.runner import injector
 from harness.scenario import Fault
 
 

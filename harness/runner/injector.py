@@ -20,8 +20,8 @@ from harness.faults.testbed import Broker as OfBroker
 from harness.host.disks import Disk
 from harness.job.clickstream.contract import INPUT
 from harness.kafka import Broker, topics
-from harness.run.testbed import Rig
 from harness.rundir.events import Deleted
+from harness.runner.testbed import Rig
 
 
 def injected(rig: Rig, fault: Fault) -> Outcome:
