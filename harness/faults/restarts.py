@@ -242,7 +242,7 @@ MISSING = _of_checkpoint(
     "The offsets of the batch before the newest of one query are removed.",
     partial(_damaged, damage=remove_offsets, message=DAMAGED),
     "missing offsets",
-    first(lambda query: query.stateful and len(query.reads) > 1),
+    first(lambda query: query.joins),
 )
 STATE_LOST = _of_checkpoint(
     "state_lost",

@@ -22,7 +22,7 @@ from harness.engines.process import ticking
 from harness.engines.spark import sinks
 from harness.errors import HarnessError, PipelineDied, StackError, Stalled
 from harness.host import processes
-from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
+from harness.job.clickstream.contract import INPUT, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
@@ -297,7 +297,7 @@ def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
 
 
 def _drain(rig: Rig, phases: Phases) -> None:
-    names = [rig.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
+    names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     ends = topics.end_offsets(rig.cluster.bootstrap, names)
     goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
     flushed_ms = rig.load.flush_ms - WATERMARK_DELAY_S * 1000
@@ -338,8 +338,8 @@ def _quiet(rig: Rig, phases: Phases) -> None:
 def _has_drained(rig: Rig, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
     mine = {rig.cluster.topic_prefix + topic for topic in rig.scenario.queries[query].reads}
     wanted = {at: end for at, end in goal.items() if at[0] in mine}
-    windowed = query != "dead_letter"
-    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True
+    stateful = rig.scenario.queries[query].stateful
+    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if stateful else True
     return passed and rig.checkpoint.reached(query, wanted)
 
 

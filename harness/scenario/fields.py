@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.faults import Fault, Need
-from harness.job.clickstream.contract import QUERIES, Query, SinkKind
+from harness.job.clickstream.contract import COUNTED_BY, QUERIES, Query, SinkKind
 from harness.job.clickstream.events import Workload
 
-COUNTED_BY: Mapping[str, tuple[str, ...]] = {
-    "dropped_late": ("page_views", "revenue"),
-    "dropped_late_sessions": ("sessions",),
-    "dead_letter": ("dead_letter",),
-    "sessions_merged": ("sessions",),
-    "deduplicated": ("page_views", "revenue"),
-    "sessions_over_restarts": ("sessions",),
-    "hot_views": ("page_views",),
-}
-"""Queries whose rows hold a count; a single such query is enough."""
 PROVABLE = (
     *COUNTED_BY,
     "out_of_order",
@@ -246,7 +235,8 @@ class Scenario:
     @property
     def counts_all(self) -> bool:
         """Whether each record that was read must be counted, dropped or rejected by a query that the pipeline has."""
-        return {"page_views", "revenue", "dead_letter"} <= self.queries.keys() and not self.black_box
+        each = {name for name, query in QUERIES.items() if query.counts_each or query.rejects}
+        return each <= self.queries.keys() and not self.black_box
 
     @property
     def black_box(self) -> bool:

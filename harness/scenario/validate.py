@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from harness.faults import KINDS, Fault, Need
 from harness.faults.parts import PIPELINE
 from harness.job.clickstream import events as workload
-from harness.job.clickstream.contract import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, QUERIES
+from harness.job.clickstream.contract import COUNTED_BY, EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, QUERIES
 from harness.job.clickstream.events import Workload
-from harness.scenario.fields import COUNTED_BY, PLACEHOLDERS, Limits, Load, Pipeline, Scenario
+from harness.scenario.fields import PLACEHOLDERS, Limits, Load, Pipeline, Scenario
 from harness.scenario.outputs import of_outputs
 
 OF_SPEED = ("latency", "throughput", "cpu")
