@@ -119,7 +119,8 @@ def test_names_of_the_job_are_found(source, found):
 @pytest.mark.parametrize("package", JOBLESS)
 def test_no_topic_or_query_is_named(package):
     """A job of one's own has others: what they differ in is a fact of `Query`."""
-    assert (paths := modules(f"harness/{package}"))
+    paths = modules(f"harness/{package}")
+    assert paths
     found = {
         (str(path.relative_to(ROOT)), name)
         for path in paths

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,8 @@ from harness.faults.needs import Need
 from harness.faults.relay import NONE, Effect
 from harness.faults.target import TAKES_S, Outcome, Patience
 from harness.faults.testbed import Testbed
-from harness.host import processes
+from harness.host.service import Service
+from harness.host.waiting import await_true
 
 # Kind of fault → what it does to the connections of a broker's clients.
 EFFECTS: Mapping[str, Effect] = {
@@ -41,19 +43,22 @@ COUNTED: Mapping[str, tuple[str, ...]] = {
     "reset": ("reset",),
     "partition": ("reset",),
 }
+# How long it takes at most to end after its output has.
+ENDS_S = 10.0
 ENDED = "the relay between clients and brokers ended with {}"
 
 
 class Relay:
     """The relay's process: a port for each broker, commands to it, and its counters."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, service: Service) -> None:
+        """`service` has been started, with pipes."""
+        self._service = service
         self.ports: list[int] = self._answer()["ports"]
 
     def check(self) -> None:
         """Raise StackError if the relay has ended: lost traffic is then the harness's fault."""
-        if (code := self._process.poll()) is not None:
+        if (code := self._service.code()) is not None:
             raise StackError(ENDED.format(code))
 
     def lead(self, listener: int, host: str, port: int) -> None:
@@ -69,33 +74,29 @@ class Relay:
         return self._ask(listener=listener)
 
     def _ask(self, **command: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
+        self._service.stdin.write(json.dumps(command).encode() + b"\n")
+        self._service.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._service.stdout.readline()
         if not line:
-            raise StackError(ENDED.format(self._process.wait()))
+            await_true(lambda: self._service.code() is not None, ENDS_S)
+            raise StackError(ENDED.format(self._service.code()))
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 @contextlib.contextmanager
-def open_relay(brokers: int, seed: int, log: Path | None = None) -> Iterator[Relay]:
-    """A relay with a port for each broker; it ends with the context, or with its owner. What it complains of goes to `log`."""
+def open_relay(brokers: int, seed: int, log: Path = Path(os.devnull)) -> Iterator[Relay]:
+    """A relay with a port for each broker; it ends with the context, or with its owner. Its errors go to `log`."""
     args = [sys.executable, "-m", "harness.faults.relay", str(brokers), str(seed)]
-    process = processes.spawn(args, log=log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    service = Service("the relay", args, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    service.start(wait_s=0)
     try:
-        yield Relay(process)
+        yield Relay(service)
     finally:
-        processes.kill_tree(process)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        service.close()
 
 
 @dataclass(frozen=True, slots=True)
