@@ -160,7 +160,7 @@ class System:
         return [process.pid for process in self._all if process.is_alive()]
 
     def expect_end(self, expected: bool = True) -> None:
-        """It may end by itself, until it is started again: `check` says nothing of it. Or it may not any more."""
+        """It may end by itself, until it is started again, and `check` accepts that; or it may not any more."""
         self._down = expected
 
     def ended(self) -> int | None:
@@ -182,7 +182,7 @@ class System:
     def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
         """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
 
-        `flags` follow its own for this start alone, and `may_end` says that it may end by itself. One that stands by is
+        `flags` follow its own for this start alone, and `may_end` is whether it may end by itself. One that stands by is
         not started: it has seen the end itself.
         """
         if self._closed:
@@ -227,7 +227,7 @@ class System:
     def check(self) -> None:
         """Raise PipelineDied if the process has ended by itself, with the cause that its log names, and nobody expected it.
 
-        StackError where it has never worked, or what it says cannot be written down.
+        StackError where it has never worked, or its output cannot be recorded.
         """
         if self._unwritten:
             raise StackError(self._unwritten)
@@ -427,7 +427,7 @@ def _newest(log: Path) -> int:
 def ticking(
     every_s: float, tick: Callable[[], None], stop: threading.Event, failed: Callable[[Exception], None]
 ) -> threading.Thread:
-    """A thread that calls `tick` at a steady pace until `stop` is set; one that raises ends it, and `failed` is told."""
+    """A thread that calls `tick` at a steady pace until `stop` is set; one that raises ends it, and `failed` is called with the error."""
 
     def loop() -> None:
         due = time.monotonic()

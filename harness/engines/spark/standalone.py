@@ -159,7 +159,7 @@ class Standalone:
         await_true(lambda: len(self.executors()) >= len(self.workers), START_S)
         executor = Executor(self.executors)
         self._executors_wanted = len(self.executors())
-        # A master that is busy does not say what it knows; one without the pipeline's application would then count as healed.
+        # A master that is busy gives no answer; one without the pipeline's application would then count as healed.
         known: frozenset[str] = frozenset()
         silent = ""
 
