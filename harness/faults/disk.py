@@ -72,5 +72,5 @@ def _kind(name: str, about: str, spoil: Callable[[Disk], bool], *, held_open: bo
     )
 
 
-FULL = _kind("full", "No room is left on the disk.", Disk.fill, held_open=False)
-READ_ONLY = _kind("read_only", "Nothing can be written to the disk.", Disk.read_only, held_open=True)
+FULL = _kind("full", "No room is left on the disk.", lambda disk: disk.fill(), held_open=False)
+READ_ONLY = _kind("read_only", "Nothing can be written to the disk.", lambda disk: disk.read_only(), held_open=True)
