@@ -15,6 +15,8 @@ from pipeline.schema import QUERIES
 GATEWAY = "PYSPARK_GATEWAY_PORT"
 """Of the environment, where it is spark-submit that starts this."""
 SINKS = ("kafka", "parquet", "console")
+ISOLATIONS = ("read_committed", "read_uncommitted")
+"""The values of Kafka's ``isolation.level``, the default first."""
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
@@ -74,6 +76,8 @@ class Settings:
     partitions: int
     state_store: str
     starting_offsets: str
+    isolation: str
+    """Which records of transactions are read: those of committed transactions alone, or all."""
     max_offsets_per_trigger: int | None = None
     accept_loss: bool = False
     conversions: str
@@ -169,11 +173,13 @@ def _computation(what: argparse._ArgumentGroup) -> None:
         "go on after records that Kafka deleted before they were read, at the start (the pipeline prints how many) and later;"
         " the default refuses, or ends"
     )
+    isolation = "records of transactions: of those that were committed, or of all, open and aborted ones too"
     add("--queries", type=_queries, metavar="A,B", help=f"of {', '.join(QUERIES)}; all where none is named")
     add("--sink", type=_sink, action="append", metavar="QUERY=SINK", help=sinks)
     add("--conversions", choices=("linear", "join"), help=f"both give the same rows {_of_profiles('conversions')}")
     add("--deduplicate", action="store_true", help="count an event id once, as long as the watermark has not passed it")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
+    add("--isolation", choices=ISOLATIONS, default=ISOLATIONS[0], help=isolation)
     add("--accept-loss", action="store_true", help=loss)
 
 

@@ -391,11 +391,11 @@ class Checkpoint:
         self._history.write(Commit(query=query, batch=number, committed_s=committed, begun_s=begun))
 
     def committed(self, query: str) -> int:
-        """Input records that the query has committed, over all partitions."""
+        """Input offsets that the query has committed, over all partitions: records, and markers of transactions."""
         return sum(self._ends[query].values())
 
     def read(self) -> int:
-        """Input records that every query that reads them has committed; none of a topic that one has not begun with."""
+        """Input offsets that every query that reads them has committed; none of a topic that one has not begun with."""
         ends = dict(self._ends)
         places = {place for query, of_query in ends.items() for place in of_query if place[0] in self._reads[query]}
         return sum(

@@ -51,6 +51,13 @@ def test_submitted_master_is_kept(monkeypatch, given, by_submit, master):
     assert master == settings.parse([*NEEDED, *given]).master
 
 
+def test_committed_records_are_the_default():
+    """An aborted record is none, unless that is asked for."""
+    asked = settings.parse([*NEEDED, "--isolation", "read_uncommitted"])
+
+    assert ("read_committed", "read_uncommitted") == (settings.parse(NEEDED).isolation, asked.isolation)
+
+
 def test_queries_keep_their_order():
     """A sink is named per query; the others keep their own."""
     given = settings.parse([*NEEDED, "--queries", "revenue,page_views", "--sink", "revenue=kafka"])
