@@ -13,7 +13,7 @@ LAYERS = (
     {"cli", "pytest_plugin"},
     {"experiments"},
     {"report"},
-    {"judge", "run"},
+    {"judge", "runner"},
     {"load", "faults", "engines"},
     {"rundir"},
     {"scenario", "kafka"},
@@ -83,7 +83,7 @@ def test_the_pipeline_never_imports_the_harness(path):
     assert set() == {name for name in imports(path) if name.startswith("harness")}
 
 
-ABOVE = ("run", "load", "kafka", "engines")
+ABOVE = ("runner", "load", "kafka", "engines")
 
 
 def strings_below(source: str) -> list[int]:

@@ -194,7 +194,7 @@ def test_read_only_run_is_judged(harness, run, read_only):
 
 def test_read_only_crash_is_named(harness, run, read_only, monkeypatch):
     """The place stands in the line, since there is no file of the trace."""
-    monkeypatch.setattr(single.verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(single.verdict, "assess", lambda _: [][0])
     done = harness("check", run, "--json")
 
     assert 3 == done.code

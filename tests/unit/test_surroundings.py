@@ -11,7 +11,7 @@ import pytest
 
 from harness import faults, scenario
 from harness.errors import StackError
-from harness.run import injector
+from harness.runner import injector
 from harness.scenario import Fault
 
 

@@ -21,8 +21,8 @@ from harness.experiments import single
 from harness.experiments.simulate import simulate
 from harness.judge import verdict
 from harness.model import Verdict
-from harness.run.console import Status
 from harness.rundir import history
+from harness.runner.console import Status
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +216,7 @@ def test_page_crash_keeps_the_result(run, monkeypatch):
         single.judge(run)
     assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
 
-    monkeypatch.setattr(single.timeline, "gather", lambda _: {}["sent"])
+    monkeypatch.setattr(single.verdict.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
         list(single.explain(run, "a", 1))
 
@@ -236,7 +236,7 @@ def test_incomplete_manifest_is_refused(run, key):
 def test_crash_makes_its_trace_folder(run, monkeypatch):
     """The verdict is unknown, and says where it is."""
     (run / "logs").rmdir()
-    monkeypatch.setattr(verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(verdict, "assess", lambda _: [][0])
 
     assert f"see {run / 'logs' / 'judge.log'}" in single.judge(run).result.why
     assert "IndexError" in (run / "logs" / "judge.log").read_text()
