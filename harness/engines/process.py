@@ -124,11 +124,17 @@ class _Process:
 class System:
     """The pipeline as a process: started, followed, stopped or killed; and maybe a second one that stands by."""
 
-    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "") -> None:
-        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags."""
+    def __init__(
+        self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "", inherit: bool = False
+    ) -> None:
+        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags.
+
+        With `inherit` it gets the user's environment, as a program of the user's own.
+        """
         self._args = args
         self._log = log
         self._environment = _environment(temporary, java)
+        self._inherit = inherit
         self._history = history
         self._all: list[_Process] = []
         self._now: _Process | None = None
@@ -230,7 +236,9 @@ class System:
     def _spawn(self, args: list[str], event: Literal["start", "stand by"]) -> _Process:
         log = self._log.with_name(f"pipeline-{len(self._all) + 1}.log") if self._all else self._log
         try:
-            process = processes.spawn(args, log=log, env=self._environment, stdout=subprocess.PIPE)
+            process = processes.spawn(
+                args, log=log, env=self._environment, inherit=self._inherit, stdout=subprocess.PIPE
+            )
         except OSError as error:
             raise StackError(
                 f"the pipeline cannot be started: {args[0]}: {error.strerror}; see pipeline.command"

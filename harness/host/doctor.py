@@ -98,9 +98,9 @@ def ports() -> Check:
 
 
 def orphans() -> Check:
-    """Processes that a dead run left; the next run ends them."""
+    """Processes that a dead run left, where not even its watchdog was spared."""
     left = cleanup.orphans()
-    return Check("left by dead runs", str(len(left)), "0", not left, "the next run ends them")
+    return Check("left by dead runs", str(len(left)), "0", not left, "harness clean, or the next run, ends them")
 
 
 def docker() -> Check:

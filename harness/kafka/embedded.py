@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ScenarioError, StackError
-from harness.host import class_archive, jars, processes
+from harness.host import class_archive, environment, jars, processes
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
 
@@ -303,7 +303,7 @@ def _run_storage_tool(node: Node) -> None:
     command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
     command += ["format", "-t", common.kafka_id(), "-c", str(node.settings)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, env=environment.own())
     except subprocess.TimeoutExpired as error:
         raise StackError(f"the storage of a broker was not formatted within {START_S:.0f} s") from error
     if done.returncode:
