@@ -29,6 +29,17 @@ WITH_A_FLAG = {
     "spark.sql.shuffle.partitions": "--partitions",
     "spark.sql.streaming.stateStore.providerClass": "--state-store",
 }
+PINNED = {
+    "spark.sql.session.timeZone": ("UTC", "all times are UTC, those without an offset too"),
+    "spark.sql.streaming.multipleWatermarkPolicy": ("min", "with max, events of the slower topic are dropped"),
+    "spark.sql.streaming.noDataMicroBatches.enabled": ("true", "rows are emitted once their window has closed"),
+    "spark.sql.caseSensitive": ("false", "columns are named as the contract has them"),
+    "spark.sql.ansi.enabled": ("true", "sums that overflow are errors, no other numbers"),
+    "spark.sql.legacy.timeParserPolicy": ("CORRECTED", "timestamps are read as the contract has them"),
+    "spark.sql.parquet.outputTimestampType": ("INT96", "readers of the results expect it"),
+    "spark.hadoop.fs.defaultFS": ("file:///", "checkpoint and output are folders of this machine"),
+}
+"""Settings that the contract rests on, each with its value and the reason; neither a flag nor Spark's files change them."""
 MEMORY = {unit: 1024**power for power, unit in enumerate("bkmgt")}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
@@ -216,8 +227,8 @@ def _conf(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
     if flag := WITH_A_FLAG.get(name):
         raise argparse.ArgumentTypeError(f"{name}: use {flag}, which is held against the checkpoint's")
-    if name == "spark.sql.session.timeZone":
-        raise argparse.ArgumentTypeError(f"{name}: all times are UTC, those without an offset too")
+    if name in PINNED and value != PINNED[name][0]:
+        raise argparse.ArgumentTypeError(f"{name}: it is {PINNED[name][0]}: {PINNED[name][1]}")
     return name, value
 
 

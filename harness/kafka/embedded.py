@@ -312,7 +312,14 @@ def _run_storage_tool(node: Node) -> None:
 
 
 def _write_properties(path: Path, values: Mapping[str, str | int]) -> None:
-    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    path.write_text("".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items()), encoding="ascii")
+
+
+def _escaped(value: str) -> str:
+    """A value as Java's properties have it: ASCII, all other UTF-16 units and backslashes escaped."""
+    units = value.encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
 def _classpath() -> str:

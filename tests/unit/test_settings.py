@@ -86,7 +86,11 @@ def test_queries_keep_their_order():
             for size in ("abc", "", "0g", "1.5g", "10b", "1x", "9999999999t")
         ),
         pytest.param([*NEEDED, "--conf", "spark.sql.shuffle.partitions=7"], "use --partitions", id="one with a flag"),
-        pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=UTC"], "all times are UTC", id="another time"),
+        pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=CET"], "all times are UTC", id="another time"),
+        *(
+            pytest.param([*NEEDED, "--conf", f"{name}=other"], why, id=f"{name} is pinned")
+            for name, (_, why) in settings.PINNED.items()
+        ),
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
 )
