@@ -108,11 +108,17 @@ class _Process:
 class System:
     """The pipeline as a process: started, followed, stopped or killed; and maybe a second one that stands by."""
 
-    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "") -> None:
-        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags."""
+    def __init__(
+        self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "", inherit: bool = False
+    ) -> None:
+        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags.
+
+        With `inherit` it gets the user's environment, as a program of the user's own.
+        """
         self._args = args
         self._log = log
         self._environment = _environment(temporary, java)
+        self._inherit = inherit
         self._history = history
         self._all: list[_Process] = []
         self._now: _Process | None = None
@@ -209,7 +215,13 @@ class System:
         log = self._log.with_name(f"pipeline-{len(self._all) + 1}.log") if self._all else self._log
         started = threading.Event()
         service = Service(
-            "the pipeline", args, log, works=started.is_set, env=self._environment, stdout=subprocess.PIPE
+            "the pipeline",
+            args,
+            log,
+            works=started.is_set,
+            env=self._environment,
+            inherit=self._inherit,
+            stdout=subprocess.PIPE,
         )
         try:
             service.start(wait_s=0)
@@ -372,11 +384,11 @@ class Checkpoint:
         self._history.write(Commit(query=query, batch=number, committed_s=committed, begun_s=begun))
 
     def committed(self, query: str) -> int:
-        """Input records that the query has committed, over all partitions."""
+        """Input offsets that the query has committed, over all partitions: records, and markers of transactions."""
         return sum(self._ends[query].values())
 
     def read(self) -> int:
-        """Input records that every query that reads them has committed; none of a topic that one has not begun with."""
+        """Input offsets that every query that reads them has committed; none of a topic that one has not begun with."""
         ends = dict(self._ends)
         places = {place for query, of_query in ends.items() for place in of_query if place[0] in self._reads[query]}
         return sum(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import StackError
 from harness.faults import KINDS, FaultKind
-from harness.host import jars
+from harness.host import folders, jars
 from harness.host.jars import JarSet
 from harness.scenario import Scenario
 
@@ -29,6 +29,9 @@ def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
     # Ivy, which fetches jars, is a program in Java too.
     if absent or _starts_java(scenario):
         yield jars.java
+        yield partial(_place, folders.why_not_temporary)
+        yield partial(_place, folders.why_not_cache)
+        yield partial(_place, folders.why_not_open)
     if absent:
         yield partial(_cache, absent)
     if scenario.kafka.where == "containers":
@@ -45,6 +48,11 @@ def _starts_java(scenario: Scenario) -> bool:
 def _jar_sets(scenario: Scenario) -> list[JarSet]:
     names = ("spark", "broker") if scenario.kafka.where == "embedded" else ("spark",)
     return [jars.jar_set(name) for name in names]
+
+
+def _place(why_not: Callable[[], str | None]) -> None:
+    if why := why_not():
+        raise StackError(why)
 
 
 def _cache(absent: list[JarSet]) -> None:

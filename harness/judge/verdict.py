@@ -411,8 +411,8 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Ite
         )
     if counts["unclaimed"]:
         yield (
-            f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
-            " twice, or a send that was given up arrived"
+            f"{counts['unclaimed']:,} offsets were read that no acknowledgement covers: a producer's retry wrote records"
+            " twice, a send that was given up arrived, or they are markers or aborted records of transactions"
         )
 
 

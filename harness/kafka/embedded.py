@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ScenarioError, StackError
-from harness.host import cause, class_archive, jars
+from harness.host import cause, class_archive, environment, jars
 from harness.host.service import Service
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
@@ -300,7 +300,7 @@ def _run_storage_tool(node: Node) -> None:
     command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
     command += ["format", "-t", common.kafka_id(), "-c", str(node.settings)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, env=environment.own())
     except subprocess.TimeoutExpired as error:
         raise StackError(f"the storage of a broker was not formatted within {START_S:.0f} s") from error
     if done.returncode:
@@ -309,7 +309,14 @@ def _run_storage_tool(node: Node) -> None:
 
 
 def _write_properties(path: Path, values: Mapping[str, str | int]) -> None:
-    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    path.write_text("".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items()), encoding="ascii")
+
+
+def _escaped(value: str) -> str:
+    """A value as Java's properties have it: ASCII, all other UTF-16 units and backslashes escaped."""
+    units = value.encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
 def _classpath() -> str:

@@ -110,7 +110,14 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     }
     temporary = scratch / "tmp"
     temporary.mkdir()
-    system = System(command(scenario, places), logs / "pipeline.log", temporary, history, java)
+    system = System(
+        command(scenario, places),
+        logs / "pipeline.log",
+        temporary,
+        history,
+        java,
+        inherit=bool(scenario.pipeline.command),
+    )
     stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)

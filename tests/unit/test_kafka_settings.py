@@ -43,6 +43,13 @@ def test_everything_listens_on_loopback_only():
     assert "0.0.0.0" not in str(found)
 
 
+def test_properties_are_ascii(tmp_path):
+    """Java reads them as Latin-1, and takes a backslash for an escape."""
+    embedded._write_properties(tmp_path / "p", {"log.dirs": "/a b/ü/\\/🙂"})
+
+    assert b"log.dirs=/a b/\\u00fc/\\u005c/\\ud83d\\ude42\n" == (tmp_path / "p").read_bytes()
+
+
 def test_ids_are_in_kafkas_notation():
     """22 characters of base64, and no dash first."""
     ids = {common.kafka_id() for _ in range(500)}

@@ -187,14 +187,14 @@ def test_silent_master_keeps_its_reason(cluster, monkeypatch, error):
 
 
 def test_cluster_listens_on_loopback_only(tmp_path, monkeypatch):
-    """Loopback only, and its files in one folder; the user's own flags for Java stay."""
+    """Loopback only, and its files in one folder; of Java's flags only those that it is given."""
     monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Xss2m")
     values = standalone.environment(tmp_path, "-XX:+UseSerialGC")
 
     assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
     assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
     assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
-    assert f'-Xss2m -XX:+UseSerialGC -Djava.io.tmpdir="{tmp_path / "tmp"}"' == values["JDK_JAVA_OPTIONS"]
+    assert f'-XX:+UseSerialGC -Djava.io.tmpdir="{tmp_path / "tmp"}"' == values["JDK_JAVA_OPTIONS"]
 
 
 class Machine:

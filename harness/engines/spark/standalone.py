@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -272,7 +271,7 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
-        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java} {temporary}".strip(),
+        "JDK_JAVA_OPTIONS": f"{java} {temporary}".strip(),
         "SPARK_HOME": str(jars.spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
