@@ -81,7 +81,9 @@ def test_a_batch_is_what_its_files_say(tmp_path):
             id="all are gone",
         ),
         pytest.param(
-            lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl has no time for it", id="a history cut off"
+            lambda folder: checkpoint(folder, [3]),
+            "commits/3: history.jsonl has no time for it",
+            id="a history cut off",
         ),
     ],
 )
