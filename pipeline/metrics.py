@@ -90,7 +90,7 @@ class Metrics:
         self._output = Counter(
             "pipeline_output_rows_total", "Rows written to a sink that counts them.", ("query",), **of
         )
-        late = "Rows dropped because the watermark had passed them, as Spark counts them at its state operators."
+        late = "Rows dropped as late, counted by Spark after it has put together those of one group in a batch."
         self._late = Counter("pipeline_late_rows_total", late, ("query",), **of)
         dead = "Records rejected, by topic and reason."
         self._dead = Counter("pipeline_dead_letters_total", dead, ("topic", "reason"), **of)
