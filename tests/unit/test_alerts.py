@@ -166,4 +166,4 @@ def test_grafana_finds_its_files():
 
     assert ("file", "prometheus") == (provider["type"], source["type"])
     assert provider["options"]["path"].endswith("/dashboards")
-    assert ["pipeline"] == [path.stem for path in DASHBOARDS]
+    assert ["harness-run", "pipeline"] == [path.stem for path in DASHBOARDS]
