@@ -124,6 +124,8 @@ class Metrics(Collector):
                 self._read = reading.read
                 self._lag.set(max(0, reading.acknowledged - reading.read))
                 self._latency.committed(reading.read, now_s)
+                if (p99_s := self._latency.p99_s()) is not None:
+                    self._values.labels("latency").set(p99_s)
             if self._phase == MEASURE:
                 self._take_targets(reading, now_s)
 
@@ -186,8 +188,6 @@ class Metrics(Collector):
     def _take_targets(self, reading: Reading, now_s: float) -> None:
         self._state_bytes = max(self._state_bytes, reading.state_bytes)
         self._values.labels("state_size").set(self._state_bytes)
-        if (p99_s := self._latency.p99_s()) is not None:
-            self._values.labels("latency").set(p99_s)
         if self._measured and reading.read is not None and now_s > self._measured[0]:
             rate = (reading.read - self._measured[1]) / (now_s - self._measured[0])
             self._values.labels("throughput").set(rate)

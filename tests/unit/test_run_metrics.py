@@ -106,7 +106,7 @@ def test_a_black_box_has_no_lag_and_no_latency(metrics):
 
 
 def test_targets_are_measured_in_their_phase_alone(metrics, asked):
-    """Throughput and CPU from its start, beside their limits; the drain changes nothing."""
+    """Throughput and CPU from its start, beside their limits. Events that are committed later count for the latency."""
     metrics.look(reading(150), START_S + 2)
     metrics.heed(Phase(t=START_S + 2, phase="measure"))
     for at_s, cpu_s in ((2.0, 10.0), (6.0, 14.0)):
@@ -117,6 +117,7 @@ def test_targets_are_measured_in_their_phase_alone(metrics, asked):
     metrics.look(reading(1_000), START_S + 20)
 
     assert 100 == value(metrics, "harness_target_value", target="throughput")
+    assert pytest.approx(14.43, rel=0.02) == value(metrics, "harness_target_value", target="latency")
     assert 1 / min(2, processes.usable_cores()) == value(metrics, "harness_target_value", target="cpu")
     assert 70 == value(metrics, "harness_target_value", target="state_size")
     assert 1_000 == value(metrics, "harness_target_limit", target="throughput")
