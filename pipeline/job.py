@@ -132,8 +132,10 @@ def _served(settings: Settings) -> Iterator[Metrics | None]:
     if settings.metrics_port is None:
         yield None
         return
-    from pipeline import metrics as of_prometheus  # only here: without the flag it costs nothing
-
+    try:
+        from pipeline import metrics as of_prometheus  # only here: without the flag it costs nothing
+    except ImportError as error:
+        raise JobError(f"--metrics-port {settings.metrics_port}: {error.name} is not installed") from error
     with ExitStack() as server:
         metrics = of_prometheus.Metrics(settings)
         try:

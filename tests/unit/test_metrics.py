@@ -185,6 +185,17 @@ def test_a_port_that_is_taken_is_one_line(asked):
     assert f"--metrics-port {port} at 127.0.0.1: Address already in use" == str(refused.value)
 
 
+def test_a_library_that_is_missing_is_one_line(asked, monkeypatch):
+    """A cluster's image may have Spark and no more."""
+    monkeypatch.delitem(sys.modules, "pipeline.metrics")
+    monkeypatch.delattr("pipeline.metrics")
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(job.JobError) as refused:
+        job._run(asked, [])
+
+    assert "--metrics-port 9464: prometheus_client is not installed" == str(refused.value)
+
+
 def test_without_the_flag_nothing_is_imported():
     """Who does not ask for metrics pays nothing for them."""
     loaded = "import sys; from pipeline import job; print('prometheus_client' in sys.modules)"
