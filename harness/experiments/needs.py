@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import StackError
-from harness.host import cgroup, disks, folders, jars
+from harness.faults import KINDS, FaultKind
+from harness.host import folders, jars
 from harness.host.jars import JarSet
-from harness.scenario import FAULTS_OF_DISKS, Scenario
+from harness.scenario import Scenario
 
 
 def require(scenario: Scenario) -> None:
@@ -35,11 +36,8 @@ def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
         yield partial(_cache, absent)
     if scenario.kafka.where == "containers":
         yield _docker
-    kinds = {fault.kind for fault in scenario.fault}
-    for kind in sorted(kinds & set(FAULTS_OF_DISKS)):
-        yield partial(_fault, kind, disks.why_not)
-    if "memory" in kinds:
-        yield partial(_fault, "memory", cgroup.why_not)
+    for kind in sorted({fault.kind for fault in scenario.fault}):
+        yield partial(_fault, KINDS[kind])
 
 
 def _starts_java(scenario: Scenario) -> bool:
@@ -77,6 +75,6 @@ def _docker() -> None:
     containers.reach()
 
 
-def _fault(kind: str, why_not: Callable[[], str | None]) -> None:
-    if why := why_not():
-        raise StackError(f"a fault of kind {kind} cannot be injected on this machine: {why}")
+def _fault(kind: FaultKind) -> None:
+    if why := kind.why_not():
+        raise StackError(f"a fault of kind {kind.name} cannot be injected on this machine: {why}")

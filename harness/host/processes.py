@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -96,16 +96,18 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     _end(process, _family(process))
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
+def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0, at_end: Callable[[], None] = lambda: None) -> bool:
     """Ask a spawned process to end, and make it so after `grace_s`; true where asking was enough.
 
-    Only the process itself is asked; what is left of its tree when it has gone is killed.
+    Only the process itself is asked; what is left of its tree when it has gone is killed. `at_end` is called when it has
+    ended, and before it is waited for.
     """
     family = _family(process)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.terminate()
     asked = _awaits_its_end(process, grace_s)
+    at_end()
     _end(process, [*family, *_family(process)])
     return asked
 
@@ -113,14 +115,15 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
 def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
     """Whether it ends in time. It is not reaped yet, so that its id, and its group's, are not given to another process."""
     deadline = time.monotonic() + grace_s
-    while process.returncode is None and not _has_ended(process):
+    while process.returncode is None and not has_ended(process):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)
     return True
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a spawned process has ended; it is not waited for, so that its id stays its own."""
     if not hasattr(os, "waitid"):  # macOS, until Python 3.13
         return process.poll() is not None
     try:

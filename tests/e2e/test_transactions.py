@@ -16,8 +16,8 @@ from harness.job.clickstream import events as workload
 from harness.job.clickstream.contract import CLICKSTREAM, QUERIES, WATERMARK_DELAY_S
 from harness.job.clickstream.events import FLUSH_AHEAD_MS, TOPICS, Workload
 from harness.kafka import topics
-from harness.run.waiting import eventually
 from harness.rundir.events import recording
+from harness.runner.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 

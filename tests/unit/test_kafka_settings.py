@@ -91,7 +91,7 @@ def test_failed_broker_gives_its_reason(tmp_path, log, last):
     """The line that a person wants to read first."""
     (tmp_path / "broker.log").write_text(log)
 
-    assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path))._last_words()
+    assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path)).last_line()
 
 
 def test_only_dead_owners_topics_are_abandoned(monkeypatch):
