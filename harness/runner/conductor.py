@@ -46,6 +46,8 @@ BREAK_OFF_S = 10.0
 AT_ONCE_S = 1.0
 # How long a broker that is not down may take to answer while everything beside it is ending.
 ANSWER_S = 5.0
+# What the status line shows of a figure that nobody has reported.
+UNKNOWN = "unknown"
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
@@ -285,15 +287,21 @@ def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
     if rig.blind:
         raise StackError(rig.blind[0])
     rig.load.finished()
-    lag = max(0, rig.load.acknowledged - rig.checkpoint.read())
-    figures = {
+    phases.status.show(**_figures(rig), **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
+
+
+def _figures(rig: Rig) -> dict[str, str]:
+    """What the status line shows, by name; `unknown` is what the pipeline has not reported, or a black box never will."""
+    batch_ms, state = rig.system.batch_ms, dict(rig.system.state_bytes).values()
+    known = [size for size in state if size is not None]
+    lag = None if rig.scenario.black_box else max(0, rig.load.acknowledged - rig.checkpoint.read())
+    return {
         "sent": f"{rig.load.sent:,}",
-        "lag": f"{lag:,}",
-        "batch": f"{rig.system.batch_ms / 1e3:.1f} s",
-        "state": f"{sum(rig.system.state_bytes.values()) / 1e6:.0f} MB",
+        "lag": UNKNOWN if lag is None else f"{lag:,}",
+        "batch": UNKNOWN if batch_ms is None else f"{batch_ms / 1e3:.1f} s",
+        "state": f"{sum(known) / 1e6:.0f} MB" if known and len(known) == len(state) else UNKNOWN,
         "CPU": f"{psutil.cpu_percent():.0f} %",
     }
-    phases.status.show(**figures, **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
 
 
 def _drain(rig: Rig, phases: Phases) -> None:
