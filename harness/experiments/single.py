@@ -17,8 +17,8 @@ from pathlib import Path
 from harness.errors import HarnessError, NoRun, PipelineDied, RunError, ScenarioError
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
+from harness.judge import death, verdict
 from harness.judge import explain as explaining
-from harness.judge import verdict
 from harness.judge.assessment import Assessment
 from harness.model import Anomaly, Result, Target
 from harness.report import figure, render, write_whole
@@ -178,7 +178,7 @@ def described(anomaly: Anomaly) -> Iterator[str]:
 
 
 def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
-    """Everything known about a row, by its identity joined by |, or about the first anomalies."""
+    """Everything known about a row, by its identity joined by |, or about the first anomalies and the pipeline's death."""
     read = history.read(directory)
     try:
         yield from _explained(read, row, most)
@@ -191,10 +191,10 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     assessed = verdict.assess(read)
     if row is None:
-        found = assessed.anomalies[:most]
-        yield from (
-            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {assessed.why}",)
-        )
+        found = [line for anomaly in assessed.anomalies[:most] for line in described(anomaly)]
+        if died := list(death.explained(read)):
+            found = [*died, f"  verdict  {assessed.verdict.value}: {assessed.why}", *found]
+        yield from found or [f"no anomaly: {assessed.why}"]
         return
     gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
     if gathered is None:
