@@ -22,10 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError
+from harness.errors import HarnessError, RunError, ScenarioError
 from harness.experiments import drill, mutation, selfcheck, shrink, single
 from harness.host import doctor as machine
-from harness.host import jars
+from harness.host import jars, streams
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
 from harness.model import Result, Verdict
@@ -123,15 +123,18 @@ def shrink_(
 
 
 def _shrink(failed: Assessment, reports: Path) -> Path:
-    """The file of the smallest scenario that fails as a run did."""
+    """The file of the smallest scenario that fails as a run did: in its directory, or in a new one if it is read-only."""
 
     def attempt(smaller: Scenario) -> Result:
         return single.run(smaller, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
-    target = failed.run.directory / "shrunk.toml"
-    target.write_text(scenario.dump(smallest), encoding="utf-8")
-    return target
+    text = scenario.dump(smallest)
+    try:
+        return single.written(failed.run.directory / "shrunk.toml", text)
+    except RunError as error:
+        _say(f"{error}; it is written to a folder of its own")
+        return single.written(single.new_folder(reports, "shrunk") / "shrunk.toml", text)
 
 
 @app.command("selfcheck")
@@ -324,8 +327,14 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
+    streams.guard()
     try:
         code = app(standalone_mode=False)
+        streams.flush()
+    except streams.Unwritable as error:
+        code = Verdict.UNKNOWN.exit_code
+        if not error.is_closed:  # by `| head -1` it is, and that is no error
+            print(f"harness: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         code = Verdict.UNKNOWN.exit_code
     except HarnessError as error:

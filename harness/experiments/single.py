@@ -259,6 +259,13 @@ def _write_page(directory: Path, text: str) -> None:
         write_whole(directory / "report.html", text)
 
 
+def written(path: Path, text: str) -> Path:
+    """The path of a file that is written whole. Raises RunError where it cannot be written."""
+    with _writing(path):
+        write_whole(path, text)
+    return path
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

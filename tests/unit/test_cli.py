@@ -192,6 +192,26 @@ def test_read_only_run_is_judged(harness, run, read_only):
     assert before == files(run)
 
 
+def test_read_only_run_is_shrunk(harness, run, tmp_path, monkeypatch):
+    """The scenario is written to a folder of its own, which is named, and no attempt is lost."""
+    history.write_rows(run, "page_views", [])
+    failed, write = single.judge(run), Path.write_text
+
+    def refused(path, *args, **kwargs):
+        if run in path.parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return write(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(cli.single, "run", lambda one, *_: failed)
+    done = harness("shrink", run, "--reports", tmp_path / "reports")
+    [smallest] = (tmp_path / "reports" / "shrunk").glob("*/shrunk.toml")
+
+    assert (0, f"harness run {smallest}\n") == (done.code, done.out)
+    assert "shrunk.toml: cannot be written: Read-only file system; it is written to a folder of its own" in done.err
+    assert scenario.load(str(smallest)).load.events < failed.run.scenario.load.events
+
+
 def test_read_only_crash_is_named(harness, run, read_only, monkeypatch):
     """The place stands in the line, since there is no file of the trace."""
     monkeypatch.setattr(single.verdict, "assess", lambda _: [][0])
