@@ -134,7 +134,7 @@ def _written(directory: Path, traces: str, name: str = "judge.log") -> Path:
     log = directory / "logs" / name
     with _writing(log):
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traces, encoding="utf-8")
+        write_whole(log, traces)
     return log
 
 

@@ -17,6 +17,8 @@ from harness.errors import HarnessError, RunError, StackError
 from harness.experiments import drill, selfcheck, single
 from harness.experiments.selfcheck import Tally
 from harness.experiments.simulate import simulate
+from harness.host.cleanup import Swept
+from harness.kafka import containers
 from harness.rundir import history
 
 
@@ -52,6 +54,31 @@ def harness(monkeypatch, capsys):
         return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
 
     return called
+
+
+def test_interruption_is_named(harness, monkeypatch):
+    """In the terminal too; nothing is known of the run."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(single, "run", interrupted)
+    done = harness("run", "late")
+
+    assert (3, "harness: interrupted: no verdict\n") == (done.code, done.err)
+
+
+def test_clean_names_what_it_ended(harness, monkeypatch, tmp_path):
+    """A line each: processes, folders, containers; no Docker daemon is no error."""
+    monkeypatch.setattr(cli.cleanup, "sweep", lambda: Swept(("12 java",), (tmp_path / "[x]",)))
+    monkeypatch.setattr(containers, "sweep", lambda: ["broker-1"])
+    assert (0, f"12 java\n{tmp_path / '[x]'}\nbroker-1\n") == (harness("clean").code, harness("clean").out)
+
+    def silent():
+        raise StackError("no Docker daemon answers")
+
+    monkeypatch.setattr(containers, "sweep", silent)
+    assert f"12 java\n{tmp_path / '[x]'}\n" == harness("clean").out
 
 
 def test_foreign_version_does_not_stop_check(harness, tmp_path):
@@ -173,13 +200,16 @@ def files(directory):
 
 
 @pytest.fixture
-def read_only(monkeypatch):
-    """Nothing can be written: root could in a directory without the permission."""
+def read_only(monkeypatch, run):
+    """No file of the run can be written: root could in a directory without the permission."""
+    opened = Path.open
 
-    def refused(path, *args, **kwargs):
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
+    def refused(path, mode="r", *args, **kwargs):
+        if run in path.parents and set(mode) & set("wxa+"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(Path, "open", refused)
 
 
 def test_read_only_run_is_judged(harness, run, read_only):
@@ -192,17 +222,10 @@ def test_read_only_run_is_judged(harness, run, read_only):
     assert before == files(run)
 
 
-def test_read_only_run_is_shrunk(harness, run, tmp_path, monkeypatch):
+def test_read_only_run_is_shrunk(harness, run, read_only, tmp_path, monkeypatch):
     """The scenario is written to a folder of its own, which is named, and no attempt is lost."""
     history.write_rows(run, "page_views", [])
-    failed, write = single.judge(run), Path.write_text
-
-    def refused(path, *args, **kwargs):
-        if run in path.parents:
-            raise OSError(errno.EROFS, "Read-only file system", str(path))
-        return write(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "write_text", refused)
+    failed = single.judge(run)
     monkeypatch.setattr(cli.single, "run", lambda one, *_: failed)
     done = harness("shrink", run, "--reports", tmp_path / "reports")
     [smallest] = (tmp_path / "reports" / "shrunk").glob("*/shrunk.toml")
