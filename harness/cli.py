@@ -6,16 +6,13 @@ Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -26,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError, StackError
+from harness.errors import HarnessError, RunError, ScenarioError, StackError
 from harness.experiments import drill, mutation, selfcheck, shrink, single
-from harness.host import cgroup, cleanup, jars
+from harness.host import cgroup, cleanup, jars, streams
 from harness.host import doctor as machine
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
@@ -39,8 +36,6 @@ from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
-UNWRITABLE = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF)
-"""Errors of a standard output that is full, closed, or a terminal that has hung up."""
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
 SEED_MAX = 2**63 - 1
@@ -135,15 +130,18 @@ def shrink_(
 
 
 def _shrink(failed: Assessment, reports: Path) -> Path:
-    """The file of the smallest scenario that fails as a run did."""
+    """The file of the smallest scenario that fails as a run did: in its directory, or in a new one if it is read-only."""
 
     def attempt(smaller: Scenario) -> Result:
         return single.run(smaller, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
-    target = failed.run.directory / "shrunk.toml"
-    target.write_text(scenario.dump(smallest), encoding="utf-8")
-    return target
+    text = scenario.dump(smallest)
+    try:
+        return single.written(failed.run.directory / "shrunk.toml", text)
+    except RunError as error:
+        _say(f"{error}; it is written to a folder of its own")
+        return single.written(single.new_folder(reports, "shrunk") / "shrunk.toml", text)
 
 
 @app.command("selfcheck")
@@ -354,19 +352,16 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
-    _open_streams()
+    streams.guard()
     try:
         code = app(standalone_mode=False)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        streams.flush()
+    except streams.Unwritable as error:  # by `| head -1` it is closed, and that is no error
+        code = Verdict.UNKNOWN.exit_code if error.is_closed else _ends(f"harness: {error}", Verdict.UNKNOWN.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HarnessError as error:
         code = _ends(f"harness: {error}", error.exit_code)
-    except SystemExit:  # so Click ends where a pipe is closed
-        code = _unwritable(os.strerror(errno.EPIPE))
-    except OSError as error:
-        code = _unwritable(error.strerror) if error.errno in UNWRITABLE and not error.filename else _usage(error)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
@@ -374,26 +369,6 @@ def main() -> NoReturn:
     if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
         code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
     sys.exit(code or 0)
-
-
-def _open_streams() -> None:
-    """Standard output and error, of a terminal that may not have every letter, or may have been closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
-        elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _unwritable(why: str | None) -> int:
-    """The exit code where a verdict cannot be printed: nobody has heard it. Python itself writes nothing more."""
-    code = _ends(f"harness: standard output or error cannot be written: {why}", Verdict.UNKNOWN.exit_code)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(silent, stream.fileno())
-    return code
 
 
 def _ends(line: str, code: int) -> int:

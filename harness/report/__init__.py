@@ -94,11 +94,6 @@ class Page:
     tables: tuple[Table, ...]
 
 
-def write(page: Page, target: Path) -> None:
-    """Write the page."""
-    write_whole(target, render(page))
-
-
 def write_whole(target: Path, text: str) -> None:
     """Write a file whole, or not at all; through no link and into no pipe that somebody has left there."""
     temporary = target.with_name(target.name + ".tmp")
