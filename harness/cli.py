@@ -62,6 +62,10 @@ def run(
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=65_535, help="serve the run's metrics for Prometheus, on loopback"),
+    ] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,7 +85,7 @@ def run(
     ]
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
-        done = single.run(chosen, reports, Status(people), sys.argv[1:])
+        done = single.run(chosen, reports, Status(people), sys.argv[1:], metrics_port)
     except HarnessError as error:
         if as_json and not isinstance(error, ScenarioError):
             _print_json(verdict.unknown(str(error)))

@@ -28,6 +28,7 @@ from harness.rundir import history
 from harness.rundir.history import Run
 from harness.runner import conductor
 from harness.runner.console import Status
+from harness.runner.metrics import Metrics, served
 from harness.scenario import Scenario
 
 SHOWN = 3
@@ -38,18 +39,32 @@ class ReadOnly(RunError):
     """A file cannot be written because its file system or its directory is read-only."""
 
 
-def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Assessment:
+def run(
+    scenario: Scenario,
+    reports: Path,
+    status: Status,
+    command: Sequence[str] = (),
+    metrics_port: int | None = None,
+) -> Assessment:
     """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
 
-    Raises StackError where this machine lacks what the scenario needs; no directory is made then.
-    Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
+    The run's metrics are served at `metrics_port` of loopback meanwhile, if one is given.
+    Raises StackError where this machine lacks what the scenario needs, ScenarioError where the port is taken; no directory
+    is made then. Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
     needs.require(scenario)
+    with served(scenario, metrics_port) as metrics:
+        return _run(scenario, reports, status, command, metrics)
+
+
+def _run(
+    scenario: Scenario, reports: Path, status: Status, command: Sequence[str], metrics: Metrics | None
+) -> Assessment:
     directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]
         try:
-            conductor.run(scenario, directory, status, again)
+            conductor.run(scenario, directory, status, again, metrics)
         except OSError as error:
             raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
     except PipelineDied:

@@ -30,6 +30,7 @@ from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
 from harness.runner.console import Status
 from harness.runner.injector import injected
+from harness.runner.metrics import LOOK_S, Metrics, Reading
 from harness.runner.schedule import Counts, Schedule
 from harness.runner.testbed import Rig, assemble
 from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
@@ -48,16 +49,18 @@ AT_ONCE_S = 1.0
 ANSWER_S = 5.0
 
 
-def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
+def run(scenario: Scenario, directory: Path, status: Status, args: list[str], metrics: Metrics | None = None) -> None:
     """Do the run. Raises HarnessError where none is possible; the directory then shows how far it came."""
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
-    with history.recording(directory) as happenings, status:
+    heed = (metrics.heed,) if metrics else ()
+    with history.recording(directory, *heed) as happenings, status:
         phases = Phases(happenings, status)
         manifest.write(directory, scenario, args, prefix="")
         try:
             with ExitStack() as stack:
                 phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
                 rig = assemble(stack, scenario, directory, happenings)
+                rig.metrics = metrics
                 manifest.write(directory, scenario, args, rig.cluster.topic_prefix)
                 try:
                     _conduct(rig, phases)
@@ -172,6 +175,8 @@ def _followed(rig: Rig) -> Iterator[None]:
             rig.history.write(Unsampled(why=str(error)))
 
     threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
+    if rig.metrics:
+        threads.append(ticking(LOOK_S, partial(_show, rig, rig.metrics), stop, failed))
     for thread in threads:
         thread.start()
     patience_s = AT_ONCE_S
@@ -184,9 +189,19 @@ def _followed(rig: Rig) -> Iterator[None]:
             thread.join(patience_s)
 
 
+def _show(rig: Rig, metrics: Metrics) -> None:
+    """Give the metrics what is known of the run now."""
+    read = None if rig.scenario.black_box else rig.checkpoint.read()
+    state_bytes = sum(list(rig.system.state_bytes.values()))
+    delay_s = rig.load.delay_ms_p99 / 1e3
+    metrics.look(Reading(rig.load.sent, rig.load.acknowledged, read, delay_s, state_bytes), time.time())
+
+
 def _offer(rig: Rig, phases: Phases) -> None:
     load = rig.scenario.load
     start = time.time() + 1.5
+    if rig.metrics:
+        rig.metrics.begin(start)
     plan = {
         "workload": msgspec.to_builtins(rig.scenario.workload),
         "seed": load.seed,

@@ -254,7 +254,7 @@ def test_unwritable_result_is_one_line(run, name):
 def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
     """Such as a full disk."""
 
-    def broken(chosen, directory, status, command):
+    def broken(chosen, directory, status, command, metrics):
         (directory / "result.json").mkdir()
         raise StackError("no broker")
 
@@ -266,7 +266,7 @@ def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
 def test_full_disk_is_one_line(tmp_path, monkeypatch):
     """Its directory has a result: unknown."""
 
-    def full(chosen, directory, status, command):
+    def full(chosen, directory, status, command, metrics):
         raise OSError(28, "No space left on device", str(directory / "plan.json"))
 
     monkeypatch.setattr(single.conductor, "run", full)
