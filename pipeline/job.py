@@ -39,7 +39,7 @@ from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Listener, Progress, emit
 from pipeline.schema import QUERIES
-from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, Settings
+from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, PINNED, Settings
 
 if TYPE_CHECKING:
     from pipeline.metrics import Metrics
@@ -284,7 +284,7 @@ def session(settings: Settings) -> SparkSession:
 
 def _configuration(settings: Settings) -> dict[str, str]:
     configuration = {
-        "spark.sql.session.timeZone": "UTC",
+        **{name: value for name, (value, _) in PINNED.items()},
         "spark.sql.shuffle.partitions": str(settings.partitions),
         "spark.sql.adaptive.enabled": "false",
         "spark.ui.enabled": "false",
