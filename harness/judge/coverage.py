@@ -133,5 +133,8 @@ def unclaimed(gathered: Evidence) -> int:
             ends |= Counter(batch.ends)
     sent = gathered.sent
     acknowledged = sent["offset"] >= 0
-    known = Counter(zip(sent["topic"][acknowledged], sent["partition"][acknowledged].tolist(), strict=True))
-    return sum((ends - known).values())
+    known: dict[tuple[str, int], int] = {}
+    for topic in {topic for topic, _ in ends}:
+        partitions = sent["partition"][acknowledged & (sent["topic"] == topic)]
+        known |= {(topic, partition): count for partition, count in enumerate(np.bincount(partitions).tolist())}
+    return sum((ends - Counter(known)).values())

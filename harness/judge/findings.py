@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from harness.job.clickstream import bounds
 from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, SESSION_GAP_S
-from harness.job.clickstream.reference import Expected
-from harness.judge import anomalies, explain, metrics, timeline
+from harness.job.clickstream.reference import Expected, Rows
+from harness.judge import anomalies, explain, lateness, metrics, timeline
 from harness.judge.anomalies import Comparison
 from harness.judge.guard import STRICT, Guard
 from harness.judge.timeline import Evidence
@@ -24,7 +23,6 @@ EXPLAINED_MAX = 10
 LOST_MAX = 1000
 TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
 """What explains the others stands first, what follows from them last."""
-OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
 
 
 def compare(gathered: Evidence, answers: Mapping[str, Expected], guard: Guard = STRICT) -> dict[str, Comparison]:
@@ -81,9 +79,11 @@ def find(
     """
     of_rows = _of_rows(gathered, comparisons, guard)
     exact = not gathered.run.scenario.black_box
-    if exact and any(anomaly.kind in OF_LATENESS for anomaly in of_rows):
+    if exact and any(anomaly.kind in lateness.OF_LATENESS for anomaly in of_rows):
         of_rows = guard.of(
-            "the check for lateness", lambda: _of_rows(gathered, _with_lateness(gathered, comparisons), guard), of_rows
+            "the check for lateness",
+            lambda: _of_rows(gathered, lateness.with_lateness(gathered, comparisons, of_rows), guard),
+            of_rows,
         )
     of_records = [
         anomaly
@@ -117,14 +117,6 @@ def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: G
     ]
 
 
-def _with_lateness(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    counted, dropped = timeline.expected(gathered, "never"), timeline.expected(gathered, "own")
-    return {
-        name: replace(one, if_late_counted=counted[name].rows, if_late_dropped=dropped[name].rows)
-        for name, one in comparisons.items()
-    }
-
-
 def _guarantee(gathered: Evidence, query: str) -> str:
     """What was promised, or else what the sink can give."""
     kafka = gathered.run.scenario.queries[query].sink == "kafka"
@@ -137,7 +129,7 @@ def _of_query(gathered: Evidence, query: str, answer: Expected | None, guard: Gu
         "lost records": lambda: list(_records_lost(gathered, query)),
         "records read twice": lambda: list(_read_twice(gathered, query)),
     }
-    if query != "dead_letter" and not gathered.run.scenario.black_box:
+    if QUERIES[query].stateful and not gathered.run.scenario.black_box:
         checks["watermarks"] = lambda: list(_watermarks(gathered, query))
         if answer is not None:
             checks["dropped rows"] = lambda: list(_drops(gathered, query, answer))
@@ -164,9 +156,10 @@ def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
         (gone, f"deleted from the topic before {query} had read them"),
         (never & ~gone, f"that no batch of {query} covers"),
     ):
-        for row in np.flatnonzero(rows)[:LOST_MAX]:
+        missed = np.flatnonzero(rows)
+        why = f"one of {len(missed)} acknowledged records {what}"
+        for row in missed[:LOST_MAX]:
             key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
-            why = f"one of {rows.sum()} acknowledged records {what}"
             yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
 
 
@@ -205,15 +198,22 @@ def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Map
     behind = {one.query for one in found if one.kind == "wrong_watermark"}
     if not behind:
         return []
-    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in gathered.batches}
-    lawful = timeline.expected(gathered, watermarks=at)
+    lawful = _lawful_rows(gathered, behind & comparisons.keys())
     why = "the watermark of the last batch should have passed its end, and did not"
     return [
         Anomaly("row_never_closed", query, key, "a row", "still open", why)
-        for query in sorted(behind)
-        for key in lawful[query].rows
-        if query in comparisons and key not in comparisons[query].expected and key not in comparisons[query].observed
+        for query in sorted(lawful)
+        for key in lawful[query]
+        if key not in comparisons[query].expected and key not in comparisons[query].observed
     ]
+
+
+def _lawful_rows(gathered: Evidence, queries: Collection[str]) -> dict[str, Rows]:
+    """By query the rows that right watermarks would give, of those that they may change."""
+    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in queries}
+    ours, theirs = timeline.marks(gathered), timeline.marks(gathered, watermarks=at)
+    scope = {query: lateness.touched(gathered, query, ours[query], theirs[query]) for query in queries}
+    return lateness.recomputed(gathered, scope, watermarks=at)
 
 
 def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
