@@ -54,7 +54,7 @@ def with_lateness(
     return {
         name: replace(
             comparison,
-            if_late_counted=counted[name] if name in counted else {},
+            if_late_counted=counted.get(name, {}),
             if_late_dropped=_beside(comparison.expected, own[name], dropped[name]) if name in dropped else {},
         )
         for name, comparison in comparisons.items()
@@ -96,7 +96,7 @@ def touched(gathered: Evidence, query: str, ours: Watermarks, theirs: Watermarks
     starts: set[int] = set()
     for some, start in _windows(gathered, query, rows):
         ends = start + (QUERIES[query].window_s + QUERIES[query].stays_open_s) * 1000
-        late_by = at_ms[some] if _late_alone(gathered, query) else ends
+        late_by = at_ms[some] if is_late_alone(gathered, query) else ends
         differs = (low[some] < late_by) & (late_by <= high[some]) | of_copies[some]
         # The join form releases a millisecond later: both are covered.
         differs |= (lasts[0] <= ends) & (ends <= lasts[1]) & (lasts[0] < lasts[1])
@@ -104,7 +104,7 @@ def touched(gathered: Evidence, query: str, ours: Watermarks, theirs: Watermarks
     return {iso(start) for start in starts}
 
 
-def _late_alone(gathered: Evidence, query: str) -> bool:
+def is_late_alone(gathered: Evidence, query: str) -> bool:
     """Whether an event is late by its own time, not by the end of its window."""
     rules = gathered.rules
     return rules.deduplicate or (QUERIES[query].joins and rules.conversions == "join")

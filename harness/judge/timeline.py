@@ -123,22 +123,16 @@ def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
     ]
 
 
-def record(evidence: Evidence, row: int) -> Record:
-    """The record of a row of `sent`, its bytes made again from the seed."""
-    [(_, found)] = _written(evidence, np.array([row]))
-    return found
-
-
 def records(evidence: Evidence, unacknowledged: bool = False) -> Iterator[tuple[int, Record]]:
     """(row of `sent`, record) of every acknowledged event, its bytes made again from the seed, in order of sending.
 
     With `unacknowledged` those too that were handed over and never acknowledged, at offset −1.
     """
-    return _written(evidence, np.flatnonzero((evidence.sent["offset"] >= 0) | unacknowledged))
+    return written(evidence, np.flatnonzero((evidence.sent["offset"] >= 0) | unacknowledged))
 
 
-def _written(evidence: Evidence, rows: Array) -> Iterator[tuple[int, Record]]:
-    """(row of `sent`, record) of these rows."""
+def written(evidence: Evidence, rows: Array) -> Iterator[tuple[int, Record]]:
+    """(row of `sent`, record) of these rows, the bytes made again from the seed."""
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
     own = rows[~sent["flush"][rows]]
     for first in range(0, len(own), CHUNK):
@@ -162,7 +156,7 @@ def parsed(evidence: Evidence) -> Iterator[tuple[Record, Event, dict[str, int]]]
     """(record, event, query → batch that read it) of every acknowledged event that any query read or was to read."""
     counts = {query: len(found) for query, found in evidence.batches.items()}
     indexes = {query: evidence.batch_of[query].tolist() for query in evidence.batches}
-    for row, record in _written(evidence, _read(evidence)):
+    for row, record in written(evidence, _read(evidence)):
         batches = {query: at for query, index in indexes.items() if 0 <= (at := index[row]) < counts[query]}
         yield record, parse(record), batches
 
@@ -197,7 +191,7 @@ def _letters_of_deleted(evidence: Evidence, query: str) -> Rows:
     """Rejected records that a first attempt at a batch may have seen before they were deleted: its rows stand."""
     rows: Rows = {}
     for event in evidence.run.of(Deleted):
-        for _, record in _written(evidence, np.flatnonzero(deleted(evidence, query, event))):
+        for _, record in written(evidence, np.flatnonzero(deleted(evidence, query, event))):
             if isinstance(found := parse(record), Rejected):
                 rows[record.topic, record.partition, record.offset] = (record.value.hex(), found.reasons)
     return rows
@@ -244,7 +238,7 @@ def _columns(evidence: Evidence, rows: Array) -> tuple[Columns, dict[str, Expect
             some, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
         )
     letters = {query: Expected() for query in evidence.batches if QUERIES[query].rejects}
-    for row, record in _written(evidence, others):
+    for row, record in written(evidence, others):
         event = parse(record)
         if not isinstance(event, Rejected):
             build.add_one(row, event)
