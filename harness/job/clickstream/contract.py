@@ -6,6 +6,7 @@ where they speak of the same thing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,4 +126,21 @@ QUERIES: dict[str, Query] = {
             rejects=True,
         ),
     )
+}
+
+
+def first(fact: Callable[[Query], bool]) -> str:
+    """The name of the first query of which a fact holds; StopIteration where it holds of none."""
+    return next(query.name for query in QUERIES.values() if fact(query))
+
+
+# Count of the result → the queries whose rows hold it; a single such query is enough.
+COUNTED_BY: Mapping[str, tuple[str, ...]] = {
+    "dropped_late": ("page_views", "revenue"),
+    "dropped_late_sessions": ("sessions",),
+    "dead_letter": ("dead_letter",),
+    "sessions_merged": ("sessions",),
+    "deduplicated": ("page_views", "revenue"),
+    "sessions_over_restarts": ("sessions",),
+    "hot_views": ("page_views",),
 }
