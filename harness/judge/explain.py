@@ -254,7 +254,7 @@ def _decides(evidence: Evidence, case: Case, fit: Hypothesis | None, comparison:
         after = counts & (part.batch >= 0) & (committed[part.batch] > case.observed[0].at_s)
         if after.any():
             return after
-    if case.facts.stateful and not case.facts.window_s:
+    if case.facts.has_sessions:
         inside = _between_ends(case, comparison)
         if inside.any():
             return inside
@@ -439,7 +439,7 @@ def _misaligned(told: Circumstances, case: Case) -> Cause | None:
 
 def _gap(told: Circumstances, case: Case) -> Cause | None:
     """Whether the session is split at, or joined over, another gap than 30 minutes."""
-    if not case.facts.stateful or case.facts.window_s or not len(case.part):
+    if not case.facts.has_sessions or not len(case.part):
         return None
     query, start = case.anomaly.query, runs.epoch_ms(str(case.anomaly.key[-1]))
     ends = {runs.epoch_ms(str(row.values[0])) for row in case.observed if row.values}

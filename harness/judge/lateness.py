@@ -87,7 +87,7 @@ def touched(gathered: Evidence, query: str, ours: Watermarks, theirs: Watermarks
     # What is held of an event id, and so whether a copy of it counts, depends on the watermark as well.
     held_ms = at_ms + WATERMARK_DELAY_S * 1000
     of_copies = (low < held_ms) & (held_ms <= high) if gathered.rules.deduplicate else np.zeros(len(rows), dtype=bool)
-    if not QUERIES[query].window_s:
+    if QUERIES[query].has_sessions:
         late_by = at_ms if gathered.rules.deduplicate else at_ms + SESSION_GAP_S * 1000
         # Other watermarks also release a session before or after a further event of it.
         differs = (low < late_by) & (late_by <= high) | of_copies | (ours.at != theirs.at)

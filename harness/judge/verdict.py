@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.reference import Expected
 from harness.judge import anomalies as checkers
 from harness.judge import causes, coverage, findings, metrics, recovery, timeline
@@ -203,7 +204,7 @@ def _state(gathered: Evidence, figures: Mapping[str, Any]) -> int | None:
     """The state's largest size, where every query that has one has told it."""
     told = {event.query for event in gathered.run.of(Progress)}
     size: int | None = figures["state_bytes_max"]
-    return size if gathered.batches.keys() - {"dead_letter"} <= told else None
+    return size if {query for query in gathered.batches if QUERIES[query].stateful} <= told else None
 
 
 def _target(
@@ -404,7 +405,7 @@ def _still_to_run(gathered: Evidence) -> list[str]:
     """Queries whose last watermark no batch has run at: rows that it closes have not come out."""
     if gathered.run.scenario.black_box:
         return []
-    windowed = {query: found for query, found in gathered.batches.items() if found and query != "dead_letter"}
+    windowed = {query: found for query, found in gathered.batches.items() if found and QUERIES[query].stateful}
     return [
         query
         for query, found in windowed.items()
@@ -455,8 +456,8 @@ def _not_seen(
 ) -> Iterator[str]:
     """Queries without a row to compare, and judged targets without a figure."""
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
-    if empty == ["dead_letter"] and not gathered.sent["malformed"].any():
-        empty = []
+    if not gathered.sent["malformed"].any():
+        empty = [query for query in empty if not QUERIES[query].rejects or len(empty) > 1]
     if empty:
         yield f"nothing to compare in {', '.join(empty)}"
     unseen = ("throughput", "state_size") if gathered.run.scenario.black_box else ()
