@@ -48,13 +48,11 @@ def fitting(part: Part, counts: Array, names: Sequence[str], seen: tuple[Any, ..
     """
     if not part.facts.window_s or len(seen) < LEAST or not isinstance(seen[0], int):
         return []
-    found = []
+    found = _horizon(part, counts, seen) if part.facts.joins else []
     for family, cause, counted, decides in _candidates(part, counts, names, seen, start_ms):
         values = part.take(counted).values()
         if values is not None and decides.any() and agrees(values, seen):
             found.append(Hypothesis(family, cause, decides))
-    if part.facts.joins:
-        found += _horizon(part, counts, seen)
     return found
 
 
@@ -176,7 +174,8 @@ def _horizon(part: Part, counts: Array, seen: tuple[Any, ...]) -> list[Hypothesi
     clicks = counted.at_ms[counted.click]
     edge = first - clicks == HORIZON_MS
     times = np.concatenate([clicks[edge], first[edge]])
-    cause = f"purchases exactly {_offset(HORIZON_MS)} after the click are not counted in {part.query}"
+    at = f"{_offset(HORIZON_MS)}.000"
+    cause = f"purchases exactly {at} after the click are not counted in {part.query}: < stands for <="
     return [Hypothesis("horizon", cause, counts & np.isin(part.at_ms, times))]
 
 

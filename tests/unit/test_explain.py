@@ -10,7 +10,8 @@ import pytest
 
 from harness.experiments.simulate import simulate
 from harness.job.clickstream.events import Workload
-from harness.judge import anomalies, causes, explain, findings, timeline
+from harness.job.clickstream.parts import Part
+from harness.judge import anomalies, causes, decisive, explain, findings, timeline
 from harness.judge.anomalies import Seen
 from harness.model import Anomaly
 from harness.rundir import history
@@ -271,3 +272,17 @@ def test_first_lines_show_each_cause(gathered):
     assert len(causes.groups(wrong)) == len(
         {(anomaly.kind, anomaly.cause) for anomaly in wrong[: len(causes.groups(wrong))]}
     )
+
+
+def test_a_horizon_without_its_end_is_named():
+    """The clicks and purchases that are exactly ten minutes apart decide."""
+    clicks, purchases = [0, 10, 20, 30], [600_000, 600_010, 600_019, 600_030]
+    at_ms = np.array([*clicks, *purchases])
+    many = len(at_ms)
+    numbers, no = np.arange(many), np.zeros(many, dtype=bool)
+    users = np.array([*range(4), *range(4)])
+    part = Part("conversions", numbers, numbers < 4, at_ms, users, numbers, numbers * 0, numbers * 0, numbers, no, no)
+    [fit] = decisive.chosen([decisive.fitting(part, ~no, ["a", "b", "c", "d"], (4, 1, 0.25), 0)])
+
+    assert "purchases exactly 10:00.000 after the click are not counted in conversions: < stands for <=" == fit.cause
+    assert [0, 10, 30, 600_000, 600_010, 600_030] == part.at_ms[fit.decides].tolist()
