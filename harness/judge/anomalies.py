@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from harness.job.clickstream.contract import SESSION_GAP_S
+from harness.job.clickstream.contract import QUERIES, SESSION_GAP_S
 from harness.judge.guard import STRICT, Guard
 from harness.model import Anomaly, Between, Moment
 
@@ -179,7 +179,7 @@ def is_right(comparison: Comparison, key: Key, row: Seen) -> bool:
     right = comparison.expected.get(key, comparison.optional.get(key))
     return (
         right is not None
-        and _agrees(right, row.values)
+        and agrees(right, row.values)
         and row.wrong_key is None
         and comparison.contradiction(key, row.values) is None
     )
@@ -264,7 +264,11 @@ DEAD_LETTER = {"lost_row": "missing", "invented_row": "invented", "wrong_value":
 
 
 def _kind(comparison: Comparison, kind: str) -> str:
-    return f"dead_letter_{DEAD_LETTER[kind]}" if comparison.query == "dead_letter" else kind
+    return f"dead_letter_{DEAD_LETTER[kind]}" if _rejects(comparison.query) else kind
+
+
+def _rejects(query: str) -> bool:
+    return query in QUERIES and QUERIES[query].rejects
 
 
 def check(guarantee: str, comparison: Comparison, guard: Guard = STRICT) -> list[Anomaly]:
@@ -282,7 +286,7 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
     columns = [
         name
         for name, want, saw in zip(comparison.measures, expected, row.values, strict=True)
-        if not _agrees((want,), (saw,))
+        if not agrees((want,), (saw,))
     ]
     kind = "wrong_value"
     if columns and _is(comparison.if_late_counted, key, row):
@@ -303,7 +307,8 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
     )
 
 
-def _agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
+def agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
+    """Whether observed measures are those expected, after a way through JSON."""
     return len(expected) == len(observed) and all(
         _allows(want, saw) for want, saw in zip(expected, observed, strict=True)
     )
@@ -318,7 +323,7 @@ def _allows(want: Any, saw: Any) -> bool:
 
 
 def _is(rows: Mapping[Key, tuple[Any, ...]], key: Key, row: Seen) -> bool:
-    return key in rows and _agrees(rows[key], row.values)
+    return key in rows and agrees(rows[key], row.values)
 
 
 def plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ LARGEST = {
 """Figures that are the largest value of a field of the samples."""
 
 
-COUNTS_EACH = ("page_views", "revenue")
+COUNTS_EACH = tuple(query.name for query in QUERIES.values() if query.counts_each)
 """The queries whose rows count every event of a topic once."""
 OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
@@ -53,7 +53,9 @@ def counts(
         "counted": lambda: _counted(comparisons) + sum(answer.open_events for answer in both),
         "dropped_late": lambda: sum(answer.late_events for answer in both),
         "deduplicated": lambda: sum(answer.repeated for answer in both),
-        "dead_letter": lambda: len(comparisons["dead_letter"].observed),
+        "dead_letter": lambda: sum(
+            len(found.observed) for query, found in comparisons.items() if QUERIES[query].rejects
+        ),
         "rows_expected": lambda: sum(len(comparison.expected) for comparison in comparisons.values()),
         "rows_seen": lambda: sum(
             len(rows) for comparison in comparisons.values() for rows in comparison.observed.values()
@@ -116,7 +118,7 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     def of(what: str, samples: Callable[[], Array]) -> tuple[dict[str, float] | None, int | None]:
         return guard.of(f"the figure {what}", lambda: _told(samples()), (None, None))
 
-    windowed = [query for query in gathered.run.scenario.queries if query != "dead_letter"]
+    windowed = [query for query in gathered.run.scenario.queries if QUERIES[query].stateful]
     durations = {
         query: of(f"durable_latency_ms of {query}", partial(durable, gathered, query)) for query in gathered.batches
     }

@@ -133,7 +133,7 @@ def _of_counts(gathered: Evidence, counts: Mapping[str, int | None], crashed: se
             why = CRASHED
         elif gathered.run.scenario.black_box and name in (*summary.OF_CHECKPOINT, "sessions_over_restarts"):
             why = BLACK_BOX
-        elif name == "dead_letter" and name not in gathered.run.scenario.queries:
+        elif name == "dead_letter" and not any(query.rejects for query in gathered.run.scenario.queries.values()):
             why = "the pipeline has no query for rejected records"
         else:
             why = "what it counts crashed, see the verdict"
