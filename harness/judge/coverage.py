@@ -49,6 +49,8 @@ def counts(
     unknown: set[str] = set()
     if SESSIONS in queries.keys() - answers.keys():
         unknown |= {"dropped_late_sessions", "sessions_merged", "sessions_over_restarts"}
+    if gathered.run.scenario.black_box:
+        unknown.add("sessions_over_restarts")
     if VIEWS in queries.keys() - comparisons.keys():
         unknown.add("hot_views")
     return counted(of, unknown, guard)
