@@ -216,10 +216,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     assessed = verdict.assess(read)
     if row is None:
-        if died := list(death.explained(read)):
-            yield from (*died, f"  verdict  {assessed.verdict.value}: {assessed.why}")
-        if assessed.anomalies or not died:
-            yield from _by_cause(assessed, most)
+        yield from _by_cause(assessed, most)
         return
     gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
     if gathered is None:
@@ -251,9 +248,10 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
 
 def _by_cause(assessed: Assessment, most: int) -> Iterator[str]:
     """Each cause with its number, then the first `most` anomalies, those of one cause one after the other."""
-    if not assessed.anomalies:
+    if died := list(death.explained(assessed.run)):
+        yield from (*died, f"  verdict  {assessed.verdict.value}: {assessed.why}")
+    elif not assessed.anomalies:
         yield f"no anomaly: {assessed.why}"
-        return
     groups = causes.groups(assessed.anomalies)
     for group in groups:
         yield f"{len(group.anomalies):>9,} × {group}"

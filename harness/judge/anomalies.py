@@ -112,13 +112,13 @@ def parted(comparison: Comparison) -> list[Anomaly]:
     periods = _periods(comparison)
     found = []
     for session, moments in comparison.moments.items():
-        overlapping = [(one[0], other[0]) for one, other in pairwise(sorted(periods[session])) if other[0] <= one[1]]
+        overlapping = [(left[0], right[0]) for left, right in pairwise(sorted(periods[session])) if right[0] <= left[1]]
         sure = sorted({at for at, must in moments if must and _is_within(periods[session], at)})
         apart = [
-            (one, other)
-            for one, other in pairwise(sure)
-            if datetime.fromisoformat(other) - datetime.fromisoformat(one) < GAP
-            and not _is_within(periods[session], one, other)
+            (left, right)
+            for left, right in pairwise(sure)
+            if datetime.fromisoformat(right) - datetime.fromisoformat(left) < GAP
+            and not _is_within(periods[session], left, right)
         ]
         for pairs, why in (
             (overlapping, "two sessions of one id overlap"),
@@ -126,9 +126,14 @@ def parted(comparison: Comparison) -> list[Anomaly]:
         ):
             found += [
                 Anomaly(
-                    "wrong_value", comparison.query, (session, one), "one row", "two rows", f"{why}: {one} and {other}"
+                    "wrong_value",
+                    comparison.query,
+                    (session, left),
+                    "one row",
+                    "two rows",
+                    f"{why}: {left} and {right}",
                 )
-                for one, other in pairs[:1]
+                for left, right in pairs[:1]
             ]
     return found
 
@@ -156,7 +161,7 @@ def invented(comparison: Comparison) -> list[Anomaly]:
             key,
             "no row",
             _show(comparison.measures, rows[0].values),
-            f"no acknowledged record leads to it; it stands at {rows[0].where}",
+            f"no acknowledged record leads to it; it is at {rows[0].where}",
         )
         for key, rows in comparison.observed.items()
         if key not in comparison.expected and key not in comparison.optional
@@ -204,12 +209,12 @@ def premature(comparison: Comparison) -> list[Anomaly]:
 
 
 def duplicated(comparison: Comparison) -> list[Anomaly]:
-    """Rows that stand more than once."""
+    """Rows that are there more than once."""
     return [_twice(comparison, key, rows) for key, rows in comparison.observed.items() if len(rows) > 1]
 
 
 def duplicated_without_replay(comparison: Comparison) -> list[Anomaly]:
-    """Rows that stand more often than their batch can have been run, or that do and differ."""
+    """Rows that are there more often than their batch can have been run, or that do and differ."""
     return [
         _twice(comparison, key, rows)
         for key, rows in comparison.observed.items()
@@ -303,7 +308,7 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         key,
         _show(comparison.measures, expected),
         _show(comparison.measures, row.values),
-        f"wrong in {', '.join(columns)}; it stands at {row.where}",
+        f"wrong in {', '.join(columns)}; it is at {row.where}",
     )
 
 

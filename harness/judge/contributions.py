@@ -136,7 +136,7 @@ class Contributions:
             closes = at_ms
         elif QUERIES[query].window_s and found is not None:
             closes = np.full(len(at), found.until, dtype=np.int64)
-        own = np.array([one.watermark_ms for one in batches] or [0], dtype=np.int64)
+        own = np.array([read_by.watermark_ms for read_by in batches] or [0], dtype=np.int64)
         before = np.concatenate([[0], own[:-1]])
         return Part(
             query,

@@ -102,17 +102,17 @@ def explain(
     chosen = [anomaly for anomaly in anomalies if anomaly.query in comparisons]
     if not chosen:
         return list(anomalies)
-    of_rows = {(one.query, one.key) for one in chosen if one.kind not in OF_BATCHES and QUERIES[one.query].stateful}
+    of_rows = {(anomaly.query, anomaly.key) for anomaly in chosen if _is_of_row(anomaly)}
     events = Contributions(evidence, of_rows, comparisons)
-    records = contributions.of_records(evidence, {(one.query, one.key) for one in chosen})
+    records = contributions.of_records(evidence, {(anomaly.query, anomaly.key) for anomaly in chosen})
     cases = [_case(anomaly, events, of_rows, answers, comparisons) for anomaly in chosen]
     fits = _hypotheses(evidence, cases, events)
-    told = Circumstances(evidence)
+    run = Circumstances(evidence)
     nearest = {query: Nearest(comparisons[query]) for query in {anomaly.query for anomaly in chosen}}
     explained = iter(
         [
             replace(
-                _explained(told, case, fit),
+                _explained(run, case, fit),
                 events=_evidence(evidence, case, fit, events, comparisons)
                 or tuple(str(record) for record in [records.get((case.anomaly.query, case.anomaly.key))] if record),
                 near=nearest[case.anomaly.query].rows(case.anomaly.key),
@@ -143,6 +143,10 @@ def _composition(evidence: Evidence, part: Part) -> list[tuple[str, int]]:
     unread = 0 if evidence.run.scenario.black_box else int((part.batch < 0).sum())
     kinds = [("clicks", int(part.click.sum())), ("purchases", int((~part.click).sum()))]
     return [*kinds, ("late", int(part.late.sum())), ("never read", unread), ("batches", len(np.unique(read)))]
+
+
+def _is_of_row(anomaly: Anomaly) -> bool:
+    return anomaly.kind not in OF_BATCHES and QUERIES[anomaly.query].stateful
 
 
 def _case(
@@ -200,14 +204,14 @@ def _counts(evidence: Evidence, part: Part) -> Array:
     return counts
 
 
-def _explained(told: Circumstances, case: Case, fit: Hypothesis | None) -> Anomaly:
+def _explained(run: Circumstances, case: Case, fit: Hypothesis | None) -> Anomaly:
     """The anomaly with its cause and what is known of it, in sentences."""
-    sentences = [case.anomaly.why, *_batch_words(told, case)]
+    sentences = [case.anomaly.why, *_batch_words(run, case)]
     cause = case.anomaly.cause
     if fit:
         sentences.append(f"{_capital(fit.cause)}: {fit.decides.sum():,} of its {len(case.part):,} events")
         cause = cause or fit.cause
-    for found, sentence in _causes(told, case):
+    for found, sentence in _causes(run, case):
         sentences.append(sentence)
         cause = cause or found
     if case.anomaly.kind == "wrong_value" and case.is_comparable and not cause:
@@ -288,18 +292,18 @@ def _ends(rows: Iterator[tuple[Key, tuple[Any, ...]]], session: Any) -> set[tupl
     }
 
 
-def _batch_words(told: Circumstances, case: Case) -> list[str]:
+def _batch_words(run: Circumstances, case: Case) -> list[str]:
     batch = case.batch
     if batch is None or case.anomaly.kind in OF_BATCHES:
         return []
-    batches = told.evidence.batches[case.anomaly.query]
+    batches = run.evidence.batches[case.anomaly.query]
     if batch >= len(batches):
         return []
     before = batches[batch - 1].watermark_ms if batch else 0
     words = f"Batch {batch} had to emit it: watermark {moment(batches[batch].watermark_ms)}, before it {moment(before)}"
     active = [
         event.fault.name
-        for event in told.faults
+        for event in run.faults
         if event.at_s <= batches[batch].committed_s <= (event.healed_s or float("inf")) + 10
     ]
     return [words + (f", around the fault {', '.join(active)}" if active else "")]
@@ -330,23 +334,23 @@ Cause = tuple[str, str]
 """A cause, equal for all rows that have it and empty where the probe knows none, and a sentence about the row."""
 
 
-def _causes(told: Circumstances, case: Case) -> list[Cause]:
-    return [found for probe in PROBES if (found := probe(told, case))]
+def _causes(run: Circumstances, case: Case) -> list[Cause]:
+    return [found for probe in PROBES if (found := probe(run, case))]
 
 
-def _replayed(told: Circumstances, case: Case) -> Cause | None:
+def _replayed(run: Circumstances, case: Case) -> Cause | None:
     if case.anomaly.kind != "duplicated_row":
         return None
     query = case.anomaly.query
     times = [row.at_s for row in case.observed]
-    between = [at_s for at_s in told.started_s if min(times) < at_s < max(times)]
+    between = [at_s for at_s in run.started_s if min(times) < at_s < max(times)]
     if not between:
         return (
             f"rows of {query} were written twice, and no batch was replayed between",
             "No batch was replayed between the two: the sink wrote it twice",
         )
     started = f"The pipeline was started again between the two ({_clock(between[0])})"
-    if case.batch is None or told.runs_again(query).get(case.batch):
+    if case.batch is None or run.runs_again(query).get(case.batch):
         return f"rows of a batch of {query} that was replayed were written again", f"{started}: its batch was replayed"
     return (
         f"rows of a batch of {query} that had been committed were written again after a start",
@@ -354,23 +358,23 @@ def _replayed(told: Circumstances, case: Case) -> Cause | None:
     )
 
 
-def _copies(told: Circumstances, case: Case) -> Cause | None:
+def _copies(run: Circumstances, case: Case) -> Cause | None:
     copies = len(case.part) - len(np.unique(case.part.identity))
     sentence = f"{copies:,} of its {len(case.part):,} events are copies of an event id that was sent before"
     return ("", sentence) if copies else None
 
 
-def _retried(told: Circumstances, case: Case) -> Cause | None:
+def _retried(run: Circumstances, case: Case) -> Cause | None:
     """Whether more was read than was acknowledged, and more counted than the acknowledged events make."""
-    if case.anomaly.kind not in ("wrong_value", "invented_row", "dead_letter_invented") or not told.unclaimed:
+    if case.anomaly.kind not in ("wrong_value", "invented_row", "dead_letter_invented") or not run.unclaimed:
         return None
     sentence = (
-        f"{told.unclaimed:,} records were read that no acknowledgement covers: a producer's retry wrote them twice"
+        f"{run.unclaimed:,} records were read that no acknowledgement covers: a producer's retry wrote them twice"
     )
     return "", sentence
 
 
-def _late(told: Circumstances, case: Case) -> Cause | None:
+def _late(run: Circumstances, case: Case) -> Cause | None:
     late = int(case.part.late.sum())
     if not late:
         return None
@@ -379,7 +383,7 @@ def _late(told: Circumstances, case: Case) -> Cause | None:
     return cause, f"{late:,} of its {len(case.part):,} events were read after the watermark had passed them, {counted}"
 
 
-def _dropped(told: Circumstances, case: Case) -> Cause | None:
+def _dropped(run: Circumstances, case: Case) -> Cause | None:
     if case.anomaly.kind != "late_dropped":
         return None
     early = int((case.part.late_by_own & ~case.part.late).sum())
@@ -387,18 +391,18 @@ def _dropped(told: Circumstances, case: Case) -> Cause | None:
     return f"events are dropped in {case.anomaly.query} by the watermark of their own batch", sentence
 
 
-def _unread(told: Circumstances, case: Case) -> Cause | None:
-    if told.evidence.run.scenario.black_box:
+def _unread(run: Circumstances, case: Case) -> Cause | None:
+    if run.evidence.run.scenario.black_box:
         return None
     unread = int((case.part.batch < 0).sum())
     return ("", f"{unread:,} of its {len(case.part):,} events were never read") if unread else None
 
 
-def _pairs(told: Circumstances, case: Case) -> Cause | None:
+def _pairs(run: Circumstances, case: Case) -> Cause | None:
     """Whether the row counts click-purchase pairs instead of clicks."""
     if not case.facts.joins or not case.is_comparable:
         return None
-    per_click = case.part.take(_counts(told.evidence, case.part)).purchases()
+    per_click = case.part.take(_counts(run.evidence, case.part)).purchases()
     pairs, rows = int(per_click.sum()), int(np.maximum(per_click, 1).sum())
     seen = case.observed[0].values
     if seen[1] == pairs != case.expected[1] or seen[0] == rows != case.expected[0]:
@@ -407,7 +411,7 @@ def _pairs(told: Circumstances, case: Case) -> Cause | None:
     return None
 
 
-def _distinct(told: Circumstances, case: Case) -> Cause | None:
+def _distinct(run: Circumstances, case: Case) -> Cause | None:
     if not case.facts.distinct or not case.is_comparable:
         return None
     differ = [
@@ -423,7 +427,7 @@ def _distinct(told: Circumstances, case: Case) -> Cause | None:
     )
 
 
-def _misaligned(told: Circumstances, case: Case) -> Cause | None:
+def _misaligned(run: Circumstances, case: Case) -> Cause | None:
     if case.anomaly.kind != "invented_row" or not case.facts.window_s or not case.anomaly.key:
         return None
     length = case.facts.window_s * 1000
@@ -437,7 +441,7 @@ def _misaligned(told: Circumstances, case: Case) -> Cause | None:
     )
 
 
-def _gap(told: Circumstances, case: Case) -> Cause | None:
+def _gap(run: Circumstances, case: Case) -> Cause | None:
     """Whether the session is split at, or joined over, another gap than 30 minutes."""
     if not case.facts.has_sessions or not len(case.part):
         return None
@@ -456,7 +460,7 @@ def _gap(told: Circumstances, case: Case) -> Cause | None:
     return None
 
 
-def _doubles(told: Circumstances, case: Case) -> Cause | None:
+def _doubles(run: Circumstances, case: Case) -> Cause | None:
     measures = case.facts.measures
     at = next((number for number, name in enumerate(measures) if name in DECIMAL_PLACES), None)
     if at is None or not case.is_comparable:

@@ -67,7 +67,7 @@ def counts(
         *(OF_ANSWERS if queries - answers.keys() else ()),
         *(OF_ROWS if queries - comparisons.keys() else ()),
         *(OF_CHECKPOINT if gathered.run.scenario.black_box else ()),
-        *(("dead_letter",) if "dead_letter" not in queries else ()),
+        *(("dead_letter",) if not any(QUERIES[query].rejects for query in queries) else ()),
     }
     return coverage.counted(of, unknown, guard) | coverage.counts(gathered, answers, comparisons, guard)
 
@@ -116,7 +116,7 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     """Percentiles of each latency, and beside them how many of its samples are negative."""
 
     def of(what: str, samples: Callable[[], Array]) -> tuple[dict[str, float] | None, int | None]:
-        return guard.of(f"the figure {what}", lambda: _told(samples()), (None, None))
+        return guard.of(f"the figure {what}", lambda: _percentiles(samples()), (None, None))
 
     windowed = [query for query in gathered.run.scenario.queries if QUERIES[query].stateful]
     durations = {
@@ -148,7 +148,7 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     }
 
 
-def _told(samples: Array) -> tuple[dict[str, float] | None, int]:
+def _percentiles(samples: Array) -> tuple[dict[str, float] | None, int]:
     return metrics.percentiles(samples), int((samples < 0).sum())
 
 
@@ -161,7 +161,7 @@ def durable(gathered: Evidence, query: str) -> Array:
 
 def emission(gathered: Evidence, comparison: Comparison) -> Array:
     """Emission delay of the query's rows in ms."""
-    first = {key: min(seen, key=lambda one: one.at_s) for key, seen in comparison.observed.items()}
+    first = {key: min(seen, key=lambda row: row.at_s) for key, seen in comparison.observed.items()}
     rows = [(key, seen.values, seen.at_s) for key, seen in first.items()]
     return metrics.emission_delay_ms(comparison.query, rows, gathered.sent, gathered.measured)
 

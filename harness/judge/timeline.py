@@ -107,8 +107,8 @@ def _read_s(gathered: Evidence, query: str) -> list[float]:
     """When each batch began to read: of one that was run again, its second reading, unless it was committed without."""
     batches, begun, unread = gathered.batches[query], started_s(gathered.run), skipped(gathered, query)
     return [
-        max([one.begun_s, *(at for at in begun if at < one.committed_s and one.number not in unread)])
-        for one in batches
+        max([batch.begun_s, *(at for at in begun if at < batch.committed_s and batch.number not in unread)])
+        for batch in batches
     ]
 
 
@@ -116,8 +116,8 @@ def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
     commits = [event for event in run.of(Commit) if event.query == query]
     recorded = {event.batch: (event.begun_s, event.committed_s) for event in commits}
     return [
-        replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
-        for one in spark.read(run.directory / "checkpoints" / query, recorded)
+        replace(batch, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in batch.ends.items()})
+        for batch in spark.read(run.directory / "checkpoints" / query, recorded)
     ]
 
 
@@ -213,7 +213,7 @@ def marks(
     watermarks: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Watermarks]:
     """The watermarks of every query of the job: those recorded or those given, none for a query that did not run."""
-    at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
+    at = watermarks or {query: [batch.watermark_ms for batch in found] for query, found in evidence.batches.items()}
     none: dict[str, Sequence[int]] = dict.fromkeys(QUERIES, ())
     return {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
 
@@ -304,7 +304,7 @@ def _away(run: Run) -> Iterator[Span]:
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
     """The watermark that each batch of a query must have run at, from what its predecessors read.
 
-    One more stands at the end: that of the batch that would follow the last.
+    The last is that of the batch that would follow the last.
     """
     sent, index = evidence.sent, evidence.batch_of[query]
     count = len(evidence.batches[query])
@@ -315,7 +315,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
         np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
         for number in np.flatnonzero(latest >= 0).tolist():
             newest[number][topic] = int(latest[number])
-    recorded = [one.watermark_ms for one in evidence.batches[query]]
+    recorded = [batch.watermark_ms for batch in evidence.batches[query]]
 
     def law(skips: set[int]) -> list[int]:
         read = [{} if number in skips else of_batch for number, of_batch in enumerate(newest)]
@@ -324,13 +324,13 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):
         # Whether one was skipped or run again, only what follows tells.
-        skips = max(({*skips, number}, skips), key=lambda one: _agree(law(one)[:-1], recorded))
+        skips = max(({*skips, number}, skips), key=lambda chosen: _agree(law(chosen)[:-1], recorded))
     return law(skips)
 
 
 def _agree(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """How many are equal before the first that is not."""
-    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other), len(ours))
+    return next((at for at, (our, their) in enumerate(zip(ours, theirs, strict=True)) if our != their), len(ours))
 
 
 def skipped(evidence: Evidence, query: str) -> set[int]:
@@ -343,16 +343,16 @@ def skipped(evidence: Evidence, query: str) -> set[int]:
         return set()
     batches, begun = evidence.batches[query], started_s(evidence.run)
     return {
-        one.number
-        for one, after in pairwise(batches)
-        if after.watermark_ms == one.watermark_ms and any(one.begun_s < at < one.committed_s for at in begun)
+        batch.number
+        for batch, after in pairwise(batches)
+        if after.watermark_ms == batch.watermark_ms and any(batch.begun_s < at < batch.committed_s for at in begun)
     }
 
 
 def starts(evidence: Evidence, query: str) -> set[int]:
     """The batches that were the first to be committed by a process of the pipeline."""
     begun = started_s(evidence.run)
-    committed = np.array([one.committed_s for one in evidence.batches[query]])
+    committed = np.array([batch.committed_s for batch in evidence.batches[query]])
     return {int(np.searchsorted(committed, at)) for at in begun}
 
 
@@ -394,7 +394,8 @@ def runs_again(evidence: Evidence, query: str) -> dict[int, float]:
     and its commit; or an executor was lost, and any of its tasks may have been tried again."""
     begun = started_s(evidence.run)
     starts_within = {
-        one.number: float(sum(one.begun_s < at < one.committed_s for at in begun)) for one in evidence.batches[query]
+        batch.number: float(sum(batch.begun_s < at < batch.committed_s for at in begun))
+        for batch in evidence.batches[query]
     }
     return starts_within | dict.fromkeys(repeated(evidence, query), float("inf"))
 
@@ -406,4 +407,8 @@ def repeated(evidence: Evidence, query: str) -> set[int]:
     """
     lost = losses(evidence.run)
     found = evidence.batches[query]
-    return {one.number for one in found if any(one.begun_s < at.end_s and at.start_s < one.committed_s for at in lost)}
+    return {
+        batch.number
+        for batch in found
+        if any(batch.begun_s < at.end_s and at.start_s < batch.committed_s for at in lost)
+    }
