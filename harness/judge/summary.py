@@ -35,6 +35,8 @@ OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
 OF_CHECKPOINT = ("read", "dropped_late", "deduplicated", "unclaimed")
 """The counts that take a checkpoint to tell."""
+OF_REJECTED = ("dead_letter",)
+"""The counts that take a query for rejected records."""
 
 
 def counts(
@@ -53,7 +55,9 @@ def counts(
         "counted": lambda: _counted(comparisons) + sum(answer.open_events for answer in both),
         "dropped_late": lambda: sum(answer.late_events for answer in both),
         "deduplicated": lambda: sum(answer.repeated for answer in both),
-        "dead_letter": lambda: len(comparisons["dead_letter"].observed),
+        "dead_letter": lambda: sum(
+            len(found.observed) for query, found in comparisons.items() if QUERIES[query].rejects
+        ),
         "rows_expected": lambda: sum(len(comparison.expected) for comparison in comparisons.values()),
         "rows_seen": lambda: sum(
             len(rows) for comparison in comparisons.values() for rows in comparison.observed.values()
@@ -65,9 +69,14 @@ def counts(
         *(OF_ANSWERS if queries - answers.keys() else ()),
         *(OF_ROWS if queries - comparisons.keys() else ()),
         *(OF_CHECKPOINT if gathered.run.scenario.black_box else ()),
-        *(("dead_letter",) if "dead_letter" not in queries else ()),
+        *(() if rejects(gathered) else OF_REJECTED),
     }
     return coverage.counted(of, unknown, guard) | coverage.counts(gathered, answers, comparisons, guard)
+
+
+def rejects(gathered: Evidence) -> bool:
+    """Whether the pipeline has a query for rejected records."""
+    return any(query.rejects for query in gathered.run.scenario.queries.values())
 
 
 def _unread(gathered: Evidence) -> Array:
