@@ -356,37 +356,35 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
         streams.flush()
-    except streams.Unwritable as error:
-        code = Verdict.UNKNOWN.exit_code
-        if not error.is_closed:  # by `| head -1` it is, and that is no error
-            print(f"harness: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except streams.Unwritable as error:  # by `| head -1` it is closed, and that is no error
+        code = Verdict.UNKNOWN.exit_code if error.is_closed else _ends(f"harness: {error}", Verdict.UNKNOWN.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        code = error.exit_code
-    except typer.Abort:
-        code = INTERRUPTED
+        code = _ends(f"harness: {error}", error.exit_code)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
     _upon_signals(signal.SIG_IGN)
     if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
-        with contextlib.suppress(OSError):  # a terminal that was closed
-            print("harness: interrupted: no verdict", file=sys.stderr)
-        code = Verdict.UNKNOWN.exit_code
+        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
     sys.exit(code or 0)
+
+
+def _ends(line: str, code: int) -> int:
+    """Print a last line, if there is still somebody to read it, and return the exit code."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return code
 
 
 def _usage(error: Exception) -> int:
     """Click's own usage errors as one line; anything else is a defect of ours, keeps its trace, and is no verdict."""
     text = getattr(error, "format_message", None)
     if text is None:
-        traceback.print_exception(error)
-        return Verdict.UNKNOWN.exit_code
-    if message := text():  # where no command was named, the help is printed already
-        print(f"harness: {message}", file=sys.stderr)
-    return 2
+        return _ends("".join(traceback.format_exception(error)).rstrip(), Verdict.UNKNOWN.exit_code)
+    message = text()  # where no command was named, the help is printed already
+    return _ends(f"harness: {message}", 2) if message else 2
 
 
 def _upon_signals(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
