@@ -92,7 +92,6 @@ JOBLESS = ("runner", "experiments", "faults", "engines", "scenario", "report", "
 COUNTS = {
     ("harness/report/page.py", "dead_letter"),
     ("harness/judge/summary.py", "dead_letter"),
-    ("harness/judge/unmeasured.py", "dead_letter"),
     ("harness/judge/verdict.py", "dead_letter"),
 }
 

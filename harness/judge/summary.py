@@ -35,6 +35,8 @@ OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
 OF_CHECKPOINT = ("read", "dropped_late", "deduplicated", "unclaimed")
 """The counts that take a checkpoint to tell."""
+OF_REJECTED = ("dead_letter",)
+"""The counts that take a query for rejected records."""
 
 
 def counts(
@@ -67,9 +69,14 @@ def counts(
         *(OF_ANSWERS if queries - answers.keys() else ()),
         *(OF_ROWS if queries - comparisons.keys() else ()),
         *(OF_CHECKPOINT if gathered.run.scenario.black_box else ()),
-        *(("dead_letter",) if not any(QUERIES[query].rejects for query in queries) else ()),
+        *(() if rejects(gathered) else OF_REJECTED),
     }
     return coverage.counted(of, unknown, guard) | coverage.counts(gathered, answers, comparisons, guard)
+
+
+def rejects(gathered: Evidence) -> bool:
+    """Whether the pipeline has a query for rejected records."""
+    return any(query.rejects for query in gathered.run.scenario.queries.values())
 
 
 def _unread(gathered: Evidence) -> Array:
