@@ -21,6 +21,7 @@ from harness.judge import causes, death, verdict
 from harness.judge import explain as explaining
 from harness.judge.assessment import Assessment
 from harness.judge.causes import Group
+from harness.judge.guard import Guard
 from harness.model import Anomaly, Result, Target
 from harness.report import figure, render, write_whole
 from harness.report import page as pages
@@ -159,7 +160,8 @@ def story(done: Assessment, most: int = SHOWN) -> list[str]:
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
     lines += [f"  {_line(target)}" for target in result.targets]
-    groups = causes.groups(result.anomalies)
+    # Where the grouping crashes, the verdict has named it already, and is printed all the same.
+    groups = Guard().of("the causes", lambda: causes.groups(result.anomalies), list[Group]())
     for group in groups[:most]:
         lines += [f"  {line}" for line in of_group(group)]
     shown = min(most, len(groups))

@@ -98,7 +98,11 @@ def find(
     found = guard.of("the common causes", lambda: causes.common(found, answers, comparisons), found)
     chosen, rest = _first_of_each(found)
     explained = guard.of("the explanation", lambda: explain.explain(gathered, chosen, answers, comparisons), chosen)
-    return causes.ordered([*explained, *causes.extended(explained, rest)])
+    return guard.of(
+        "the order of the anomalies",
+        lambda: causes.ordered([*explained, *causes.extended(explained, rest)]),
+        [*explained, *rest],
+    )
 
 
 def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:

@@ -143,7 +143,8 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
         "counts": dict(result.counts),
         "unknown": dict(result.unknown),
         "anomalies": by_kind,
-        **_causes(result.anomalies),
+        # Where the grouping crashes, the verdict has named it already, and the result must still be written.
+        **Guard().of("the causes", lambda: _causes(result.anomalies), dict[str, Any]()),
         "examples": [asdict(anomaly) for anomaly in result.anomalies[:most]],
         "faults": list(result.faults),
         "recovery_s": _longest([one.get("recovered_s") for one in result.faults]),
@@ -338,11 +339,24 @@ def _wrong(
     )
     verdict = Verdict.UNKNOWN if excused else Verdict.FAIL
     if anomalies:
-        first = causes.groups(anomalies)[0]
-        number = f"{len(first.anomalies):,} of {len(anomalies):,} anomalies"
-        yield verdict, f"{number if len(anomalies) > 1 else '1 anomaly'}, {first}"
+        first = anomalies[0]
+        yield (
+            verdict,
+            guard.of(
+                "the cause of the anomalies",
+                lambda: _first_cause(anomalies),
+                f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {'|'.join(map(str, first.key))}",
+            ),
+        )
     if "success" in _missed(targets):
         yield verdict, "missed: success"
+
+
+def _first_cause(anomalies: Sequence[Anomaly]) -> str:
+    """How many anomalies have the first cause, and which that is."""
+    first = causes.groups(anomalies)[0]
+    number = f"{len(first.anomalies):,} of {len(anomalies):,} anomalies"
+    return f"{number if len(anomalies) > 1 else '1 anomaly'}, {first}"
 
 
 def _is_cut_off(gathered: Evidence, comparisons: Mapping[str, Comparison], anomalies: Sequence[Anomaly]) -> bool:

@@ -11,7 +11,18 @@ from harness import scenario
 from harness.errors import RunError
 from harness.experiments import single
 from harness.experiments.simulate import simulate
-from harness.judge import anomalies, coverage, explain, findings, metrics, recovery, timeline, unmeasured, verdict
+from harness.judge import (
+    anomalies,
+    causes,
+    coverage,
+    explain,
+    findings,
+    metrics,
+    recovery,
+    timeline,
+    unmeasured,
+    verdict,
+)
 from harness.judge import summary as measured
 from harness.model import Row, Verdict
 from harness.rundir import history
@@ -173,6 +184,18 @@ def test_a_crashing_explanation_leaves_the_anomaly(runs, monkeypatch):
     assert Verdict.FAIL is result.verdict
     assert {"lost_row"} <= {anomaly.kind for anomaly in result.anomalies}
     assert "the explanation crashed" in result.why
+
+
+@pytest.mark.parametrize("name", ["groups", "ordered", "extended", "common"])
+def test_a_crashing_grouping_leaves_the_fail(runs, monkeypatch, name):
+    """In the verdict, in the files and in the lines that are printed."""
+    monkeypatch.setattr(causes, name, crash)
+    done = single.judge(runs / "lost")
+    lines = single.story(done)
+
+    assert Verdict.FAIL is done.verdict, done.why
+    assert "ZeroDivisionError: a defect" in lines[0]
+    assert "fail" == json.loads((runs / "lost" / "result.json").read_text())["verdict"]
 
 
 def test_a_crashing_oracle_invents_no_anomaly(runs, monkeypatch):
