@@ -23,11 +23,12 @@ from rich.text import Text
 
 from harness import scenario
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments import drill, mutation, selfcheck, shrink, single
+from harness.experiments import drill, mutation, needs, selfcheck, shrink, single
 from harness.experiments.single import Trial
 from harness.host import doctor as machine
 from harness.host import jars
 from harness.judge import verdict
+from harness.load import distributed
 from harness.model import Result, Verdict
 from harness.run.console import Status
 from harness.scenario import Scenario
@@ -52,6 +53,17 @@ def run(
         str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="harness|locust", help="one load engine, or several that Locust coordinates")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="locust: load engines, started here unless --master is given")
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="locust: address of this machine for workers of other machines"),
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="locust: serve its page while the run goes on")] = False,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -64,12 +76,16 @@ def run(
         "--seed": ("load.seed", seed),
         "--kafka": ("kafka.where", kafka),
         "--profile": ("pipeline.profile", profile),
+        "--engine": ("load.engine", engine),
+        "--workers": ("load.workers", workers),
+        "--master": ("load.master", master),
     }
     overrides = [
         scenario.Override(f"{field}={json.dumps(value) if isinstance(value, str) else value}", f"{flag} {value}")
         for flag, (field, value) in flags.items()
         if value is not None
     ]
+    overrides += [scenario.Override("load.web=true", "--web")] if web else []
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
         done = single.run(chosen, reports, Status(people), sys.argv[1:])
@@ -78,6 +94,15 @@ def run(
             _print_json(verdict.unknown(str(error)))
         raise
     raise typer.Exit(_tell(done, as_json).exit_code)
+
+
+@app.command("load-worker")
+def load_worker(
+    master: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="the --master of `harness run --engine locust`")],
+) -> None:
+    """Send a share of the load of a run on another machine; ends with it."""
+    needs.locust()
+    raise typer.Exit(distributed.take_part(master))
 
 
 @app.command()

@@ -6,6 +6,7 @@ has every jar need not be writable.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,11 +33,19 @@ def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
         yield partial(_cache, absent)
     if scenario.kafka.where == "containers":
         yield _docker
+    if scenario.load.engine == "locust":
+        yield locust
     kinds = {fault.kind for fault in scenario.fault}
     for kind in sorted(kinds & set(FAULTS_OF_DISKS)):
         yield partial(_fault, kind, disks.why_not)
     if "memory" in kinds:
         yield partial(_fault, "memory", cgroup.why_not)
+
+
+def locust() -> None:
+    """Raise StackError where Locust is not installed. It is looked for only: its import would patch this process."""
+    if importlib.util.find_spec("locust") is None:
+        raise StackError("Locust is not installed: pip install 'streaming-harness[load]'")
 
 
 def _starts_java(scenario: Scenario) -> bool:

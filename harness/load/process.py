@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.errors import StackError
 from harness.host import processes
@@ -23,6 +24,11 @@ class Load:
         self.sent = 0
         self.acknowledged = 0
         self.flush_ms = 0
+        # Of a load from several workers: each one's row of `harness.load.workers.Workers.table`.
+        self.workers: list[dict[str, Any]] = []
+        # The address of Locust's page, where there is one.
+        self.page = ""
+        self._ready = False
         self._cpu_s = 0.0
 
     @property
@@ -36,11 +42,19 @@ class Load:
             self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
         return self._cpu_s
 
-    def start(self) -> None:
-        """Start the engine; it begins at the plan's start time."""
+    def prepare(self) -> None:
+        """Start the process; it waits for `start` where the plan has no start time."""
         self._process = processes.spawn(self._args, log=self._log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="load")
         self._reader.start()
+
+    def is_ready(self) -> bool:
+        """Whether it can begin at once, all of its workers included."""
+        return self._ready
+
+    def start(self, at_s: float) -> None:
+        """Have event 0 due at an epoch second."""
+        self._say(b"start %.6f\n" % at_s)
 
     def enough(self) -> None:
         """Have it send no further event of the plan."""
@@ -82,6 +96,8 @@ class Load:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             event = json.loads(line)
+            self._ready |= event["event"] == "ready"
+            self.workers, self.page = event.get("workers", self.workers), event.get("page", self.page)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.flush_ms = event.get("flush_ms", self.flush_ms)
             self._cpu_s = max(self._cpu_s, event.get("cpu_s", 0.0))
