@@ -28,7 +28,7 @@ from harness.errors import StackError
 from harness.kafka.common import can_bind, free_ports
 from harness.load import journals
 from harness.load.engine import ACKNOWLEDGED_S
-from harness.load.workers import PROBES, Workers
+from harness.load.workers import PROBES, SILENT_S, Workers
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 # Must be the name in locustfile.py, which is not imported here: with it would come gevent.
@@ -79,7 +79,7 @@ class Coordinator:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
-        self._workers = Workers(args.workers)
+        self._workers = Workers(args.workers, args.silent_s)
         self._lines: Queue[tuple[str, Any]] = Queue()
         self._folder, self._logs = Path(args.folder), Path(args.logs)
         self._local: list[subprocess.Popen[bytes]] = []
@@ -256,6 +256,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", required=True, help="where journals are put together")
     parser.add_argument("--logs", required=True, help="where Locust logs")
     parser.add_argument("--acknowledged-s", type=float, default=ACKNOWLEDGED_S, help="as for the load engine")
+    parser.add_argument("--silent-s", type=float, default=SILENT_S, help="how long nothing may be heard of a worker")
     return parser.parse_args()
 
 

@@ -43,8 +43,9 @@ class Master:
         runner.register_message("journal", self._journal)
         environment.events.test_start.add_listener(lambda **_: say(event="test_start"))
         environment.events.test_stop.add_listener(lambda **_: say(event="test_stop"))
+        # Before Locust gives the newcomer a user, and takes it from another worker for that.
+        environment.events.worker_connect.add_listener(lambda client_id, **_: say(event="connected", client=client_id))
         gevent.spawn(self._obey)
-        say(event="listening")
 
     def _obey(self) -> None:
         """Commands of the coordinator: `start` is for Locust, all others are for a worker, or for each."""

@@ -55,8 +55,9 @@ class Worker:
 class Workers:
     """All workers of a load, `expected` in number."""
 
-    def __init__(self, expected: int) -> None:
+    def __init__(self, expected: int, silent_s: float = SILENT_S) -> None:
         self.expected = expected
+        self._silent_s = silent_s
         self.why = ""
         self._of: dict[str, Worker] = {}
         self._test_starts = 0
@@ -106,10 +107,10 @@ class Workers:
                 continue
             worker.silent_s += seconds
             worker.engine_silent_s += seconds if worker.state in SENDING else 0.0
-            if worker.silent_s > SILENT_S:
-                self.give_up(f"{worker.name} hangs or is cut off: it has not been heard of for {SILENT_S:g} s")
-            elif worker.engine_silent_s > SILENT_S:
-                self.give_up(f"the load engine of {worker.name} hangs: no status for {SILENT_S:g} s")
+            if worker.silent_s > self._silent_s:
+                self.give_up(f"{worker.name} hangs or is cut off: it has not been heard of for {self._silent_s:g} s")
+            elif worker.engine_silent_s > self._silent_s:
+                self.give_up(f"the load engine of {worker.name} hangs: no status for {self._silent_s:g} s")
 
     def died(self, pid: int, code: int) -> None:
         """A worker's process on this machine has ended before the load was over."""
@@ -125,6 +126,9 @@ class Workers:
         event, client = message["event"], message.get("client", "")
         if event == "hello":
             self._join(message)
+        elif event == "connected":
+            if client not in self._of and len(self._of) == self.expected:
+                self._refuse(client.rpartition("_")[0])  # Locust's id is the host's name and a random number
         elif event == "test_start":
             self._test_starts += 1
             if self._test_starts > 1 or not self._asked_to_start:
@@ -142,10 +146,13 @@ class Workers:
         elif len(self._of) < self.expected:
             self._of[client] = Worker(client, len(self._of), message["host"], message["pid"])
         else:
-            self.give_up(
-                f"a worker ({message['host']}, pid {message['pid']}) joined as worker {len(self._of)} of a load for"
-                f" {self.expected}: one that was restarted comes back under another index"
-            )
+            self._refuse(message["host"])
+
+    def _refuse(self, host: str) -> None:
+        self.give_up(
+            f"a worker on {host} joined as worker {self.expected} of a load that has {self.expected}:"
+            " one that was restarted comes back under another index"
+        )
 
     def _hear_of(self, worker: Worker, event: str, message: Mapping[str, Any]) -> None:
         worker.silent_s = 0.0

@@ -240,6 +240,7 @@ def test_a_load_to_its_end_has_no_reason_against_it(running):
     for client in "ab":
         running.hear({"event": "exited", "client": client, "index": "ab".index(client), "code": 0, "last": ""})
         running.hear({"event": "delivered", "client": client, "bytes": 9, "intact": True})
+    running.hear({"event": "connected", "client": "a"})  # again, after a pause
     running.hear({"event": "test_stop"})
     running.pass_time(SILENT_S + 1)
 
@@ -284,7 +285,12 @@ def silence_of_an_engine(workers):
             id="an engine fails",
         ),
         pytest.param(
-            lambda workers: workers.hear(hello("c", 13)), r"pid 13\) joined as worker 2 .* another index", id="a third"
+            lambda workers: workers.hear(hello("c", 13)), "there joined as worker 2 .* another index", id="a third"
+        ),
+        pytest.param(
+            lambda workers: workers.hear({"event": "connected", "client": "there_1f2e"}),
+            "there joined as worker 2 .* another index",
+            id="a third connects",
         ),
         pytest.param(
             lambda workers: workers.hear(engine("b") | {"index": 0}), "worker 1 .* came back as worker 0", id="index"
