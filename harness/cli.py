@@ -24,14 +24,15 @@ from rich.text import Text
 from harness import scenario
 from harness.errors import HarnessError, ScenarioError
 from harness.experiments import drill, mutation, needs, selfcheck, shrink, single
-from harness.experiments.single import Trial
 from harness.host import doctor as machine
 from harness.host import jars
 from harness.judge import verdict
+from harness.judge.assessment import Assessment
 from harness.load import distributed
 from harness.model import Result, Verdict
-from harness.run.console import Status
+from harness.runner.console import Status
 from harness.scenario import Scenario
+from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
@@ -146,7 +147,7 @@ def shrink_(
     print(f"harness run {_shrink(single.judge(run), reports)}")
 
 
-def _shrink(failed: Trial, reports: Path) -> Path:
+def _shrink(failed: Assessment, reports: Path) -> Path:
     """The file of the smallest scenario that fails as a run did."""
 
     def attempt(smaller: Scenario) -> Result:
@@ -236,9 +237,9 @@ def random_(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
-    failed: list[Trial] = []
+    failed: list[Assessment] = []
 
-    def attempt(scenario: Scenario) -> Trial:
+    def attempt(scenario: Scenario) -> Assessment:
         done = _attempt(scenario, reports)
         if done.result.anomalies:
             failed.append(done)
@@ -260,18 +261,18 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
+def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Assessment]:
     return lambda scenario: _attempt(replace(scenario, load=replace(scenario.load, seed=seed)), reports)
 
 
-def _attempt(scenario: Scenario, reports: Path) -> Trial:
+def _attempt(scenario: Scenario, reports: Path) -> Assessment:
     done = single.run(scenario, reports, Status(people))
     _tell(done, as_json=False)
     return done
 
 
 def _drill(
-    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
+    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Assessment], seed: int, reports: Path
 ) -> Verdict:
     target = single.new_folder(reports, f"drill-{name}") / "drill.html"
     cells: list[drill.Cell] = []
@@ -298,6 +299,12 @@ def show(name: Annotated[str, typer.Argument(metavar="SCENARIO")], sets: SetOpti
     print(scenario.described(scenario.load(name, sets or [])), end="")
 
 
+@app.command("schema")
+def schema_() -> None:
+    """The JSON Schema of a scenario file, for an editor that completes and checks TOML."""
+    print(json.dumps(scenario_schema.schema(), indent=1))
+
+
 @app.command()
 def doctor() -> None:
     """What this machine has and lacks."""
@@ -317,7 +324,7 @@ def fetch() -> None:
     print(jars.broker_jars())
 
 
-def _tell(done: Trial, as_json: bool) -> Verdict:
+def _tell(done: Assessment, as_json: bool) -> Verdict:
     style = MARK[done.result.verdict]
     first, *rest = single.story(done)
     people.print(

@@ -20,12 +20,12 @@ from typing import Any
 
 from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments.single import Trial
 from harness.faults.crash import POINTS
 from harness.host import cgroup, disks
 from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.events import Workload
 from harness.judge import coverage
+from harness.judge.assessment import Assessment
 from harness.model import Verdict
 from harness.report import render_drill, write_whole
 from harness.rundir.events import FaultHealed
@@ -193,7 +193,7 @@ def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monot
         yield replace(plan, scenario=replace(plan.scenario, load=load))
 
 
-def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
+def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Assessment]) -> Iterator[Cell]:
     """The cells of each plan, as soon as its run has been judged; a run that broke off leaves its cells unknown."""
     for plan in plans:
         try:

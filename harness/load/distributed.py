@@ -28,11 +28,9 @@ from harness.errors import StackError
 from harness.kafka.common import can_bind, free_ports
 from harness.load import journals
 from harness.load.engine import ACKNOWLEDGED_S
-from harness.load.workers import PROBES, SILENT_S, Workers
+from harness.load.workers import FOLDER, PROBES, SILENT_S, Workers
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-# Must be the name in locustfile.py, which is not imported here: with it would come gevent.
-FOLDER = "HARNESS_LOAD_FOLDER"
 # Locust's own ports, of its master and of its page.
 PORT, WEB = 5557, 8089
 LOOK_S = 0.05

@@ -25,7 +25,8 @@ from locust import User, constant, events, task
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import StatsEntry, bucket_response_time
 
-FOLDER = "HARNESS_LOAD_FOLDER"
+from harness.load.workers import FOLDER, sources
+
 CHUNK = 1 << 20
 ALIVE_EVERY_S = 0.5
 # What Locust's page shows: events, each with its generator delay as response time.
@@ -92,7 +93,7 @@ class Engine:
             if self._given:
                 self._tell(event="alive")
             else:
-                self._tell(event="hello", host=socket.gethostname(), pid=os.getpid())
+                self._tell(event="hello", host=socket.gethostname(), pid=os.getpid(), sources=sources())
             gevent.sleep(ALIVE_EVERY_S)
 
     def _obey(self, environment: Any, msg: Any) -> None:

@@ -7,9 +7,16 @@ and the load is given up.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+# The folder that a process of Locust writes to, in its environment.
+FOLDER = "HARNESS_LOAD_FOLDER"
+# What makes events and their due times: on two machines it must be the same.
+SOURCES = ("job/clickstream/events.py", "load/engine.py")
 
 # How long nothing may be heard of a worker, or of its load engine while it sends. Each reports twice a second.
 SILENT_S = 15.0
@@ -17,6 +24,12 @@ SILENT_S = 15.0
 SKEW_MAX_S = 0.1
 PROBES = 8
 SENDING = ("running", "settled")
+
+
+def sources() -> str:
+    """A digest of `SOURCES`, as they are here."""
+    harness = Path(__file__).parents[1]
+    return hashlib.sha256(b"".join((harness / name).read_bytes() for name in SOURCES)).hexdigest()
 
 
 @dataclass(slots=True)
@@ -144,7 +157,9 @@ class Workers:
         if client in self._of:  # repeated until it has its share
             self._of[client].silent_s = 0.0
         elif len(self._of) < self.expected:
-            self._of[client] = Worker(client, len(self._of), message["host"], message["pid"])
+            worker = self._of[client] = Worker(client, len(self._of), message["host"], message["pid"])
+            if message["sources"] != sources():
+                self.give_up(f"{worker.name} has another version of the harness, which makes other events")
         else:
             self._refuse(message["host"])
 

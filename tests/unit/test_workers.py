@@ -14,7 +14,7 @@ from harness.experiments import needs
 from harness.job.clickstream.events import Workload
 from harness.load import distributed, journals
 from harness.load.engine import Engine, Plan
-from harness.load.workers import PROBES, SILENT_S, Workers
+from harness.load.workers import PROBES, SILENT_S, Workers, sources
 from harness.scenario import load
 
 EVENTS = 5_003
@@ -192,7 +192,7 @@ def test_a_journal_that_was_cut_is_refused(parts, tmp_path):
 
 def hello(client, pid):
     """A worker's greeting."""
-    return {"event": "hello", "client": client, "host": "there", "pid": pid}
+    return {"event": "hello", "client": client, "host": "there", "pid": pid, "sources": sources()}
 
 
 def clock(client, off_s=0.0, way_s=0.001):
@@ -246,6 +246,16 @@ def test_a_load_to_its_end_has_no_reason_against_it(running):
 
     assert running.are("delivered")
     assert "" == running.why
+
+
+def test_another_version_of_the_harness_is_refused():
+    """It would make other events from the same seed."""
+    workers = Workers(2)
+    workers.hear(hello("a", 11))
+    assert "" == workers.why
+    workers.hear(hello("b", 12) | {"sources": "0"})
+
+    assert "worker 1 (there, pid 12) has another version of the harness" in workers.why
 
 
 def silence(workers):

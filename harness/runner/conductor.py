@@ -27,10 +27,6 @@ from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMAR
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
-from harness.run.console import Status
-from harness.run.injector import struck
-from harness.run.testbed import Rig, assemble
-from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
 from harness.rundir.events import (
     Interrupted,
@@ -42,6 +38,10 @@ from harness.rundir.events import (
     Standstill,
     Unsampled,
 )
+from harness.runner.console import Status
+from harness.runner.injector import struck
+from harness.runner.testbed import Rig, assemble
+from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
 HEAL_S = 180.0
