@@ -10,11 +10,11 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,7 +23,7 @@ from rich.text import Text
 
 from harness import scenario
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments import drill, mutation, needs, selfcheck, shrink, single
+from harness.experiments import capacity, drill, mutation, needs, selfcheck, shrink, single
 from harness.host import doctor as machine
 from harness.host import jars
 from harness.judge import verdict
@@ -95,6 +95,90 @@ def run(
             _print_json(verdict.unknown(str(error)))
         raise
     raise typer.Exit(_tell(done, as_json).exit_code)
+
+
+@app.command("capacity")
+def capacity_(
+    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="whose pipeline, data and limits")] = "load",
+    start: Annotated[float, typer.Option("--from", metavar="EPS", help="the first rate, events per second")] = 5_000,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="within 25 % instead of 10, shorter runs, and each rate once instead of three times"
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="go on with a search that was broken off; no other option counts"),
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="where the search and its runs are written")] = Path("reports"),
+    sets: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print capacity.json, alone, on standard output")] = False,
+) -> None:
+    """Find the highest rate at which all targets hold, and what gives way above it.
+
+    Doubling, bisection, then three runs at the answer and three at one step above. Exit code 3 also where the load engine was the limit.
+    """
+    if resume:
+        found = capacity.Capacity.resume(resume)
+    else:
+        chosen, settings = capacity.prepared(scenario.load(name, sets or []), start, quick=quick)
+        found = capacity.Capacity.begin(single.new_folder(reports, f"capacity-{chosen.name}"), chosen, settings)
+    try:
+        answer = found.search(_step)
+    except (HarnessError, KeyboardInterrupt):
+        _say(f"go on: harness capacity --resume {found.folder}")
+        raise
+    if as_json:
+        print(json.dumps(found.as_json()))
+    else:
+        _print_curve(found.curve())
+    people.print(Text.assemble((answer.verdict.value.upper(), MARK[answer.verdict]), f"  {answer.why}"), soft_wrap=True)
+    _say(f"  {_between(answer.spread)}  {found.folder / capacity.FILE}")
+    raise typer.Exit(answer.verdict.exit_code)
+
+
+def _step(chosen: Scenario, folder: Path) -> tuple[Result, Path]:
+    _say(f"step      {chosen.load.eps:,.0f} events/s")
+    done = single.run(chosen, folder, Status(people))
+    _tell(done, as_json=False)
+    return done.result, done.run.directory
+
+
+def _between(spread: tuple[float | None, float | None]) -> str:
+    """The spread of a capacity in words."""
+    held, missed = spread
+    words = [f"every run held up to {held:,.0f}"] if held else []
+    words += [f"none held from {missed:,.0f} on"] if missed else []
+    return ", ".join(words) or "no rate had the same outcome in all of its runs"
+
+
+CURVE = {
+    "latency": ("latency p99, s", 1.0),
+    "cpu": ("pipeline CPU, %", 100.0),
+    "machine_cpu_share": ("machine CPU, %", 100.0),
+    "state_size": ("state, MB", 1e-6),
+    "lag_records_max": ("lag, records", 1.0),
+    "generator_delay_ms_p99": ("generator delay p99, ms", 1.0),
+}
+"""Figure of a curve → its heading, and the factor to its unit."""
+
+
+def _print_curve(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row a rate: medians, with least and most where there are several runs."""
+    table = Table("events/s", "hold", *(heading for heading, _ in CURVE.values()), "gave way")
+    for row in rows:
+        figures = (_median(row["figures"].get(name), factor) for name, (_, factor) in CURVE.items())
+        table.add_row(f"{row['eps']:,.0f}", f"{row['hold']} of {row['runs']}", *figures, ", ".join(row["gave_way"]))
+    Console().print(table)
+
+
+def _median(spread: Mapping[str, float] | None, factor: float) -> str:
+    if spread is None:
+        return "–"
+    values = (spread[name] * factor for name in ("median", "min", "max"))
+    middle, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    return middle if least == most else f"{middle} ({least}–{most})"
 
 
 @app.command("load-worker")
