@@ -1,6 +1,7 @@
 """What 1, 2 and 4 workers send on one machine, and what each costs: `make load-workers`.
 
-Rounds are interleaved, against a fresh embedded broker; figures are medians, with least and most in brackets. The rate
+Rounds are interleaved, against a fresh embedded broker; figures are medians, with least and most in brackets, and each
+round is a JSON line on standard error. The rate
 is unpaced, from the start to the last acknowledgement. Delays are those of measuring.md at a steady rate, and so are
 cores and core-seconds: of the load engines and of Locust, not of the broker.
 """
@@ -14,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
@@ -33,8 +34,8 @@ from harness.load.process import Load
 
 SHAPE = Workload(time_scale=60, malformed=0.001)
 COUNTS = (1, 2, 4)
-UNPACED = 600_000
-PACED_S = 5.0
+UNPACED = 400_000
+PACED_S = 4.0
 # Of the unpaced rate, what a steady load may take: the rest is for moments in which the machine does something else.
 USABLE = 0.7
 END_S = 180.0
@@ -161,7 +162,10 @@ def main() -> None:
         topics.create(cluster.bootstrap, {topic: {} for topic in TOPICS}, 2, 1)
         for number in range(args.rounds):
             for count in COUNTS:
-                taken[count].append(measure(cluster.bootstrap, count, args.eps, scratch / f"{number}-{count}"))
+                figures = measure(cluster.bootstrap, count, args.eps, scratch / f"{number}-{count}")
+                taken[count].append(figures)
+                told = {"round": number, "workers": count, **asdict(figures)}
+                print(json.dumps(told), file=sys.stderr, flush=True)
     console = Console()
     console.print(table(taken, args.eps))
     for line in advice({count: statistics.median(one.rate for one in rounds) for count, rounds in taken.items()}):

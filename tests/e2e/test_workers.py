@@ -106,6 +106,18 @@ def test_two_workers_send_what_one_engine_sends(load, cluster, tmp_path):
             assert list(range(here.sum())) == own["offset"][here].tolist()
 
 
+def test_nothing_goes_on_when_the_harness_is_gone(load, tmp_path):
+    """Killed, with the coordinator: Locust and the load engines end by themselves, at the end of their input."""
+    running = load(NOWHERE, 600)
+    assert await_true(lambda: running.finished() or running.sent > 0, 60)
+    coordinator = psutil.Process(running.pid)
+    family = coordinator.children(recursive=True)
+    assert 5 == len([one for one in family if one.name().startswith("python")])  # master, two workers, two engines
+    coordinator.kill()
+
+    assert await_true(lambda: all(processes._is_dead(one) for one in family), 30)
+
+
 def kill(load: Load) -> None:
     """A worker dies at once."""
     workers(load)[0].send_signal(signal.SIGKILL)
