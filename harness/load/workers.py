@@ -122,7 +122,7 @@ class Workers:
             worker.engine_silent_s += seconds if worker.state in SENDING else 0.0
             if worker.silent_s > self._silent_s:
                 self.give_up(f"{worker.name} hangs or is cut off: it has not been heard of for {self._silent_s:g} s")
-            elif worker.engine_silent_s > self._silent_s:
+            elif worker.engine_silent_s > self._silent_s > 3 * worker.silent_s:  # else it is the worker that is silent
                 self.give_up(f"the load engine of {worker.name} hangs: no status for {self._silent_s:g} s")
 
     def died(self, pid: int, code: int) -> None:

@@ -265,6 +265,13 @@ def silence(workers):
         workers.hear(engine("a"))
 
 
+def silence_after_a_sign_of_life(workers):
+    """The last that is heard of b is not of its engine."""
+    workers.pass_time(1)
+    workers.hear({"event": "alive", "client": "b", "index": 1})
+    silence(workers)
+
+
 def silence_of_an_engine(workers):
     """Worker b is there, and its engine is not."""
     for _ in range(round(SILENT_S) + 2):
@@ -280,6 +287,11 @@ def silence_of_an_engine(workers):
             lambda workers: workers.died(12, -9), r"worker 1 \(there, pid 12\) died with signal 9", id="a worker dies"
         ),
         pytest.param(silence, r"worker 1 \(there, pid 12\) hangs or is cut off", id="a worker hangs"),
+        pytest.param(
+            silence_after_a_sign_of_life,
+            r"worker 1 \(there, pid 12\) hangs or is cut off",
+            id="a worker hangs, engine first",
+        ),
         pytest.param(silence_of_an_engine, r"load engine of worker 1 .* hangs", id="an engine hangs"),
         pytest.param(
             lambda workers: workers.hear(
