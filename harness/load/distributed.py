@@ -57,13 +57,19 @@ def _locust() -> list[str]:
     return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--only-summary"]
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a process of Locust: without the user's own settings of Locust, which would change the test."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    return own | {FOLDER: str(folder)}
+
+
 def take_part(master: str) -> int:
     """Be a worker of a load that another machine coordinates; returns 0, or the code of a process that was ended.
 
     The reason of a load that failed is with the run, on the machine of the master.
     """
     with tempfile.TemporaryDirectory(prefix="harness-load-worker-") as folder:
-        worker = subprocess.Popen(worker_command(*address(master)), env={**os.environ, FOLDER: folder})
+        worker = subprocess.Popen(worker_command(*address(master)), env=environment(Path(folder)))
         try:
             return worker.wait()
         finally:
@@ -138,7 +144,7 @@ class Coordinator:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment())
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, FOLDER: str(self._folder)}
+        return environment(self._folder)
 
     def _read(self, source: str, stream: Any) -> None:
         """Lines of a stream, then None; Locust may print lines of its own."""

@@ -27,6 +27,7 @@ class Load:
         self.sent = 0
         self.acknowledged = 0
         self.flush_ms = 0
+        self.delay_ms_p99 = 0.0
         # Of a load from several workers: each one's row of `harness.load.workers.Workers.table`.
         self.workers: list[dict[str, Any]] = []
         # The address of Locust's page, where there is one.
@@ -95,5 +96,6 @@ class Load:
             self.workers, self.page = event.get("workers", self.workers), event.get("page", self.page)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.flush_ms = event.get("flush_ms", self.flush_ms)
+            self.delay_ms_p99 = event.get("delay_ms_p99", self.delay_ms_p99)
             self._cpu_s = max(self._cpu_s, event.get("cpu_s", 0.0))
         stream.close()

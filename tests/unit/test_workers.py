@@ -14,7 +14,7 @@ from harness.experiments import needs
 from harness.job.clickstream.events import Workload
 from harness.load import distributed, journals
 from harness.load.engine import Engine, Plan
-from harness.load.workers import PROBES, SILENT_S, Workers, sources
+from harness.load.workers import FOLDER, PROBES, SILENT_S, Workers, sources
 from harness.scenario import load
 
 EVENTS = 5_003
@@ -410,6 +410,14 @@ def test_what_can_be_is_taken(overrides):
 def test_an_address_has_locusts_port_by_default(text, found):
     """HOST or HOST:PORT."""
     assert found == distributed.address(text)
+
+
+def test_settings_of_the_users_own_locust_are_left_out(monkeypatch, tmp_path):
+    """Such as a number of users, or a time after which the test ends."""
+    monkeypatch.setenv("LOCUST_RUN_TIME", "5s")
+
+    assert "LOCUST_RUN_TIME" not in distributed.environment(tmp_path)
+    assert str(tmp_path) == distributed.environment(tmp_path)[FOLDER]
 
 
 def test_locust_that_is_missing_is_named(monkeypatch):
