@@ -24,13 +24,14 @@ from rich.text import Text
 from harness import scenario
 from harness.errors import HarnessError, ScenarioError
 from harness.experiments import drill, mutation, selfcheck, shrink, single
-from harness.experiments.single import Trial
 from harness.host import doctor as machine
 from harness.host import jars
 from harness.judge import verdict
+from harness.judge.assessment import Assessment
 from harness.model import Result, Verdict
-from harness.run.console import Status
+from harness.runner.console import Status
 from harness.scenario import Scenario
+from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
@@ -121,11 +122,11 @@ def shrink_(
     print(f"harness run {_shrink(single.judge(run), reports)}")
 
 
-def _shrink(failed: Trial, reports: Path) -> Path:
+def _shrink(failed: Assessment, reports: Path) -> Path:
     """The file of the smallest scenario that fails as a run did."""
 
-    def attempt(one: Scenario) -> Result:
-        return single.run(one, reports / "shrink", Status(people)).result
+    def attempt(smaller: Scenario) -> Result:
+        return single.run(smaller, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
     target = failed.run.directory / "shrunk.toml"
@@ -148,12 +149,12 @@ def selfcheck_(
         raise ScenarioError(f"selfcheck {names[0]}: scenarios are for --mutants; a run of your own is named by --run")
     table = Table("kind", "planted", "found", "missed", "accused wrongly")
     tally = selfcheck.prove(range(seeds), run)
-    for kind, one in tally.items():
-        table.add_row(kind, str(one.planted), str(one.found), str(one.missed), str(one.accused))
+    for kind, count in tally.items():
+        table.add_row(kind, str(count.planted), str(count.found), str(count.missed), str(count.accused))
     Console().print(table)
-    if any(one.missed or one.accused for one in tally.values()):
+    if any(count.missed or count.accused for count in tally.values()):
         raise typer.Exit(Verdict.FAIL.exit_code)
-    nowhere = [kind for kind, one in tally.items() if not one.planted]
+    nowhere = [kind for kind, count in tally.items() if not count.planted]
     if nowhere:
         _say(f"this run has no place for {', '.join(nowhere)}: not proved")
     raise typer.Exit((Verdict.UNKNOWN if nowhere else Verdict.PASS).exit_code)
@@ -211,18 +212,18 @@ def random_(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
-    failed: list[Trial] = []
+    failed: list[Assessment] = []
 
-    def attempt(one: Scenario) -> Trial:
-        done = _attempt(one, reports)
+    def attempt(scenario: Scenario) -> Assessment:
+        done = _attempt(scenario, reports)
         if done.result.anomalies:
             failed.append(done)
         return done
 
     result = _drill("random", drill.at_random(seed, minutes), attempt, seed, reports)
-    for one in failed if smaller else ():
+    for failing in failed if smaller else ():
         try:
-            _say(f"smaller: harness run {_shrink(one, reports)}")
+            _say(f"smaller: harness run {_shrink(failing, reports)}")
         except HarnessError as error:
             # The page is written, and its verdict stands.
             _say(str(error))
@@ -235,23 +236,23 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
-    return lambda one: _attempt(replace(one, load=replace(one.load, seed=seed)), reports)
+def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Assessment]:
+    return lambda scenario: _attempt(replace(scenario, load=replace(scenario.load, seed=seed)), reports)
 
 
-def _attempt(one: Scenario, reports: Path) -> Trial:
-    done = single.run(one, reports, Status(people))
+def _attempt(scenario: Scenario, reports: Path) -> Assessment:
+    done = single.run(scenario, reports, Status(people))
     _tell(done, as_json=False)
     return done
 
 
 def _drill(
-    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
+    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Assessment], seed: int, reports: Path
 ) -> Verdict:
     target = single.new_folder(reports, f"drill-{name}") / "drill.html"
     cells: list[drill.Cell] = []
     again = shlex.join(["harness", *sys.argv[1:]])
-    planned = sum(len([one for one in plan.cells if one]) for plan in plans) if isinstance(plans, Sequence) else None
+    planned = sum(len([cell for cell in plan.cells if cell]) for plan in plans) if isinstance(plans, Sequence) else None
     for cell in drill.carry_out(plans, attempt):
         cells.append(cell)
         drill.write(name, cells, seed, again, target, left=None if planned is None else planned - len(cells))
@@ -273,16 +274,22 @@ def show(name: Annotated[str, typer.Argument(metavar="SCENARIO")], sets: SetOpti
     print(scenario.described(scenario.load(name, sets or [])), end="")
 
 
+@app.command("schema")
+def schema_() -> None:
+    """The JSON Schema of a scenario file, for an editor that completes and checks TOML."""
+    print(json.dumps(scenario_schema.schema(), indent=1))
+
+
 @app.command()
 def doctor() -> None:
     """What this machine has and lacks."""
     table = Table("", "check", "found", "needed", "what to do")
     checks = machine.checks()
-    for one in checks:
-        sign = Text("ok", "green") if one.ok else Text("no", "red")
-        table.add_row(sign, *map(Text, (one.name, one.found, one.needed, "" if one.ok else one.hint)))
+    for check in checks:
+        sign = Text("ok", "green") if check.ok else Text("no", "red")
+        table.add_row(sign, *map(Text, (check.name, check.found, check.needed, "" if check.ok else check.hint)))
     Console().print(table)
-    raise typer.Exit(0 if all(one.ok for one in checks) else 1)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 @app.command("jars")
@@ -292,7 +299,7 @@ def fetch() -> None:
     print(jars.broker_jars())
 
 
-def _tell(done: Trial, as_json: bool) -> Verdict:
+def _tell(done: Assessment, as_json: bool) -> Verdict:
     style = MARK[done.result.verdict]
     first, *rest = single.story(done)
     people.print(

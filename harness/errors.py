@@ -3,12 +3,12 @@
 HarnessError            no verdict can be given
 ├── ScenarioError       the scenario file or a flag is wrong; the message names the field
 ├── StackError          Kafka or the pipeline could not be started, or died; the message ends with its last log line
-│   ├── PipelineDied    the pipeline had worked, and ended by itself: the verdict says what that means
+│   ├── PipelineDied    the pipeline had worked, and ended by itself: the verdict decides what that means
 │   ├── Unreachable     nothing answers at an address in time; the message names the address
 │   └── Unready         a broker or a master answers, and does not know yet what it was asked
 ├── RunError            a run directory is incomplete, unreadable or of another version; the message names the file
 │   └── NoRun           a path that was named is not a run directory
-└── Stalled             the run stopped making progress; the message says at what
+└── Stalled             the run stopped making progress; the message names what it waited for
 
 ScenarioError and NoRun are bad usage, exit code 2: the command line names what does not exist. All others are 3.
 

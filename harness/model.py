@@ -82,7 +82,7 @@ class Anomaly:
 
 
 class Verdict(Enum):
-    """What can be said of a run: right and fast enough, not, or not known."""
+    """The verdict on a run: right and fast enough, not so, or not known."""
 
     PASS = "pass"
     UNKNOWN = "unknown"

@@ -121,7 +121,7 @@ class ScenarioItem(pytest.Item):
 
 @pytest.fixture
 def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Result]:
-    """`run_scenario(name_or_path, *overrides)` runs, judges and returns the result; a fail is told by its story."""
+    """`run_scenario(name_or_path, *overrides)` runs, judges and returns the result; a fail raises with its story."""
 
     def run(name_or_path: str, *overrides: str) -> Result:
         with _logs_of_what_broke_off(request.node, tmp_path / "reports"):
@@ -135,9 +135,9 @@ def run_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
 
 @contextmanager
 def _logs_of_what_broke_off(item: pytest.Item, folder: Path) -> Iterator[None]:
-    """A run below a folder that broke off, by an error or by the time-out, tells where it is and what its processes said.
+    """Add the run directory, and the last log lines of its processes, to the error of a run that broke off.
 
-    Of a scenario that was never run there is nothing to tell, least of all what another run left.
+    A scenario that was never run adds nothing, least of all the directory of another run.
     """
     from harness.errors import ScenarioError
 
@@ -160,7 +160,7 @@ def _tail(log: Path) -> str:
 
 
 def _kafka(config: pytest.Config) -> tuple[str, str]:
-    """(where, why): what --harness-kafka says, else containers where a daemon answers and an image is there, else embedded."""
+    """(where, why): the value of --harness-kafka, else containers where a daemon answers and an image is there, else embedded."""
     if asked := config.getoption("--harness-kafka"):
         return asked, "as asked"
     from harness.kafka.containers import why_not
@@ -175,7 +175,7 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
 
     from harness import scenario
     from harness.experiments import single
-    from harness.run.console import Status
+    from harness.runner.console import Status
 
     options = {option: config.getoption(option) for option in OPTIONS}
     flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
@@ -188,6 +188,6 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
         chosen,
         reports,
         Status(Console(stderr=True)),
-        ["run", name, *chain.from_iterable(("--set", one) for one in sets)],
+        ["run", name, *chain.from_iterable(("--set", setting) for setting in sets)],
     )
     return single.story(done), done.result

@@ -190,7 +190,7 @@ def _linear(clicks: DataFrame, purchases: DataFrame, once: bool, one_task: bool)
     )
     both = _gathered(seen.withWatermark("e", delay).unionByName(bought.withWatermark("e", delay)), one_task)
     # A set of (time, id) holds the copies of a click once, and equal purchases too, which change nothing.
-    copies_once = F.transform(F.collect_set(F.struct("mark", F.coalesce("id", F.lit("")))), lambda one: one["mark"])
+    copies_once = F.transform(F.collect_set(F.struct("mark", F.coalesce("id", F.lit("")))), lambda copy: copy["mark"])
     collected = copies_once if once else F.collect_list("mark")
     marks = (
         both.groupBy(F.window("e", f"{length} seconds"), "product_id", "user_id")
@@ -309,7 +309,7 @@ def _interpreted(rule: Callable[[Column, Column], Column]) -> Column:
     64 KB that a Java method may have, and the compiler gives up on the whole stage, batch after batch.
     """
     record = F.struct(_text().alias("text"), F.col("d").alias("d"))
-    return F.transform(F.array(record), lambda one: rule(one["text"], one["d"]))[0]
+    return F.transform(F.array(record), lambda field: rule(field["text"], field["d"]))[0]
 
 
 def _let(value: Column, rule: Callable[[Column], Column]) -> Column:
@@ -388,8 +388,8 @@ def _integer(field: Field, parsed: Column) -> Column:
 def _is_exact(field: Field, text: Column, parsed: Column, value: Column) -> Column:
     """Whether a number in JSON is what was read of it.
 
-    A variant keeps one with an exponent, or of more than 38 digits, as a double: that tells apart all that a
-    decimal(12,2) can be. Of one with more digits than that, or so near 0 that a double is 0, its text tells.
+    A variant keeps one with an exponent, or of more than 38 digits, as a double: that distinguishes all values of a
+    decimal(12,2). With more digits than that, or so near 0 that a double is 0, its text decides.
     """
     decimal = _read(field, value)
 
@@ -422,7 +422,7 @@ def _as_in_text(field: Field, text: Column) -> Column:
 
 def _escaped(letter: str) -> str:
     """A regular expression for what JSON may write instead of a letter."""
-    digits = "".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in f"{ord(letter):04x}")
+    digits = "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in f"{ord(letter):04x}")
     return rf"\\u{digits}"
 
 

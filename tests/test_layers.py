@@ -13,7 +13,7 @@ LAYERS = (
     {"cli", "pytest_plugin"},
     {"experiments"},
     {"report"},
-    {"judge", "run"},
+    {"judge", "runner"},
     {"load", "faults", "engines"},
     {"rundir"},
     {"scenario", "kafka"},
@@ -83,7 +83,7 @@ def test_the_pipeline_never_imports_the_harness(path):
     assert set() == {name for name in imports(path) if name.startswith("harness")}
 
 
-ABOVE = ("run", "load", "kafka", "engines")
+ABOVE = ("runner", "load", "kafka", "engines")
 
 
 def strings_below(source: str) -> list[int]:
@@ -98,7 +98,7 @@ def strings_below(source: str) -> list[int]:
     return sorted(found)
 
 
-def test_a_string_below_a_constant_is_found():
+def test_string_below_a_constant_is_found():
     """After the docstring, and in a class too."""
     assert [3, 7] == strings_below(
         '"""Module."""\nA = 1\n"""Of A."""\nclass B:\n    """B."""\n    a: int\n    """Of a."""\n'

@@ -1,7 +1,7 @@
 """Drills: many faults, each at many places, on one page.
 
 A drill is a table of cells, a fault in a state of the stream. Some cells of a state share a run: its faults
-strike one after the other, each once the one before has healed and the pipeline has caught up (in the state of
+are injected one after the other, each once the one before has healed and the pipeline has caught up (in the state of
 catching up: before it has), and the load goes on until the last has healed. What a cell shows
 is its fault's own figures and its run's verdict: a run that fails fails all of its cells, since a wrong row
 cannot be blamed on one fault without proof.
@@ -20,12 +20,12 @@ from typing import Any
 
 from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments.single import Trial
 from harness.faults.crash import POINTS
 from harness.host import cgroup, disks
 from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.events import Workload
 from harness.judge import coverage
+from harness.judge.assessment import Assessment
 from harness.model import Verdict
 from harness.report import render_drill, write_whole
 from harness.rundir.events import FaultHealed
@@ -42,7 +42,7 @@ from harness.scenario import (
 
 WARM_UP_S = 15.0
 APART_S = 2.0
-"""Seconds of load that are read between the healing of a fault and the next stroke: a batch or two."""
+"""Seconds of load that are read between the healing of a fault and the next injection: a batch or two."""
 MOST_S = 120.0
 """Seconds that a fault may take from its turn until it has healed; a run that takes longer is not stretched further."""
 JUDGED = ("state_size", "success")
@@ -55,7 +55,7 @@ PER_RUN = 11
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the stream is like while faults strike."""
+    """The stream while faults are injected."""
 
     about: str
     eps: float = 600.0
@@ -66,7 +66,7 @@ class State:
     too_late: float = 0.0
     backlog_s: float = 0.0
     before: Fault | None = None
-    """What is done before each fault, which strikes at once when that has healed."""
+    """A fault before each fault, which is injected as soon as the first has healed."""
 
 
 UNLIMITED = Fault(kind="change", flags=("--max-offsets-per-trigger", "1000000000"))
@@ -168,7 +168,7 @@ def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
 
 
 def possible() -> list[str]:
-    """The faults that can strike on this machine, by whoever asks: some take root on Linux."""
+    """The faults that can be injected on this machine by this user: some take root on Linux."""
     cannot: set[str] = set(FAULTS_OF_DISKS) if disks.why_not() else set()
     cannot |= {"memory"} if cgroup.why_not() else set()
     return [name for name, fault in FAULTS.items() if fault.kind not in cannot]
@@ -193,7 +193,7 @@ def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monot
         yield replace(plan, scenario=replace(plan.scenario, load=load))
 
 
-def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
+def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Assessment]) -> Iterator[Cell]:
     """The cells of each plan, as soon as its run has been judged; a run that broke off leaves its cells unknown."""
     for plan in plans:
         try:
@@ -219,7 +219,7 @@ def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterat
 def _doubt(state: State, event: FaultHealed | None, figures: Mapping[str, Any]) -> str:
     """Why a cell does not show what it is for; empty where it does."""
     if event is None:
-        return "it did not strike"
+        return "it was not injected"
     if missing := coverage.unproved(event):
         return f"it is not proved: {missing}"
     if not state.limit:
@@ -231,7 +231,7 @@ def _doubt(state: State, event: FaultHealed | None, figures: Mapping[str, Any]) 
     behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())
     if behind <= state.limit:
         who = fault.query if of_query else "the pipeline"
-        return f"it struck when {who} had {behind:,} records of a topic unread, a batch or less: it had caught up"
+        return f"it was injected when {who} had {behind:,} records of a topic unread, a batch or less: it had caught up"
     return ""
 
 
@@ -261,19 +261,19 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
         seed=seed,
         again=again,
     )
-    told = [{**asdict(cell), "verdict": cell.verdict.value, "figures": dict(cell.figures)} for cell in cells]
+    written = [{**asdict(cell), "verdict": cell.verdict.value, "figures": dict(cell.figures)} for cell in cells]
     write_whole(target, text)
-    write_whole(target.with_name("cells.json"), json.dumps(told, indent=1))
+    write_whole(target.with_name("cells.json"), json.dumps(written, indent=1))
     return verdict
 
 
 def _left_out() -> str:
     """What the page must not be silent about."""
-    told = ""
+    note = ""
     for why, kinds in ((disks.why_not(), FAULTS_OF_DISKS), (cgroup.why_not(), ("memory",))):
         names = [name for name, fault in FAULTS.items() if fault.kind in kinds]
-        told += f" Not possible here, {why}: {', '.join(names)}." if why else ""
-    return told
+        note += f" Not possible here, {why}: {', '.join(names)}." if why else ""
+    return note
 
 
 def _shared(faults: Mapping[str, Fault]) -> list[dict[str, Fault]]:
@@ -322,9 +322,9 @@ def _plan(drill: str, of: str, faults: Mapping[str, Fault], nodes: int) -> Plan:
 
 def _known(asked: Sequence[str], known: Sequence[str], what: str, flag: str) -> Sequence[str]:
     """What was asked for, in the known order; all where nothing was. ScenarioError that names the flag for an unknown one."""
-    for one in asked:
-        if one not in known:
+    for name in asked:
+        if name not in known:
             raise ScenarioError(
-                f"{flag}: no {what} {one!r}{scenarios.nearest(one, known)}; there are: {', '.join(known)}"
+                f"{flag}: no {what} {name!r}{scenarios.nearest(name, known)}; there are: {', '.join(known)}"
             )
-    return [one for one in known if not asked or one in asked]
+    return [name for name in known if not asked or name in asked]

@@ -54,7 +54,9 @@ def measure(names: Sequence[str]) -> Iterator[Measured]:
 def alive(measured: Sequence[Measured]) -> list[str]:
     """A line for each mutant that no measured scenario kills."""
     killed = set().union(*(found.killed for found in measured))
-    return [f"nothing tells {mutant.sentence}: 0 rows differ" for mutant in MUTANTS if mutant.name not in killed]
+    return [
+        f"no event distinguishes {mutant.sentence}: 0 rows differ" for mutant in MUTANTS if mutant.name not in killed
+    ]
 
 
 def _thinned(scenario: Scenario) -> Scenario:

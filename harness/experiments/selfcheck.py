@@ -95,8 +95,8 @@ def prove(seeds: Sequence[int], run: Path | None = None) -> dict[str, Tally]:
     workers = min(len(seeds), psutil.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for tally in pool.map(partial(_proved, run), seeds):
-            for kind, one in tally.items():
-                total[kind].add(one)
+            for kind, count in tally.items():
+                total[kind].add(count)
     return total
 
 
@@ -137,10 +137,12 @@ def _try(kind: str, case: Case, rng: Random, tally: Tally) -> None:
     except NoPlace:
         return
     found = findings.find(damaged.gathered, damaged.answers, damaged.comparisons)
-    hits = [one for one in found if (one.kind, one.query) == (kind, query) and key in (None, one.key)]
+    hits = [
+        anomaly for anomaly in found if (anomaly.kind, anomaly.query) == (kind, query) and key in (None, anomaly.key)
+    ]
     tally.planted += 1
     tally.found += bool(hits)
-    tally.accused += sum(_is_accusation(one, kind, query) for one in found)
+    tally.accused += sum(_is_accusation(anomaly, kind, query) for anomaly in found)
 
 
 def _is_accusation(anomaly: Anomaly, kind: str, query: str) -> bool:
@@ -236,8 +238,8 @@ def _record_lost(case: Case, rng: Random) -> Planted:
     topic, partition = _chosen(rng, sorted(at for at, end in last.ends.items() if end > 0 and at not in flush))
     end = last.ends[topic, partition] - 1
     cut = [
-        replace(one, ends={**one.ends, (topic, partition): min(end, one.ends.get((topic, partition), 0))})
-        for one in batches
+        replace(batch, ends={**batch.ends, (topic, partition): min(end, batch.ends.get((topic, partition), 0))})
+        for batch in batches
     ]
     return _with_batches(case, query, cut, drop_record=(topic, partition, end)), query, (topic, partition, end)
 
@@ -276,11 +278,11 @@ def _never_closed(case: Case, rng: Random) -> Planted:
     answers = timeline.expected(damaged)
     comparisons = {
         name: replace(
-            one,
+            comparison,
             expected=answers[name].rows,
-            observed={k: v for k, v in one.observed.items() if name != query or k not in held},
+            observed={k: v for k, v in comparison.observed.items() if name != query or k not in held},
         )
-        for name, one in case.comparisons.items()
+        for name, comparison in case.comparisons.items()
     }
     return Case(damaged, answers, comparisons), query, key
 
@@ -294,10 +296,10 @@ def _drops(case: Case, rng: Random) -> Planted:
 
 
 def _with_progress(case: Case, rng: Random, field: str, value: int) -> Planted:
-    """The last progress of a query says something else."""
+    """Damage: the last progress of a query has other figures."""
     run = case.gathered.run
-    told = {event.query for event in run.of(Progress) if event.operators}
-    query = _query(case, rng, [one for one in OF_ROWS if one in told])
+    reported = {event.query for event in run.of(Progress) if event.operators}
+    query = _query(case, rng, [query for query in OF_ROWS if query in reported])
     last = max(event.batch for event in run.of(Progress) if event.query == query)
     events = tuple(
         _saying(event, field, value)
@@ -315,18 +317,18 @@ def _saying(event: Progress, field: str, value: int) -> Progress:
 
 
 def _query(case: Case, rng: Random, queries: Iterable[str]) -> str:
-    """One of the queries that the run has, and batches of it: of one alone nothing can be told."""
-    return _chosen(rng, [one for one in queries if len(case.gathered.batches.get(one, ())) > 1])
+    """A query of the run with more than one batch: a single batch has nothing to be moved to."""
+    return _chosen(rng, [query for query in queries if len(case.gathered.batches.get(query, ())) > 1])
 
 
 def _row(case: Case, rng: Random, queries: Iterable[str], once: bool = False) -> tuple[str, Key]:
     """One of the rows that were released, of one of the queries that have any; or of those that cannot stand twice."""
     found = {
-        one: [key for key in _released(case, one) if not (once and case.comparisons[one].again.get(key))]
-        for one in queries
-        if one in case.comparisons
+        query: [key for key in _released(case, query) if not (once and case.comparisons[query].again.get(key))]
+        for query in queries
+        if query in case.comparisons
     }
-    query = _chosen(rng, [one for one, released in found.items() if released])
+    query = _chosen(rng, [query for query, released in found.items() if released])
     return query, _chosen(rng, sorted(found[query], key=str))
 
 
@@ -342,7 +344,9 @@ def _chosen(rng: Random, places: Sequence[Place]) -> Place:
 
 
 def _without(case: Case, query: str, key: Key) -> Case:
-    return case.with_rows(query, {one: rows for one, rows in case.comparisons[query].observed.items() if one != key})
+    return case.with_rows(
+        query, {other: rows for other, rows in case.comparisons[query].observed.items() if other != key}
+    )
 
 
 def _with(case: Case, query: str, key: Key, rows: tuple[Seen, ...]) -> Case:

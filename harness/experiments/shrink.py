@@ -19,7 +19,7 @@ from harness.scenario import Limits, Load, Scenario, contradictions
 EVENTS_MIN_S = 2.0
 AT_MIN = 1000
 KEPT = ("start", "time_scale", "users", "products")
-"""Fields of the workload that say how much, not what is difficult."""
+"""Fields of the workload that set an amount, not a difficulty."""
 NO_LIMITS_OF_FAULTS = {"recovery_s": Limits().recovery_s, "gap_s": Limits().gap_s}
 
 
@@ -32,7 +32,7 @@ class Step:
 
 
 def shrink(
-    scenario: Scenario, failed: Result, attempt: Callable[[Scenario], Result], tell: Callable[[str], None]
+    scenario: Scenario, failed: Result, attempt: Callable[[Scenario], Result], report: Callable[[str], None]
 ) -> Scenario:
     """The smallest scenario found that still fails as `failed` did; `attempt` runs one.
 
@@ -43,18 +43,18 @@ def shrink(
         raise ScenarioError("this run has no anomaly: only a run with a wrong output can be made smaller")
     wanted = (failed.anomalies[0].kind, failed.anomalies[0].query)
 
-    def fails(one: Scenario) -> bool:
-        return wanted in {(anomaly.kind, anomaly.query) for anomaly in attempt(one).anomalies}
+    def fails(candidate: Scenario) -> bool:
+        return wanted in {(anomaly.kind, anomaly.query) for anomaly in attempt(candidate).anomalies}
 
     if not fails(scenario):
         raise HarnessError(f"the run did not fail again with {wanted[0]} in {wanted[1]}: nothing to shrink")
     smallest, tried = scenario, set[str]()
-    while step := next((one for one in steps(smallest) if one.what not in tried and _can_be(one, smallest)), None):
+    while step := next((step for step in steps(smallest) if step.what not in tried and _can_be(step, smallest)), None):
         if _holds(fails, step.scenario):
-            tell(f"kept     {step.what}")
+            report(f"kept     {step.what}")
             smallest = step.scenario
         else:
-            tell(f"needed   {step.what}")
+            report(f"needed   {step.what}")
             tried.add(step.what)
     return smallest
 
@@ -64,10 +64,10 @@ def _can_be(step: Step, before: Scenario) -> bool:
     return set(contradictions(step.scenario)) <= set(contradictions(before))
 
 
-def _holds(fails: Callable[[Scenario], bool], one: Scenario) -> bool:
+def _holds(fails: Callable[[Scenario], bool], candidate: Scenario) -> bool:
     """Whether a smaller one fails; one that breaks off does not fail in that way."""
     try:
-        return fails(one)
+        return fails(candidate)
     except HarnessError:
         return False
 
@@ -88,7 +88,7 @@ def steps(scenario: Scenario) -> Iterator[Step]:
             yield Step(f"without {item.name}", replace(scenario, workload=plainer, proves=()))
     last = max((fault.at for fault in scenario.fault), default=0)
     if last > AT_MIN:
-        sooner = tuple(replace(one, at=max(1, one.at // 2), after=one.after // 2) for one in scenario.fault)
+        sooner = tuple(replace(fault, at=max(1, fault.at // 2), after=fault.after // 2) for fault in scenario.fault)
         yield Step(f"faults from event {sooner[0].at:,} on", replace(scenario, fault=sooner, proves=()))
     yield from (step for step in _shorter(scenario) if step.scenario.load.events >= last)
 

@@ -57,7 +57,7 @@ def none_left() -> Iterator[None]:
     try:
         yield
     finally:
-        processes.kill([one for one in ownership.mine() if one not in before])
+        processes.kill([process for process in ownership.mine() if process not in before])
 
 
 @contextlib.contextmanager

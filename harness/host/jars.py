@@ -150,7 +150,7 @@ def install(jars: JarSet, fetch: Callable[[JarSet, Path, Path], None]) -> Path:
 
 
 def with_ivy(jars: JarSet, folder: Path, work: Path) -> None:
-    """Fetch a set with Ivy, telling its progress on stderr; StackError names the first jar that failed."""
+    """Fetch a set with Ivy, printing its progress on stderr; StackError names the first jar that failed."""
     settings = Path(os.environ.get("HARNESS_IVY_SETTINGS") or HERE / "ivysettings.xml")
     if not settings.is_file():
         raise StackError(f"HARNESS_IVY_SETTINGS names {settings}, which is not a file: correct or unset it")

@@ -109,9 +109,9 @@ def signal_tree(pid: int, number: int) -> None:
     """Send a signal to the process group that a process leads, and to its descendants that have left it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-    for one in _descendants(pid):
+    for child in _descendants(pid):
         with contextlib.suppress(*GONE):
-            one.send_signal(number)
+            child.send_signal(number)
 
 
 def is_frozen(pid: int) -> bool:
@@ -119,7 +119,7 @@ def is_frozen(pid: int) -> bool:
     still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
     try:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED and all(
-            one.status() in still for one in _descendants(pid)
+            child.status() in still for child in _descendants(pid)
         )
     except GONE:
         return False
@@ -152,7 +152,7 @@ def _quotas(groups: Path, root: Path) -> Iterator[float]:
                 if not controllers:
                     quota, period = (folder / "cpu.max").read_text().split()
                 else:
-                    quota, period = ((folder / f"cpu.cfs_{one}_us").read_text() for one in ("quota", "period"))
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
                 if float(quota) > 0:
                     yield float(quota) / float(period)
 
@@ -194,7 +194,7 @@ def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """What came from a spawned process. Of one that was waited for: what is left in its session; its id may be another's."""
     if process.returncode is None:
         return _descendants(process.pid)
-    return [one for one in ownership.mine() if _session(one) == process.pid]
+    return [member for member in ownership.mine() if _session(member) == process.pid]
 
 
 def _session(process: psutil.Process) -> int | None:
@@ -215,16 +215,16 @@ def _end(process: subprocess.Popen[bytes], family: Iterable[psutil.Process]) -> 
 
 def kill(family: Sequence[psutil.Process]) -> None:
     """End processes, and wait until they are dead."""
-    for one in family:
+    for member in family:
         with contextlib.suppress(*GONE):
-            one.kill()
+            member.kill()
     _until_dead(family)
 
 
 def _until_dead(family: Iterable[psutil.Process], patience_s: float = 10.0) -> None:
     """Wait until each is dead, whether or not its new parent has taken note: that can last a second and more."""
     left, deadline = list(family), time.monotonic() + patience_s
-    while (left := [one for one in left if not _is_dead(one)]) and time.monotonic() < deadline:
+    while (left := [process for process in left if not _is_dead(process)]) and time.monotonic() < deadline:
         time.sleep(0.005)
 
 

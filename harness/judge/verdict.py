@@ -18,6 +18,7 @@ from harness.judge import anomalies as checkers
 from harness.judge import coverage, findings, metrics, recovery, timeline
 from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
+from harness.judge.assessment import Assessment
 from harness.judge.guard import Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
@@ -40,14 +41,18 @@ NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def judge(run: Run) -> Result:
-    """Judge a finished run. Raises RunError where the directory is incomplete."""
+    """The result of a finished run. Raises RunError where the directory is incomplete."""
+    return assess(run).result
+
+
+def assess(run: Run) -> Assessment:
+    """Judge a finished run, and keep the evidence. Raises RunError where the directory is incomplete."""
     if run.of(Interrupted):
-        return _broken_off(run)
+        return Assessment(run, _broken_off(run))
     gathered = timeline.gather(run)
     if unseen := _without_checkpoint(gathered):
-        return unknown(
-            f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
-        )
+        why = f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
+        return Assessment(run, unknown(why))
     guard = Guard()
     answers: Mapping[str, Expected] = guard.of("the oracle", lambda: timeline.expected(gathered), {})
     comparisons = findings.compare(gathered, answers, guard)
@@ -58,7 +63,8 @@ def judge(run: Run) -> Result:
     faults = tuple(recovery.costs(gathered, comparisons, guard))
     targets = _targets(gathered, figures, anomalies, counts, guard, whole=not row_checks_crashed)
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults, guard)
-    return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
+    result = Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
+    return Assessment(run, result, gathered, answers, comparisons)
 
 
 def _without_checkpoint(gathered: Evidence) -> list[str]:

@@ -259,14 +259,14 @@ def _remove_all(label: str, wanted: Callable[[Mapping[str, str]], bool]) -> list
     try:
         named = {"label": label}
         there = client.containers.list(all=True, filters=named, ignore_removed=True)
-        containers = [one for one in there if wanted(one.labels)]
+        containers = [container for container in there if wanted(container.labels)]
         for container in containers:
             _remove(container)
-        networks = [one for one in client.networks.list(filters=named) if wanted(one.attrs["Labels"])]
+        networks = [network for network in client.networks.list(filters=named) if wanted(network.attrs["Labels"])]
         for network in networks:
             with contextlib.suppress(NotFound):
                 network.remove()
-        return [one.name for one in (*containers, *networks)]
+        return [resource.name for resource in (*containers, *networks)]
     finally:
         client.close()
 
@@ -302,7 +302,7 @@ def settings(id: int, port: int, nodes: int) -> dict[str, str | int]:
         "node.id": id,
         "listeners": f"CLIENT://0.0.0.0:{INSIDE},PLAINTEXT://broker-{id}:{BETWEEN},CONTROLLER://broker-{id}:{CONTROLLER}",
         "advertised.listeners": f"CLIENT://127.0.0.1:{port},PLAINTEXT://broker-{id}:{BETWEEN}",
-        "controller.quorum.voters": ",".join(f"{one}@broker-{one}:{CONTROLLER}" for one in range(1, nodes + 1)),
+        "controller.quorum.voters": ",".join(f"{node}@broker-{node}:{CONTROLLER}" for node in range(1, nodes + 1)),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT",

@@ -17,7 +17,7 @@ from harness.kafka.cluster import await_true
 
 ADMIN_S = 30.0
 STALLED_S = 30.0
-# What a broker says of a partition that it leads in the metadata, and has not taken on yet, or not any more.
+# Errors of a broker that leads a partition by the metadata, and has not taken it on yet, or not any more.
 MOVES = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -33,7 +33,7 @@ CLIENT: Mapping[str, Any] = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it lies in a topic; `timestamp_ms` is what the topic's timestamp type says it is."""
+    """One message as it lies in a topic; `timestamp_ms` is of the topic's timestamp type."""
 
     topic: str
     partition: int
@@ -129,7 +129,7 @@ def controller(bootstrap: str) -> int:
         finally:
             admin.close()
     except KafkaError as error:
-        raise StackError(f"{bootstrap} does not tell which controller leads: {error}") from error
+        raise StackError(f"{bootstrap} does not answer which controller leads: {error}") from error
     return int(quorum["topics"][0]["partitions"][0]["leader_id"])
 
 
@@ -169,7 +169,7 @@ def _offsets(bootstrap: str, topics: Collection[str], spec: OffsetSpec) -> dict[
     admin = _admin(bootstrap)
     found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
 
-    def are_told() -> bool:
+    def are_known() -> bool:
         asked = admin.list_offsets(dict.fromkeys(_partitions(admin, topics), spec), request_timeout=ADMIN_S)
         try:
             for place, future in asked.items():
@@ -181,9 +181,9 @@ def _offsets(bootstrap: str, topics: Collection[str], spec: OffsetSpec) -> dict[
         return True
 
     with _one_line(bootstrap):
-        told = await_true(are_told, ADMIN_S)
-    if not told:
-        raise StackError(f"no leader tells its offsets after {ADMIN_S:.0f} s ({bootstrap}): {', '.join(topics)}")
+        known = await_true(are_known, ADMIN_S)
+    if not known:
+        raise StackError(f"no leader answers with its offsets after {ADMIN_S:.0f} s ({bootstrap}): {', '.join(topics)}")
     return found
 
 

@@ -1,6 +1,6 @@
-"""The engine as a process of its own: told what to do by a plan, followed by its status lines.
+"""The engine as a process of its own: a plan as input, status lines as output.
 
-Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it is told `enough`,
+Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it takes `enough`,
 after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
 at the end of its input it sends nothing more at all, and ends. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a
 record failed, 130 or 143 when it was stopped.
@@ -48,13 +48,13 @@ def main() -> int:
     gc.freeze()
     gc.disable()
     threading.Thread(target=_report, args=(engine,), daemon=True).start()
-    told: Queue[str] = Queue()
-    threading.Thread(target=_listen, args=(engine, told), daemon=True).start()
+    commands: Queue[str] = Queue()
+    threading.Thread(target=_listen, args=(engine, commands), daemon=True).start()
     engine.run()
     patience_s = settle_s(args.acknowledged_s)
     settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
     # Without an acknowledgement of each record no flush can help: the run ends here, with the message.
-    if not stopped and not engine.broken and not engine.unacknowledged and _word(told, stopped) == "flush":
+    if not stopped and not engine.broken and not engine.unacknowledged and _word(commands, stopped) == "flush":
         engine.flush_events()
         settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
     if stopped:
@@ -88,20 +88,20 @@ def _engine(args: argparse.Namespace) -> Engine:
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
 
-def _listen(engine: Engine, told: Queue[str]) -> None:
-    """Follow the input until it says what to do after the plan; at its end nobody is there any more to send for."""
+def _listen(engine: Engine, commands: Queue[str]) -> None:
+    """Read the input until the command that follows the plan; its end means that the harness is gone."""
     while (line := sys.stdin.readline()) == "enough\n":
         engine.stop()
     if not line:
         engine.stop()
-    told.put(line.strip())
+    commands.put(line.strip())
 
 
-def _word(told: Queue[str], stopped: list[int]) -> str:
+def _word(commands: Queue[str], stopped: list[int]) -> str:
     """The word after the plan; a signal ends the wait."""
     while not stopped:
         with suppress(Empty):
-            return told.get(timeout=0.1)
+            return commands.get(timeout=0.1)
     return ""
 
 

@@ -69,7 +69,7 @@ def _offered(bootstrap: str, eps: float | None, events: int) -> tuple[Engine, fl
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     """The median of each figure over the rounds."""
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 def main() -> None:

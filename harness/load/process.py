@@ -1,4 +1,4 @@
-"""The load engine as a process of the harness's own: told what to do on its input, followed on its output."""
+"""The load engine as a child process: commands on its standard input, status on its standard output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Load:
         return self._process.pid if self._process else None
 
     def cpu_s(self) -> float:
-        """CPU seconds of it; of one that has ended, what it said last."""
+        """CPU seconds of the process; after its end, the last value that it reported."""
         if self._process is not None and self._process.poll() is None:
             self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
         return self._cpu_s
@@ -62,9 +62,9 @@ class Load:
         code = None if self._process is None else self._process.poll()
         if code:
             lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-            raise StackError(f"the load engine ended with code {code}: {lines[-1] if lines else 'it said nothing'}")
+            raise StackError(f"the load engine ended with code {code}: {lines[-1] if lines else 'it printed nothing'}")
         if code == 0 and self._reader is not None:
-            self._reader.join()  # its last line says how far the flush went
+            self._reader.join()  # its last line has the end of the flush
         return code == 0
 
     def stop(self) -> None:

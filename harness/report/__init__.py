@@ -1,6 +1,6 @@
 """A result for a person: one HTML file that asks nothing of any other place.
 
-`Page` is all that the template sees. Everything that a chart shows is said in words and in a table
+`Page` is all that the template sees. Everything that a chart shows stands in words and in a table
 too, so that the page is complete without a script.
 """
 
@@ -24,7 +24,7 @@ ROWS_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart; None is a gap. `right` puts it on the second axis; of one that `dips`, low values tell too."""
+    """One line of a chart; None is a gap. `right` is the second axis; thinning a series that `dips` keeps low values."""
 
     label: str
     values: tuple[float | None, ...]
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Figures over seconds since the start of the measured part, and what they say in a sentence."""
+    """Figures over seconds since the start of the measured part, and a sentence that sums them up."""
 
     id: str
     title: str
@@ -46,7 +46,7 @@ class Chart:
     stacked: bool = False
 
     def rows(self) -> list[tuple[float | None, ...]]:
-        """The chart with at most 30 points, for the table that says the same."""
+        """The chart with at most 30 points, for the table below it."""
         few = _thinned(self, ROWS_MAX)
         return list(zip(few.x, *(series.values for series in few.series), strict=True))
 
@@ -55,12 +55,12 @@ class Chart:
         """What a row of that table is."""
         if (step := _step(self, ROWS_MAX)) == 1:
             return "Each row is a point of the chart."
-        told = f"Each row stands for {step} points, from its second on: "
+        start = f"Each row stands for {step} points, from its second on: "
         if self.stacked:
-            return told + "the one with the largest sum among them."
+            return start + "the one with the largest sum among them."
         dip = [series.label for series in self.series if series.dips]
         return (
-            told
+            start
             + "of each column the largest value among them"
             + (f", of {' and '.join(dip)} the least usual." if dip else ".")
         )
@@ -137,7 +137,7 @@ def _templates() -> jinja2.Environment:
 
 
 def figure(value: Any) -> str:
-    """A number as a person reads it: separators, and no more digits than say something."""
+    """A number as a person reads it: separators, and no more digits than matter."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -156,27 +156,27 @@ def _step(chart: Chart, most: int) -> int:
 
 
 def _thinned(chart: Chart, most: int) -> Chart:
-    """The chart with at most so many points: in each bucket stays what tells most, so that no spike or dip is lost."""
+    """The chart with at most so many points: each bucket keeps its most extreme value, so that no spike or dip is lost."""
     step = _step(chart, most)
     buckets = [slice(at, at + step) for at in range(0, len(chart.x), step)]
     if chart.stacked:  # of parts that belong together
-        sums = [sum(part or 0 for part in parts) for parts in zip(*(one.values for one in chart.series), strict=True)]
+        sums = [sum(part or 0 for part in parts) for parts in zip(*(line.values for line in chart.series), strict=True)]
         tallest = [max(range(len(sums))[bucket], key=sums.__getitem__) for bucket in buckets]
-        series = tuple(replace(one, values=tuple(one.values[at] for at in tallest)) for one in chart.series)
+        series = tuple(replace(line, values=tuple(line.values[at] for at in tallest)) for line in chart.series)
     else:
-        series = tuple(replace(one, values=_telling(one, buckets)) for one in chart.series)
+        series = tuple(replace(line, values=_telling(line, buckets)) for line in chart.series)
     return replace(chart, x=chart.x[::step], series=series)
 
 
 def _telling(series: Series, buckets: Iterable[slice]) -> tuple[float | None, ...]:
-    """Of each bucket the largest value, or where dips tell too, the one farthest from the usual."""
-    usual = statistics.median([one for one in series.values if one is not None] or [0])
+    """Of each bucket the largest value, or with `dips` the value farthest from the median."""
+    usual = statistics.median([value for value in series.values if value is not None] or [0])
 
-    def tells(one: float) -> float:
-        return abs(one - usual) if series.dips else one
+    def distance(value: float) -> float:
+        return abs(value - usual) if series.dips else value
 
-    known = ([one for one in series.values[bucket] if one is not None] for bucket in buckets)
-    return tuple(max(values, key=tells, default=None) for values in known)
+    known = ([value for value in series.values[bucket] if value is not None] for bucket in buckets)
+    return tuple(max(values, key=distance, default=None) for values in known)
 
 
 def _embedded(charts: list[dict[str, Any]], shaded: tuple[dict[str, Any], ...], measured_s: float | None) -> Markup:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import scenario
 from harness.judge import metrics
-from harness.judge import timeline as runs
+from harness.judge.assessment import Assessment
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
 from harness.judge.verdict import accounted_for
@@ -57,9 +57,9 @@ TARGET_UNITS = {
 }
 
 
-def of_run(run: Run, result: Result) -> Page:
+def of_run(assessed: Assessment) -> Page:
     """The page of a run; without charts where the run was interrupted."""
-    evidence = runs.gather(run) if result.figures else None
+    run, result, evidence = assessed.run, assessed.result, assessed.evidence
     started = datetime.fromtimestamp(run.manifest["started_s"], UTC)
     return Page(
         heading=f"{run.scenario.name} · seed {run.scenario.load.seed} · {started:%Y-%m-%d %H:%M:%S} UTC",
@@ -77,7 +77,7 @@ def of_run(run: Run, result: Result) -> Page:
 
 
 def of_unjudged(directory: Path, why: str) -> Page:
-    """The page of a run that nothing can be said of, which may be so damaged that only its folder is known."""
+    """The page of a run that cannot be judged, of which perhaps only the folder is known."""
     directory = directory.absolute()
     return Page(
         heading=f"{directory.parent.name} · {directory.name}",
@@ -100,7 +100,7 @@ def _ends_before_the_load(load: Load) -> float | None:
 
 
 def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
-    """The warm-up, and each fault from its stroke until it healed, in seconds of the measured part; None is no end."""
+    """The warm-up, and each fault from its injection until it healed, in seconds of the measured part; None is no end."""
     faults = (
         {
             "from": _second(evidence, event.at_s),
@@ -134,19 +134,19 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     rows = tuple(
         (
             number,
-            one["fault"],
-            _second(evidence, one["at_s"]),
-            NOT_HEALED if one["healed_s"] is None else _second(evidence, one["healed_s"]),
-            *(one.get(name) for name in names),
+            fault["fault"],
+            _second(evidence, fault["at_s"]),
+            NOT_HEALED if fault["healed_s"] is None else _second(evidence, fault["healed_s"]),
+            *(fault.get(name) for name in names),
         )
-        for number, one in enumerate(result.faults, 1)
+        for number, fault in enumerate(result.faults, 1)
     )
     note = (
-        "Outcome and healed are seconds of the measured part, as in the charts; the other seconds count from the stroke."
+        "Injected and healed are seconds of the measured part, as in the charts; the other seconds count from the injection."
         " At event is the number of acknowledged events by then, of which some were still unread."
         " Proved: it worked before, and did not after."
     )
-    columns = ("", "fault", "struck, s", "healed, s", "at event", *(_headed(name) for name in names[1:]))
+    columns = ("", "fault", "injected, s", "healed, s", "at event", *(_headed(name) for name in names[1:]))
     return (Table("Faults", note, columns, rows),)
 
 
@@ -196,15 +196,15 @@ def _anomalies(result: Result) -> Table | None:
         return None
     rows = tuple(
         (
-            one.kind.replace("_", " "),
-            one.query,
-            "|".join(map(str, one.key)),
-            one.expected,
-            one.observed,
-            one.why,
-            "; ".join(one.events),
+            anomaly.kind.replace("_", " "),
+            anomaly.query,
+            "|".join(map(str, anomaly.key)),
+            anomaly.expected,
+            anomaly.observed,
+            anomaly.why,
+            "; ".join(anomaly.events),
         )
-        for one in result.anomalies[:ANOMALIES_MAX]
+        for anomaly in result.anomalies[:ANOMALIES_MAX]
     )
     return Table(
         "Anomalies",
@@ -251,19 +251,19 @@ def _negative(found: Mapping[str, Mapping[str, int | None] | int | None]) -> str
             named |= {f"{words} of {query}": count for query, count in of.items()}
         else:
             named[words] = of
-    told = ", ".join(f"{words} {count:,}" for words, count in named.items() if count)
-    return f" SOME ARE NEGATIVE, as where clocks disagree: {told}." if told else ""
+    negative = ", ".join(f"{words} {count:,}" for words, count in named.items() if count)
+    return f" SOME ARE NEGATIVE, as where clocks disagree: {negative}." if negative else ""
 
 
 def _counts(counts: Mapping[str, int | None], chosen: Scenario) -> Table:
     """Those that reconcile, and of the others those that are not 0, or should not be."""
     sides = (counts["acknowledged"], counts["read"], accounted_for(counts))
-    said = "they reconcile." if len(set(sides)) == 1 else "THEY DO NOT RECONCILE."
+    outcome = "they reconcile." if len(set(sides)) == 1 else "THEY DO NOT RECONCILE."
     if None in sides:
-        said = "unknown, because a count that they need is unknown."
+        outcome = "unknown, because a count that they need is unknown."
     if not chosen.counts_all:
-        said = "not asked of this pipeline, which lacks a query or a checkpoint to tell by."
-    note = f"Acknowledged = read = counted + dropped late + deduplicated + dead letter: {said}"
+        outcome = "not checked: this pipeline lacks a query or a checkpoint that they need."
+    note = f"Acknowledged = read = counted + dropped late + deduplicated + dead letter: {outcome}"
     return Table(
         "Counts",
         note,
@@ -351,7 +351,7 @@ def _is_measured(evidence: Evidence, seconds: Array) -> Array:
 
 
 def _rounded(values: Sequence[float | None] | Array) -> tuple[float | None, ...]:
-    return tuple(None if one is None or not np.isfinite(one) else round(float(one), 3) for one in values)
+    return tuple(None if value is None or not np.isfinite(value) else round(float(value), 3) for value in values)
 
 
 def _latency(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
@@ -361,17 +361,17 @@ def _latency(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     for query in evidence.batches:
         batch, batches = evidence.batch_of[query], evidence.batches[query]
         read = (batch >= 0) & (batch < len(batches)) & ~sent["flush"]
-        committed = np.array([one.committed_s for one in batches])
+        committed = np.array([batch.committed_s for batch in batches])
         late = committed[batch[read]] - evidence.measured.start_s - due[read]
         series.append(Series(query, _rounded(_worst(due[read], late, seconds))))
     title = "Durable latency, worst event of each second"
-    longest = max((value for one in series for value in one.values if value is not None), default=0.0)
+    longest = max((value for line in series for value in line.values if value is not None), default=0.0)
     words = _slowest(figures["durable_latency_ms"], longest)
     return Chart("latency", title, "s", tuple(seconds.tolist()), tuple(series), words)
 
 
 def _slowest(durable_ms: Mapping[str, Mapping[str, float] | None], longest_s: float) -> str:
-    """What the chart of latency says; an event that was never committed has none."""
+    """The sentence below the chart of latency; an event that was never committed has none."""
     top = {query: found["max"] for query, found in durable_ms.items() if found}
     if not top:
         return "No event of the measured part was committed."
@@ -387,7 +387,7 @@ def _worst(at: Array, values: Array, seconds: Array) -> list[float | None]:
     worst = np.full(len(seconds), -np.inf)
     index = np.clip(np.floor(at - seconds[0]).astype(int), 0, len(seconds) - 1)
     np.maximum.at(worst, index, values)
-    return [None if not np.isfinite(one) else float(one) for one in worst]
+    return [None if not np.isfinite(value) else float(value) for value in worst]
 
 
 def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
@@ -397,7 +397,7 @@ def _rates(evidence: Evidence, figures: Mapping[str, Any]) -> Chart:
     widest = max(evidence.batches, key=lambda query: int((evidence.batch_of[query] >= 0).sum()))
     batch, batches = evidence.batch_of[widest], evidence.batches[widest]
     read = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
-    times = np.array([one.committed_s for one in batches]) - start
+    times = np.array([batch.committed_s for batch in batches]) - start
     committed = [float(read[(times >= at - 5) & (times < at)].sum() / 5) for at in seconds]
     lag = np.max(
         [
@@ -450,7 +450,7 @@ def _took_s(evidence: Evidence, events: Sequence[Progress]) -> list[float]:
 
 
 def _part_s(event: Progress, name: str) -> float:
-    """Seconds of a part of a batch; 0 where the pipeline does not tell it."""
+    """Seconds of a part of a batch; 0 where the pipeline does not report it."""
     return float(event.progress.get("durationMs", {}).get(name, 0)) / 1e3
 
 

@@ -19,7 +19,7 @@ COUNTED_BY: Mapping[str, tuple[str, ...]] = {
     "sessions_over_restarts": ("sessions",),
     "hot_views": ("page_views",),
 }
-"""Queries whose rows tell a count; one of them is enough."""
+"""Queries whose rows hold a count; a single such query is enough."""
 PROVABLE = (
     *COUNTED_BY,
     "out_of_order",
@@ -130,7 +130,7 @@ FAULT_TARGETS = (
 
 DISKS_OF_THE_PIPELINE = ("checkpoint", "results")
 BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
-ONE_BROKER = tuple(one for one in BROKERS if not one.endswith("brokers"))
+ONE_BROKER = tuple(name for name in BROKERS if not name.endswith("brokers"))
 STRIKES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS, *FAULTS_OF_RECORDS), ("pipeline",)),
     **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS, *FAULT_TARGETS_OF_SPARK)),
@@ -138,7 +138,7 @@ STRIKES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(FAULTS_OF_REPLICAS, ("leader",)),
     **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
 }
-"""Kind of fault → what it can strike; a fault of the network strikes brokers."""
+"""Kind of fault → its targets; a fault of the network acts on brokers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +168,10 @@ class Fault:
         metadata={"choices": tuple(QUERIES), "doc": "whose micro-batch, checkpoint or results it is about"},
     )
     on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
-    at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it strikes")
+    at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it is injected")
     after: int = _number(0, low=0, high=2**53, doc="events read since the fault before has healed")
     caught_up: bool = field(
-        default=False, metadata={"doc": "only when all is read that had been sent when it would else have struck"}
+        default=False, metadata={"doc": "delay the fault until everything sent before `at` has been read"}
     )
     for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
     flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
@@ -340,7 +340,9 @@ class Scenario:
 
     def output(self, query: str) -> Output:
         """Where the result of a query is found; the contract's own place has no name."""
-        return next((one for one in self.pipeline.output if one.query == query), Output(query=query, keyed=True))
+        return next(
+            (output for output in self.pipeline.output if output.query == query), Output(query=query, keyed=True)
+        )
 
     @property
     def needs_embedded(self) -> bool:

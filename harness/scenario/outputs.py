@@ -20,12 +20,12 @@ def of_outputs(scenario: Scenario) -> Iterator[str]:
             continue
         if output.kafka and output.parquet:
             yield f"pipeline.output[{at}]: kafka and parquet: the result is found in one of the two"
-        if output.query in [one.query for one in outputs[:at]]:
+        if output.query in [output.query for output in outputs[:at]]:
             yield f"pipeline.output[{at}].query = {output.query!r}: it stands twice"
         elif output.query not in scenario.queries:
             yield f"pipeline.output[{at}].query = {output.query!r}: the pipeline has {', '.join(scenario.queries)}"
-        yield from (f"pipeline.output[{at}].{one}" for one in _of_place(output))
-        yield from (f"pipeline.output[{at}].columns: {one}" for one in _of_columns(output))
+        yield from (f"pipeline.output[{at}].{message}" for message in _of_place(output))
+        yield from (f"pipeline.output[{at}].columns: {message}" for message in _of_columns(output))
     if not any(output.query == "" for output in outputs):
         yield from _of_places(scenario)
 
@@ -41,9 +41,9 @@ def _of_place(output: Output) -> Iterator[str]:
 def _of_places(scenario: Scenario) -> Iterator[str]:
     """Of all results together."""
     places = {name: _place(scenario, name) for name in scenario.queries}
-    for (one, place), (other, same) in combinations(places.items(), 2):
+    for (name, place), (other, same) in combinations(places.items(), 2):
         if place == same:
-            yield f"pipeline.output: {one} and {other} both in {place}: each row must be known for one of them"
+            yield f"pipeline.output: {name} and {other} both in {place}: each row must be known for one of them"
     if scenario.pipeline.command:
         return
     sinks = dict(_sinks(scenario.pipeline.flags))
@@ -53,7 +53,7 @@ def _of_places(scenario: Scenario) -> Iterator[str]:
         if place != ours:
             yield (
                 f"pipeline.output: the pipeline writes {name} to {ours}, and it is looked for in {place}:"
-                " say --sink in pipeline.flags, and in [[pipeline.output]] where the result is found"
+                " set --sink in pipeline.flags, and in [[pipeline.output]] the place of the result"
             )
         if scenario.output(name).columns:
             yield f"pipeline.output: {name}: columns: our own pipeline has no other names for them"

@@ -116,11 +116,11 @@ def _meaning(table: str, name: str) -> str:
     at: Any = Scenario
     for part in filter(None, table.split(".")):
         hint = typing.get_type_hints(at)[part]
-        at = next((one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)), hint)
-    told = next(item.metadata for item in dataclasses.fields(at) if item.name == name)
-    choices = " | ".join(choice or '""' for choice in told.get("choices", ()))
-    bounds = f"{_bound(told['min'])} to {_bound(told['max'])}" if "min" in told else ""
-    return "; ".join(filter(None, (told.get("doc", ""), bounds, choices)))
+        at = next((kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)), hint)
+    bounds_of = next(item.metadata for item in dataclasses.fields(at) if item.name == name)
+    choices = " | ".join(choice or '""' for choice in bounds_of.get("choices", ()))
+    bounds = f"{_bound(bounds_of['min'])} to {_bound(bounds_of['max'])}" if "min" in bounds_of else ""
+    return "; ".join(filter(None, (bounds_of.get("doc", ""), bounds, choices)))
 
 
 def _table_lines(path: str, table: Mapping[str, Any]) -> list[str]:
@@ -129,8 +129,8 @@ def _table_lines(path: str, table: Mapping[str, Any]) -> list[str]:
     for key, value in table.items():
         if _is_below(value):
             name = _join(path, key)
-            for one in (value,) if isinstance(value, dict) else value:
-                own += ["", f"[{name}]" if isinstance(value, dict) else f"[[{name}]]", *_table_lines(name, one)]
+            for item in (value,) if isinstance(value, dict) else value:
+                own += ["", f"[{name}]" if isinstance(value, dict) else f"[[{name}]]", *_table_lines(name, item)]
     return own
 
 
@@ -202,7 +202,7 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
         if not isinstance(value, list):
             raise ScenarioError(f"{source}: {path} must be tables [[{path}]], not {value!r}")
         return tuple(
-            _build(typing.cast(type[Any], of[0]), one, source, f"{path}[{at}]") for at, one in enumerate(value)
+            _build(typing.cast(type[Any], of[0]), item, source, f"{path}[{at}]") for at, item in enumerate(value)
         )
     try:
         converted = msgspec.convert(value, hint)
@@ -212,10 +212,12 @@ def _value(hint: Any, item: dataclasses.Field[Any], value: Any, source: str, pat
     if (low is not None and converted < low) or (high is not None and not converted <= high):
         raise ScenarioError(f"{source}: {path} = {value!r}: must lie between {_bound(low)} and {_bound(high)}")
     choices = item.metadata.get("choices")
-    for one in converted if isinstance(converted, tuple) else (converted,):
-        if choices and one not in choices:
-            allowed = ", ".join(choice or '""' for choice in choices)
-            raise ScenarioError(f"{source}: {path} = {value!r}: must be one of {allowed}{nearest(str(one), choices)}")
+    for choice in converted if isinstance(converted, tuple) else (converted,):
+        if choices and choice not in choices:
+            allowed = ", ".join(known or '""' for known in choices)
+            raise ScenarioError(
+                f"{source}: {path} = {value!r}: must be one of {allowed}{nearest(str(choice), choices)}"
+            )
     return converted
 
 

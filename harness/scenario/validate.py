@@ -1,4 +1,4 @@
-"""What is asked for and cannot be, or would be passed over: told before anything starts, naming the field."""
+"""Errors of a scenario that parses: what cannot be done or would be ignored, found before anything starts, by field."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
         if name in COUNTED_BY and not scenario.queries.keys() & set(COUNTED_BY[name]):
             yield f"proves: {name} is counted by {' and '.join(COUNTED_BY[name])}: the pipeline has {', '.join(scenario.queries)}"
     for at, fault in enumerate(scenario.fault):
-        yield from (f"fault[{at}].{one}" for one in (*_of_placing(scenario, fault), *_of_brokers(scenario, fault)))
+        yield from (
+            f"fault[{at}].{message}" for message in (*_of_placing(scenario, fault), *_of_brokers(scenario, fault))
+        )
         if not (scenario.pipeline.command or fault.command or fault.refused):
             for flag in [flag for flag, _ in _not_for_the_oracle(fault.flags)]:
                 yield f"fault[{at}].flags: {flag} is not known to the oracle; where it must be refused: refused = true"
@@ -126,14 +128,14 @@ def _of_pipeline(pipeline: Pipeline) -> Iterator[str]:
 
 
 def _of_commands(scenario: Scenario) -> Iterator[str]:
-    """Whether what is started is told where to work: topics of somebody's own Kafka must not be taken for the run's."""
+    """Whether the command is given the run's places: topics of a user's own Kafka must not be taken for the run's."""
     ours = scenario.pipeline
     commands = {"pipeline.command": (*ours.command, *ours.flags) if ours.command else ()}
     commands |= {f"fault[{at}].command": fault.command for at, fault in enumerate(scenario.fault)}
     for name, parts in commands.items():
         for word in re.findall(r"\{([a-z_]+)\}", " ".join(parts)):
             if word not in PLACEHOLDERS and difflib.get_close_matches(word, PLACEHOLDERS, n=1, cutoff=MISSPELT):
-                known = " ".join(f"{{{one}}}" for one in PLACEHOLDERS)
+                known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
                 yield f"{name}: {{{word}}} is no placeholder; there are {known}"
         if parts and ":" in scenario.kafka.where and "{prefix}" not in " ".join(parts):
             yield (
@@ -179,15 +181,15 @@ def _of_standby(scenario: Scenario) -> Iterator[str]:
 
 
 def _of_placing(scenario: Scenario, fault: Fault) -> Iterator[str]:
-    """Where it strikes, on what, and whether the run can show what comes of it."""
+    """Position and target of a fault, and whether the run can observe its effect."""
     looks_into_checkpoint = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
     allowed = STRIKES.get(fault.kind, BROKERS)
     if not fault.at:
-        yield "at is missing: how many events are acknowledged before it strikes"
+        yield "at is missing: how many events are acknowledged before it is injected"
     if fault.at > (events := scenario.load.events):
-        yield f"at = {fault.at:,}: the load has {events:,} events; strike sooner, or make it longer"
+        yield f"at = {fault.at:,}: the load has {events:,} events; inject it sooner, or lengthen the load"
     if fault.on not in allowed:
-        yield f"on = {fault.on!r}: {fault.kind} strikes one of {', '.join(allowed)}"
+        yield f"on = {fault.on!r}: {fault.kind} acts on one of {', '.join(allowed)}"
     if scenario.black_box and looks_into_checkpoint:
         yield f"kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
     if scenario.black_box and (fault.after or fault.caught_up):
@@ -197,14 +199,14 @@ def _of_placing(scenario: Scenario, fault: Fault) -> Iterator[str]:
     if fault.query in STATELESS and (fault.kind == "state_lost" or (fault.kind, fault.point) == ("crash", "in state")):
         yield f"query = {fault.query!r}: it keeps no state"
     if fault.kind == "older" and fault.query in scenario.queries and scenario.queries[fault.query].sink != "parquet":
-        yield f"query = {fault.query!r}: its results must be in Parquet, whose log tells that they have grown"
+        yield f"query = {fault.query!r}: its results must be in Parquet, whose log shows that they have grown"
     for name, kinds in MEANT_FOR.items():
         if fault.kind not in kinds and getattr(fault, name) != getattr(Fault(), name):
             yield f"{name}: a fault of kind {fault.kind} has none; it is for {', '.join(kinds)}"
 
 
 def _of_brokers(scenario: Scenario, fault: Fault) -> Iterator[str]:
-    """Whether what it strikes is there, and ours to break."""
+    """Whether its target exists and belongs to the harness."""
     nodes, where = scenario.kafka.nodes, scenario.kafka.where
     if fault.kind in FAULTS_OF_REPLICAS and nodes < REPLICAS_MIN:
         yield f"kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"

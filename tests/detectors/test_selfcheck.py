@@ -16,7 +16,7 @@ COUNTED = ("page_views", "revenue", "conversions")
 OF_DEAD_LETTERS = {"dead_letter_missing", "dead_letter_invented", "dead_letter_altered"}
 
 
-def test_every_anomaly_is_found_as_its_own_kind():
+def test_each_anomaly_has_its_own_kind():
     """Found as often as planted, never accused of anything else, and every kind had its place."""
     tally = selfcheck.prove([7])
 
@@ -35,7 +35,7 @@ def test_every_anomaly_is_found_as_its_own_kind():
         ),
     ],
 )
-def test_what_a_run_has_no_place_for_is_not_planted(tmp_path, sets, nowhere):
+def test_impossible_anomalies_are_not_planted(tmp_path, sets, nowhere):
     """And all else is, and found."""
     fixed = ["load.eps=60", "workload.malformed=0.02", "workload.too_late=0.2"]
     simulate(tmp_path / "run", scenario.load("late", [*fixed, *sets]))
@@ -62,7 +62,7 @@ def test_what_is_lawful_is_not_planted(tmp_path):
     assert not any(then and selfcheck._other(values[0]) <= then[0] for values, then in counts)
 
 
-def test_a_run_without_a_checkpoint_has_places_for_few(tmp_path):
+def test_few_anomalies_fit_without_a_checkpoint(tmp_path):
     """What is told by batches has none."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=60", "workload.malformed=0.02"]))
     path = tmp_path / "run" / "scenario.toml"

@@ -13,7 +13,7 @@ AS_LOAD = ("load.eps=5000", "kafka.where=embedded", "kafka.partitions=1", "pipel
 pytestmark = [pytest.mark.drill, pytest.mark.alone, pytest.mark.timeout(1800)]
 
 
-def test_one_of_three_brokers_killed_at_5000_a_second(run_scenario):
+def test_broker_killed_at_5000_events_s(run_scenario):
     """No event is lost, and the lag is back within 15 s of the kill, of a pipeline that is warm and keeps up."""
     fault = '[{kind = "kill", on = "leader", at = 800_000, caught_up = true, for_s = 5}]'
     load = (*AS_LOAD, "load.warm_up_s=150", "load.duration_s=40", "load.stretch_s=100")
@@ -23,7 +23,7 @@ def test_one_of_three_brokers_killed_at_5000_a_second(run_scenario):
 
 
 @pytest.mark.parametrize("standby", ["false", "true"])
-def test_the_pipeline_killed_at_5000_a_second_with_20_minutes_of_state(run_scenario, standby):
+def test_pipeline_killed_with_20_minutes_state(run_scenario, standby):
     """It has caught up within 30 s. The 20 minutes are sent in two, and have been read before it is killed.
 
     A start of Java and Spark takes most of that: one that stands by has it behind it.

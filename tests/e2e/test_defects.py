@@ -87,9 +87,7 @@ def test_a_pipeline_that_dies_fails(harness, broken, tmp_path):
 @pytest.mark.parametrize(
     ("acks", "verdict"), [("leader", Verdict.FAIL), ("all", Verdict.PASS)], ids=["the leader alone", "all replicas"]
 )
-def test_what_only_a_dead_leader_had_is_lost_where_producers_did_not_wait_for_all(
-    run_scenario, tmp_path, acks, verdict
-):
+def test_acks_1_loses_a_dead_leaders_records(run_scenario, tmp_path, acks, verdict):
     """The brokers lost it, and the pipeline is accused of nothing: every row is that of the records that are left."""
     scenario = (
         'judged = ["state_size", "success"]\n'
@@ -128,7 +126,7 @@ FORGOTTEN = (
         pytest.param(FORGOTTEN, "record_read_twice", id="forgotten"),
     ],
 )
-def test_a_fault_is_noticed_where_nothing_protects_against_it(harness, broken, tmp_path, unprotected, kind):
+def test_unprotected_jobs_fail_under_faults(harness, broken, tmp_path, unprotected, kind):
     """The same fault that the right pipeline survives makes these wrong: append for exactly once, no checkpoint."""
     defect, pipeline, fault = unprotected
     scenario = (

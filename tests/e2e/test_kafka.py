@@ -70,7 +70,7 @@ def sent_and_read(cluster: Cluster, topic: str, values: list[bytes]) -> list[byt
 
 
 @pytest.mark.parametrize("opened", [embedded, external, containers])
-def test_records_come_back_and_topics_are_cleaned_up(tmp_path, opened):
+def test_records_return_and_topics_are_removed(tmp_path, opened):
     """Topics can be made, written and read under the cluster's own prefix."""
     with opened(1, tmp_path) as cluster:
         name = f"{cluster.topic_prefix}things"
@@ -94,7 +94,7 @@ def test_external_topics_go_and_brokers_stay(tmp_path):
 
 @pytest.mark.parametrize("opened", [embedded, containers])
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, opened, end):
+def test_broker_restarts_with_port_and_data(tmp_path, opened, end):
     """After an orderly stop and after a kill."""
     with opened(1, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 1, 1)
@@ -110,7 +110,7 @@ def test_a_broker_comes_back_with_its_port_and_its_data(tmp_path, opened, end):
 
 
 @pytest.mark.parametrize("opened", [embedded, containers])
-def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path, opened):
+def test_three_brokers_survive_losing_one(tmp_path, opened):
     """With acks=all and a replication of three; the log says that the broker started."""
     with opened(3, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {}}, 3, 3)
@@ -127,7 +127,7 @@ def test_three_brokers_survive_the_loss_of_one_and_a_pause(tmp_path, opened):
         assert "started" in first.log().lower()
 
 
-def test_an_embedded_broker_unpacks_into_its_own_folder(tmp_path):
+def test_embedded_broker_unpacks_into_own_folder(tmp_path):
     """What its Java takes from its jars would stay in the machine's folder for temporary files: it is killed at the end."""
     with embedded(1, tmp_path) as cluster:
         topics.create(cluster.bootstrap, {"things": {"compression.type": "lz4"}}, 1, 1)
@@ -135,7 +135,7 @@ def test_an_embedded_broker_unpacks_into_its_own_folder(tmp_path):
         assert list(tmp_path.rglob("*lz4*"))
 
 
-def test_java_maps_the_classes_of_an_embedded_broker(tmp_path):
+def test_embedded_broker_maps_its_class_archive(tmp_path):
     """With -Xshare:on it would not start where it could not."""
     archive = tmp_path / "classes.jsa"
     assert "" == kafka.embedded.archive(archive, tmp_path)
@@ -144,7 +144,7 @@ def test_java_maps_the_classes_of_an_embedded_broker(tmp_path):
     subprocess.run([jars.java(), *mapped, "-version"], check=True)
 
 
-def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
+def test_sweep_removes_only_a_dead_harness(tmp_path):
     """SIGKILL leaves a broker running; the next start ends it, and not the one of a living owner."""
     program = (
         "import pathlib, sys, time\nfrom harness import kafka\n"
@@ -165,7 +165,7 @@ def test_what_a_killed_harness_left_is_swept_and_nothing_else(tmp_path):
         eventually(lambda: all(one.is_up() for one in mine.brokers.values()))
 
 
-def test_containers_of_a_killed_harness_are_removed(tmp_path):
+def test_dead_harness_containers_are_removed(tmp_path):
     """The next start removes them with their network, and not those of a living owner."""
     import docker
 
@@ -199,7 +199,7 @@ def test_containers_of_a_killed_harness_are_removed(tmp_path):
         client.close()
 
 
-def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
+def test_concurrent_sweeps_do_not_collide():
     """Each finds the same container of a dead owner; the daemon refuses to remove it twice at a time."""
     import docker
     from docker.errors import NotFound
@@ -230,7 +230,7 @@ def test_two_that_sweep_at_once_do_not_stumble_over_each_other():
     client.close()
 
 
-def test_an_image_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
+def test_missing_image_is_one_line(tmp_path, monkeypatch):
     """It names the image, and what to do."""
     monkeypatch.setenv("HARNESS_KAFKA_IMAGE", "streaming-harness/nowhere:1")
     from harness.kafka import containers as module

@@ -29,7 +29,7 @@ Sessions close every half an hour of event time, which comes to 15 s."""
 
 
 @pytest.mark.alone
-def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
+def test_right_run_passes_and_checks_equally(harness, tmp_path):
     """Every row compared, all targets, one JSON object on standard output, and the same again offline."""
     run = harness("run", "load", *SHORT, "--json")
     assert 0 == run.returncode, run.stderr
@@ -48,7 +48,7 @@ def test_a_right_pipeline_passes_and_checks_the_same_again(harness, tmp_path):
     assert result == json.loads(again.stdout)
 
 
-def test_an_event_in_ten_thousand_counted_twice_fails_by_name(harness, broken):
+def test_rare_double_count_fails_by_name(harness, broken):
     """The verdict is fail, the kind is wrong value, and the rows are those of page_views."""
     queries = ["page_views", "sessions"]
     command = json.dumps(broken("counted_twice", "--queries", ",".join(queries)))
@@ -65,7 +65,7 @@ def test_an_event_in_ten_thousand_counted_twice_fails_by_name(harness, broken):
 
 
 @pytest.mark.alone
-def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(harness, tmp_path):
+def test_interrupted_run_is_unknown_in_seconds(harness, tmp_path):
     """Ctrl-C in the middle of the load, pressed again by an impatient hand: nothing left running, and a directory that says so."""
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "run", "load", *SHORT], cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -102,7 +102,7 @@ def test_an_interrupted_run_ends_within_five_seconds_and_is_unknown(harness, tmp
         ),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(harness, tmp_path, args, code, said):
+def test_bad_usage_exits_2(harness, tmp_path, args, code, said):
     """Nothing is started, nothing is written."""
     run = harness("run", "load", *args)
 
@@ -112,7 +112,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(harness, tmp_path, args, code, sa
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_broker_that_is_not_there_is_one_line_and_exit_code_3(harness, tmp_path):
+def test_missing_broker_exits_3(harness, tmp_path):
     """The line names the broker."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -108,7 +108,7 @@ def progress(said: Iterable[str]) -> Iterator[tuple[str, int]]:
             yield event["query"], event["progress"]["batchId"]
 
 
-def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_path):
+def test_job_reports_progress_and_stops_cleanly(cluster, tmp_path):
     """SIGTERM: exit code 0, `stopped`, no stack trace on standard error; page views in Parquet as asked."""
     args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views,sessions", "--sink", "page_views=parquet")
     code, lines, errors = stopped_after(args, {"page_views": 1})
@@ -122,7 +122,7 @@ def test_a_job_says_its_progress_and_stops_cleanly_between_batches(cluster, tmp_
     assert pq.read_table(str(tmp_path / "output" / "page_views")).num_rows > 0
 
 
-def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cluster, tmp_path):
+def test_job_reports_its_killed_java(cluster, tmp_path):
     """By the kernel for want of memory, or by somebody: nothing that a query has done."""
     args = arguments(cluster.bootstrap, tmp_path, "--queries", "page_views")
     with running(args) as (process, told):
@@ -140,7 +140,7 @@ def test_a_job_whose_java_is_killed_says_so_and_ends_as_if_it_had_been_itself(cl
     assert "by signal 9: from another process, or from the kernel" in last
 
 
-def test_the_largest_records_that_brokers_take_are_rejected_whole_and_ctrl_c_is_an_orderly_end(cluster, tmp_path):
+def test_largest_records_go_to_dead_letter(cluster, tmp_path):
     """With headers larger than what producers send by default, and far larger where the producer had compressed it: they
     would end the query again and again."""
     topics.create(cluster.bootstrap, {f"large-{name}": {} for name in TOPICS}, 1, 1)
@@ -175,7 +175,7 @@ def test_a_sink_is_chosen_per_query(cluster, tmp_path):
     assert not (tmp_path / "output" / "revenue").exists()
 
 
-def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
+def test_checkpoint_with_other_settings_is_refused(cluster, tmp_path):
     """With the difference, on one line, and before Spark is started."""
     begun = tmp_path / "checkpoint" / "sessions" / "offsets" / "0"
     begun.parent.mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_other_settings_is_refused(cluster, tmp_path):
     assert "partitions: the checkpoint has 7, asked for 1" in line
 
 
-def test_a_checkpoint_that_another_pipeline_works_on_is_refused(cluster, tmp_path):
+def test_checkpoint_in_use_is_refused(cluster, tmp_path):
     """On one line, and before Spark is started; nothing is written there."""
     with claim.held(tmp_path / "checkpoint", lambda: True):
         run = ended(arguments(cluster.bootstrap, tmp_path))
@@ -199,7 +199,7 @@ def test_a_checkpoint_that_another_pipeline_works_on_is_refused(cluster, tmp_pat
     assert not (tmp_path / "checkpoint").exists()
 
 
-def test_a_standby_that_is_told_to_stop_has_touched_nothing(cluster, tmp_path):
+def test_stopped_standby_touches_nothing(cluster, tmp_path):
     """SIGTERM while it waits: exit code 0, as if it had worked."""
     args = arguments(cluster.bootstrap, tmp_path, "--standby")
     with (
@@ -256,7 +256,7 @@ def _without_metadata(folder: Path) -> None:
         pytest.param(_without_state, "delta", id="state missing"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused_and_gives_no_row(cluster, used, tmp_path, damage, said):
+def test_damaged_checkpoint_is_refused_without_rows(cluster, used, tmp_path, damage, said):
     """Exit code 1, the damage named on the last line, and the results as they were."""
     shutil.copytree(used, tmp_path / "run")
     damage(tmp_path / "run")
@@ -272,7 +272,7 @@ def test_a_damaged_checkpoint_is_refused_and_gives_no_row(cluster, used, tmp_pat
     assert rows == topics.end_offsets(cluster.bootstrap, [topic])
 
 
-def test_a_topic_that_is_not_there_is_named(cluster, tmp_path):
+def test_missing_topic_is_named(cluster, tmp_path):
     """Spark alone would wait for it."""
     run = ended(arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "other-", "--queries", "revenue"))
 
@@ -280,7 +280,7 @@ def test_a_topic_that_is_not_there_is_named(cluster, tmp_path):
     assert "pipeline: no topic other-transactions" in run.stderr.strip().splitlines()[-1]
 
 
-def test_a_job_that_could_not_start_leaves_nothing_to_disagree_with(cluster, tmp_path):
+def test_failed_start_leaves_no_settings(cluster, tmp_path):
     """After a wrong prefix the right one is welcome at the same checkpoint."""
     wrong = ended(arguments(cluster.bootstrap, tmp_path, "--topic-prefix", "other-", "--queries", "revenue"))
 
@@ -295,7 +295,7 @@ def test_a_job_that_could_not_start_leaves_nothing_to_disagree_with(cluster, tmp
         pytest.param("none.invalid:9092", "--bootstrap none.invalid:9092: No resolvable", id="a name of nobody"),
     ],
 )
-def test_a_broker_that_is_not_there_is_named(tmp_path, bootstrap, said):
+def test_missing_broker_is_named(tmp_path, bootstrap, said):
     """Within seconds, on one line."""
     run = ended(arguments(bootstrap, tmp_path))
 
@@ -351,7 +351,7 @@ def read(cluster, tmp_path) -> Read:
     return job
 
 
-def test_records_deleted_unread_are_refused_with_their_number_and_accepted_on_request(read):
+def test_deleted_records_need_accept_loss(read):
     """What was read is no loss; with the flag it goes on, and still says how many are lost."""
     first = read.end()
     assert first == read.expire()
@@ -387,7 +387,7 @@ def test_a_topic_made_again_is_refused(read, longer):
     assert f"pipeline: topic {read.clicks} was deleted and made again" in run.stderr.strip().splitlines()[-1]
 
 
-def test_a_topic_that_was_deleted_is_not_called_missing(read):
+def test_deleted_topic_is_not_called_missing(read):
     """It was read from: making it again does not help."""
     topics.delete(read.bootstrap, [read.clicks])
     run = ended(read.arguments())
@@ -414,7 +414,7 @@ def _expired(read: Read) -> str:
 
 
 @pytest.mark.parametrize("strike", [_deleted, _made_again, _expired])
-def test_what_is_lost_while_it_runs_ends_it_with_one_line(read, strike):
+def test_loss_while_running_is_one_line(read, strike):
     """The job is frozen meanwhile, so that it cannot have read what is taken from it."""
     with running(read.arguments()) as (job, told):
         assert job.stdout is not None
@@ -448,7 +448,7 @@ def test_the_generator_counts_acknowledgements(cluster):
     assert "sent 100, acknowledged 100, failed 0" in run.stdout
 
 
-def test_the_generator_says_that_no_broker_answers():
+def test_generator_names_an_unreachable_broker():
     """Exit code 1 and a line that names the address."""
     run = ended([sys.executable, "-m", "pipeline.generator", "--bootstrap", "127.0.0.1:1", "--duration", "1"])
 
@@ -456,7 +456,7 @@ def test_the_generator_says_that_no_broker_answers():
     assert "127.0.0.1:1" in run.stderr.strip().splitlines()[-1]
 
 
-def test_the_generator_says_which_topic_is_missing(cluster):
+def test_generator_names_a_missing_topic(cluster):
     """At once, instead of a failure for every record."""
     args = ["--bootstrap", cluster.bootstrap, "--topic-prefix", "other-", "--duration", "1"]
     run = ended([sys.executable, "-m", "pipeline.generator", *args])

@@ -52,7 +52,7 @@ def said(result: dict[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def test_retention_that_deletes_unread_records_is_a_loss_and_nothing_else(harness, tmp_path):
+def test_retention_of_unread_records_is_loss(harness, tmp_path):
     """The pipeline refuses with the number, goes on when it is told to, and every row of what is left is right."""
     (tmp_path / "retention.toml").write_text(SCENARIO)
     run = harness("run", "retention.toml", "--json")

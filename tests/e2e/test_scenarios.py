@@ -36,7 +36,7 @@ def test_deduplication_counts_each_event_once(run_scenario):
     assert Verdict.PASS is result.verdict, result.why
 
 
-def test_a_standby_takes_over_from_a_killed_pipeline(run_scenario):
+def test_standby_takes_over_after_kill(run_scenario):
     """From its checkpoint, as if it had been started again."""
     fault = '[{kind = "kill", on = "pipeline", at = 7_200}]'
     result = run_scenario("kill", "pipeline.standby=true", f"fault={fault}")

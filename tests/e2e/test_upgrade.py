@@ -29,7 +29,7 @@ def upgraded(target: Path) -> Path:
     return target / "pipeline" / "job.py"
 
 
-def test_an_upgraded_pipeline_goes_on_where_the_old_one_stopped(run_scenario, tmp_path):
+def test_upgraded_pipeline_resumes_the_old_checkpoint(run_scenario, tmp_path):
     """Nothing lost, nothing twice, nothing wrong, and it is the new one that ran at the end."""
     new = [sys.executable, str(upgraded(tmp_path / "new")), *WHERE, "--topic-prefix", "{prefix}"]
     fault = f'[{{kind = "change", at = 9_000, command = {json.dumps(new)}}}]'

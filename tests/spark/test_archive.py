@@ -26,7 +26,7 @@ def flags():
     return flags
 
 
-def test_spark_maps_its_classes_from_the_archive(flags, tmp_path):
+def test_spark_maps_its_class_archive(flags, tmp_path):
     """Java passes over one that does not fit."""
     loaded = tmp_path / "loaded"
     environment = {**os.environ, "SPARK_SUBMIT_OPTS": f"{flags} -Xlog:class+load:file={loaded}"}
@@ -36,7 +36,7 @@ def test_spark_maps_its_classes_from_the_archive(flags, tmp_path):
     assert "shared objects file (top)" in submit[0]
 
 
-def test_java_that_passes_over_its_archive_leaves_standard_output_alone(flags, tmp_path):
+def test_unused_archive_leaves_stdout_clean(flags, tmp_path):
     """It would write its warning there, among the pipeline's lines of JSON."""
     command = [jars.java(), *shlex.split(flags), "-cp", tmp_path, "-version"]
     java = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ def calls(tmp_path):
 
 
 @pytest.mark.parametrize(("profile", "started"), [("default", 0), ("specification", 2)])
-def test_a_file_of_the_default_profile_starts_no_process(profile, started, calls, tmp_path):
+def test_default_profile_starts_no_process(profile, started, calls, tmp_path):
     """Hadoop's own way is to start chmod, for the file and for its sum."""
     environment = {**os.environ, "PATH": f"{calls.parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-c", ONE_FILE, jars.spark_jars(), tmp_path, profile]

@@ -175,7 +175,7 @@ def hard_transactions() -> list[bytes]:
     return values + compact(values)
 
 
-def test_pipeline_and_oracle_reject_the_same_records_for_the_same_reasons(records):
+def test_rejected_records_match_the_oracle(records):
     """Several hundred hard records, and the reason is one of those that the contract gives."""
     values = {CLICKSTREAM: hard_clicks(), TRANSACTIONS: hard_transactions()}
     rows = transforms.dead_letter(*records(values[CLICKSTREAM], values[TRANSACTIONS])).collect()
@@ -188,7 +188,7 @@ def test_pipeline_and_oracle_reject_the_same_records_for_the_same_reasons(record
             assert seen.get((topic, offset)) in allowed, value
 
 
-def test_pipeline_and_oracle_read_the_same_from_what_is_valid(records):
+def test_valid_records_match_the_oracle(records):
     """Every field that a result rests on; an amount to the last of its twelve digits."""
     values = {CLICKSTREAM: hard_clicks(), TRANSACTIONS: hard_transactions()}
     frames = dict(zip(values, records(values[CLICKSTREAM], values[TRANSACTIONS]), strict=True))
@@ -213,14 +213,14 @@ def test_pipeline_and_oracle_read_the_same_from_what_is_valid(records):
                 assert (one.identity, one.amount) == (row["transaction_id"], row["amount"])
 
 
-def test_what_is_rejected_keeps_its_bytes_and_its_place(records):
+def test_rejected_record_keeps_bytes_and_offset(records):
     """Value untouched, with topic, partition and offset."""
     [row] = transforms.dead_letter(*records([b"\xff\x00{"], [])).collect()
 
     assert (b"\xff\x00{", CLICKSTREAM, 0, 0) == (bytes(row["value"]), row["topic"], row["partition"], row["offset"])
 
 
-def test_what_is_valid_and_what_is_rejected_make_up_everything(records):
+def test_every_record_is_valid_or_rejected(records):
     """No record is in both, none in neither."""
     clicks, transactions = records(hard_clicks(), hard_transactions())
     rejected = transforms.dead_letter(clicks, transactions).count()
@@ -229,7 +229,7 @@ def test_what_is_valid_and_what_is_rejected_make_up_everything(records):
     assert len(hard_clicks()) + len(hard_transactions()) == valid + rejected
 
 
-def test_every_malformed_kind_of_the_workload_is_rejected(records):
+def test_every_malformed_kind_is_rejected(records):
     """What the load calls malformed, the pipeline does too."""
     events = workload.batch(Workload(malformed=1), 7, 100, 0, 400)
     by_topic = {
@@ -239,7 +239,7 @@ def test_every_malformed_kind_of_the_workload_is_rejected(records):
     assert 400 == transforms.dead_letter(*records(by_topic[CLICKSTREAM], by_topic[TRANSACTIONS])).count()
 
 
-def test_records_of_the_workload_are_shown_right_the_quick_way(records):
+def test_workload_records_fit_quick_parsing(records):
     """Byte for byte what Spark writes of them; else every figure of speed would be that of the regular expression."""
     events = workload.batch(Workload(), 7, 100, 0, 400)
     by_topic = {

@@ -226,7 +226,7 @@ def test_spark_does_what_the_oracle_says(spark, tmp_path, case, seed, restart_at
 
 
 @pytest.mark.parametrize("in_sink", [True, False])
-def test_a_replayed_batch_that_the_parquet_sink_has_moves_no_watermark(spark, tmp_path, in_sink):
+def test_replayed_committed_batch_moves_no_watermark(spark, tmp_path, in_sink):
     """The sink skips it, so nothing of it is run: its events are not seen by the watermark. Otherwise it is run again."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "one.json").write_text(json.dumps({"at": iso(T0)}))

@@ -29,7 +29,7 @@ spark.stop()
 """
 
 
-def test_a_batch_that_is_broken_off_is_named_and_tells_no_stack(tmp_path):
+def test_broken_batch_is_named_without_stack(tmp_path):
     """Spark would write one for each of its tasks; a stop is nobody's failure."""
     command = [sys.executable, "-c", STOPS_IN_A_BATCH, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

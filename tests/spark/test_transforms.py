@@ -86,7 +86,7 @@ def test_every_row_is_the_oracles(day, records, query, compute):
 
 
 @pytest.mark.parametrize(("query", "form"), [*((query, "linear") for query in QUERIES), ("conversions", "join")])
-def test_one_partition_of_state_needs_no_shuffle(spark, tmp_path, query, form):
+def test_single_state_partition_needs_no_shuffle(spark, tmp_path, query, form):
     """Seen in the plan of a batch that was run: a watermark hides from Spark that there is one partition."""
     for topic, value in ((CLICKSTREAM, click(T0)), (TRANSACTIONS, buy(T0))):
         (tmp_path / topic).mkdir()
@@ -124,7 +124,7 @@ HARD_CASES = {
 
 
 @pytest.mark.parametrize("form", ["linear", "join"])
-def test_both_forms_give_the_rows_of_the_contract_on_hard_cases(records, form):
+def test_both_variants_pass_hard_cases(records, form):
     """All cases in one run, each with products of its own."""
     clicks, buys = [], []
     for number, (some, more) in enumerate(HARD_CASES.values()):
@@ -171,7 +171,7 @@ def streamed(spark: SparkSession, folder: Path, steps: list[tuple[list[bytes], l
     return observed("conversions", spark.table(name))
 
 
-def test_both_forms_count_what_is_late_but_within_the_delay_and_drop_what_is_far_behind(spark, tmp_path):
+def test_both_variants_drop_only_beyond_delay(spark, tmp_path):
     """A click 4 minutes behind the newest counts; one an hour behind the watermark does not."""
     minute = [([click(T0 + at * MINUTE)], [buy(T0 + at * MINUTE)]) for at in range(0, 60, 2)]
     late = [([click(T0 + 54 * MINUTE + 1)], [buy(T0 + 54 * MINUTE + 2)])]

@@ -30,7 +30,7 @@ def checkpoint(folder: Path, numbers: list[int]) -> Path:
 RECORDED = {0: (100.0, 100.5), 1: (101.0, 200.0), 2: (201.0, 201.5)}
 
 
-def test_a_batch_is_what_its_files_say(tmp_path):
+def test_batch_equals_its_checkpoint_files(tmp_path):
     """When it was begun and committed is what was recorded: files are copied, and then have other times."""
     first, second = read(checkpoint(tmp_path, [0, 1]), {number: RECORDED[number] for number in (0, 1)})
 
@@ -72,20 +72,22 @@ def test_a_batch_is_what_its_files_say(tmp_path):
         ),
         pytest.param(
             lambda folder: (folder / "commits" / "2").unlink(),
-            "commits/2: missing: history.jsonl tells when",
+            "commits/2: missing: history.jsonl has the time",
             id="the last is gone",
         ),
         pytest.param(
             lambda folder: shutil.rmtree(folder / "commits"),
-            "commits/0: missing: history.jsonl tells",
+            "commits/0: missing: history.jsonl has the time",
             id="all are gone",
         ),
         pytest.param(
-            lambda folder: checkpoint(folder, [3]), "commits/3: history.jsonl does not tell", id="a history cut off"
+            lambda folder: checkpoint(folder, [3]),
+            "commits/3: history.jsonl has no time for it",
+            id="a history cut off",
         ),
     ],
 )
-def test_what_is_missing_or_damaged_is_named(tmp_path, damage, said):
+def test_missing_or_damaged_file_is_named(tmp_path, damage, said):
     """Without it nothing can be said about the run."""
     damage(checkpoint(tmp_path, [0, 1, 2]))
 
@@ -96,7 +98,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path, damage, said):
 @pytest.mark.parametrize(
     ("lateness", "before"), [("previous", [0, 10, 20]), ("own", [10, 20, 30]), ("never", [-(2**62)] * 3)]
 )
-def test_what_is_late_is_judged_by_the_watermark_of_the_batch_before(lateness, before):
+def test_lateness_uses_previous_batch_watermark(lateness, before):
     """And by the batch's own, or never, in pipelines that are wrong."""
     marks = Watermarks((10, 20, 30), lateness)
 

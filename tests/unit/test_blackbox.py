@@ -43,7 +43,7 @@ def records(events: list[tuple[str, int, str]]) -> list[Record]:
 
 
 @given(EVENTS)
-def test_it_is_exact_where_nothing_is_open(events):
+def test_exact_when_nothing_is_open(events):
     """Every event sure to count: the exact answer, and nothing optional."""
     all_records = [*records(events), *FLUSH, BROKEN]
     answers = possible((one, parse(one), True) for one in all_records)
@@ -54,7 +54,7 @@ def test_it_is_exact_where_nothing_is_open(events):
 
 
 @given(EVENTS, st.data())
-def test_whatever_subset_of_the_open_events_counts_is_allowed(events, data):
+def test_any_subset_of_open_events_passes(events, data):
     """For each choice of what was dropped, each row is allowed and each required row is there."""
     made = records(events)
     is_sure = [data.draw(st.booleans()) for _ in made]
@@ -94,7 +94,7 @@ def compared(answer, rows) -> Comparison:
     )
 
 
-def test_a_session_with_an_event_that_may_count_is_not_free():
+def test_sessions_with_open_events_stay_bound():
     """Three events are sure, a fourth may count; the row may have it or not, and must be there, and hold no more."""
     made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 20, 25)])
     sure = [True, True, True, False, True, True]
@@ -120,7 +120,7 @@ def test_a_session_with_an_event_that_may_count_is_not_free():
     assert flushed not in answer.rows
 
 
-def test_what_no_lateness_can_part_stands_in_one_row():
+def test_inseparable_events_share_a_row():
     """Events that surely count less than a gap apart; an open one between them changes nothing, and rows do not overlap."""
     made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 20, 60, 80)])
     sure = [True, True, False, False, True, True, True]
@@ -143,7 +143,7 @@ def test_what_no_lateness_can_part_stands_in_one_row():
     assert ("wrong_value", True) == (kind, why.startswith("two sessions of one id overlap"))
 
 
-def test_no_session_goes_on_over_a_gap():
+def test_no_session_spans_a_gap():
     """Not even where an event may count: none of those that may lies in it. One of exactly thirty minutes may be joined."""
     made = records([("clickstream", at * MINUTE, "a") for at in (0, 10, 40, 71, 75)])
     sure = [True, True, True, True, False, True, True]

@@ -84,7 +84,7 @@ def test_bulk_equals_the_reference(history, at, form, lateness):
     st.sampled_from((0.0, 3.0)),
     st.sampled_from((0.0, 0.5)),
 )
-def test_what_is_drawn_is_what_is_written(seed, session_gaps, exact_horizon, disorder_s, odd_clocks):
+def test_drawn_events_equal_written_events(seed, session_gaps, exact_horizon, disorder_s, odd_clocks):
     """A valid event's bytes, read by the contract, are its columns; a malformed one is rejected."""
     shape = Workload(
         malformed=0.3, duplicates=0.1, session_gaps=session_gaps, exact_horizon=exact_horizon, disorder_s=disorder_s,
@@ -109,7 +109,7 @@ def test_what_is_drawn_is_what_is_written(seed, session_gaps, exact_horizon, dis
 
 
 @pytest.mark.parametrize(("form", "start"), [("linear", "2026-01-01T00:00:00Z"), ("join", "1970-01-02T23:30:00Z")])
-def test_a_whole_run_has_the_same_answer(tmp_path, form, start):
+def test_whole_run_matches_the_reference(tmp_path, form, start):
     """From the run directory, rejected records and flush events included, and near the first event time of the contract too."""
     chosen = scenario.load(
         "late",

@@ -242,13 +242,13 @@ def test_binary_garbage_is_no_cause(tmp_path, garbage):
     assert "KeyError: 'prod_009'" == cause.of_log(log)
 
 
-def test_a_log_that_is_not_there_is_empty(tmp_path):
+def test_missing_log_is_empty(tmp_path):
     """A process may end before its log is written."""
     assert "it logged nothing" == cause.of_log(tmp_path / "none.log")
     assert [] == cause.last_lines(tmp_path / "none.log", 3)
 
 
-def test_at_most_the_last_mib_is_read(tmp_path):
+def test_only_the_last_mib_is_read(tmp_path):
     """From the beginning of a line on."""
     log = tmp_path / "pipeline.log"
     log.write_text(CHAINED + "a line of a log\n" * 100_000)
@@ -269,7 +269,7 @@ def test_at_most_the_last_mib_is_read(tmp_path):
         pytest.param("  " * 1000 + "x\n" + ("  " * 1000 + "x\n") * 400, id="deep indents"),
     ],
 )
-def test_an_odd_log_takes_no_long_time(tmp_path, line):
+def test_odd_logs_parse_quickly(tmp_path, line):
     """No pattern takes more than linear time, and a cause has at most 600 characters."""
     log = tmp_path / "pipeline.log"
     log.write_text(line)
@@ -279,7 +279,7 @@ def test_an_odd_log_takes_no_long_time(tmp_path, line):
     assert time.process_time() - before < 10
 
 
-def test_the_last_lines_are_those_with_text(tmp_path):
+def test_last_lines_are_non_empty(tmp_path):
     """Blank and binary ones are left out."""
     log = tmp_path / "pipeline.log"
     log.write_bytes(b"one\n\ntwo\n\x00\x01\xff\xff\nthree\n")

@@ -51,7 +51,7 @@ def test_exactly_once_names_what_went_wrong(rows, kinds):
         pytest.param([(3, "1.50"), (4, "1.50")], 1, ["wrong_value", "duplicated_row"], id="two rows that differ"),
     ],
 )
-def test_at_least_once_allows_equal_rows_from_a_batch_that_was_run_again(rows, again, kinds):
+def test_at_least_once_allows_replayed_rows(rows, again, kinds):
     """A row may stand as often as the batch that emits it was run."""
     comparison = Comparison(
         "q", ("n", "sum"), EXPECTED, observed(a=rows, b=[(1, "0.10")]), again={("a", "w1"): again, ("b", "w1"): 1}
@@ -60,7 +60,7 @@ def test_at_least_once_allows_equal_rows_from_a_batch_that_was_run_again(rows, a
     assert kinds == [anomaly.kind for anomaly in check("at-least-once", comparison)]
 
 
-def test_a_row_under_another_kafka_key_is_wrong():
+def test_row_under_another_key_is_wrong():
     """Its measures are right; who reads by key does not find it."""
     rows = {("a", "w1"): (Seen((3, "1.50"), "t-0@0", 0.0, wrong_key="a"),)}
     [anomaly] = check("exactly-once", Comparison("q", ("n", "sum"), {("a", "w1"): (3, Decimal("1.50"))}, rows))
@@ -77,7 +77,7 @@ def test_a_row_under_another_kafka_key_is_wrong():
         pytest.param(10.0, [], id="at the moment"),
     ],
 )
-def test_a_row_before_its_batch_can_have_begun_is_premature(at_s, kinds):
+def test_row_before_its_batch_is_premature(at_s, kinds):
     """It was written before the batch before the one that emits it was committed."""
     rows = {("a", "w1"): (Seen((3, "1.50"), "t-0@0", at_s),)}
     comparison = Comparison("q", ("n", "sum"), {("a", "w1"): (3, Decimal("1.50"))}, rows, {("a", "w1"): 10.0})
@@ -96,7 +96,7 @@ def test_a_wrong_value_names_its_column():
     assert anomaly.why.startswith("wrong in n;")
 
 
-def test_any_of_a_records_faults_is_a_right_reason():
+def test_any_fault_is_a_valid_reason():
     """A record with two faults may be rejected for either."""
     expected = {("a",): ("00", frozenset({"type user_id", "value action"}))}
     right = Comparison("q", ("value", "reason"), expected, {("a",): (Seen(("00", "value action"), "x", 0),)})

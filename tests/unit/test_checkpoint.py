@@ -87,7 +87,7 @@ def test_a_right_checkpoint_is_continued(given, change):
         ),
     ],
 )
-def test_a_wrong_one_is_refused_by_what_is_wrong(given, change, said):
+def test_wrong_checkpoint_is_refused_by_cause(given, change, said):
     """One line that names the file and what to do."""
     folder, asked = given
     for name, content in change.items():
@@ -106,7 +106,7 @@ def test_results_without_any_checkpoint_are_refused(given, tmp_path):
         checkpoint.whole(asked)
 
 
-def test_settings_that_are_missing_are_missed_once_a_query_has_begun(given, tmp_path):
+def test_missing_settings_are_refused_once_begun(given, tmp_path):
     """They were written before: what is there is not all that was."""
     with pytest.raises(CheckpointError, match=r"settings.json: missing, though a query has begun"):
         checkpoint.agree(given[1])

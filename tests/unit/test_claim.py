@@ -26,7 +26,7 @@ def at_once() -> bool:
     return True
 
 
-def test_a_second_one_has_it_only_when_the_first_is_done(tmp_path):
+def test_lease_waits_for_the_first_owner(tmp_path):
     """The folder is made for the first."""
     folder = tmp_path / "new" / "checkpoint"
     with claim.held(folder, at_once) as first, claim.held(folder, at_once) as second:
@@ -48,7 +48,7 @@ def test_what_is_killed_holds_nothing(tmp_path):
             assert held
 
 
-def test_who_waits_for_a_folder_that_is_replaced_has_the_new_one(tmp_path):
+def test_waiter_leases_the_replaced_folder(tmp_path):
     """A checkpoint that was moved away is nobody's any more."""
     folder = tmp_path / "checkpoint"
 
@@ -63,7 +63,7 @@ def test_who_waits_for_a_folder_that_is_replaced_has_the_new_one(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["nothing", "something", "it was there"])
-def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path, what):
+def test_unused_folder_is_removed(tmp_path, what):
     """What holds something, or was there before, stays."""
     folder = tmp_path / "checkpoint"
     if what == "it was there":
@@ -75,7 +75,7 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path, what):
     assert folder.exists() is (what != "nothing")
 
 
-def test_a_checkpoint_that_is_no_folder_is_refused(tmp_path):
+def test_checkpoint_file_is_refused(tmp_path):
     """In one line, which names it."""
     (tmp_path / "checkpoint").write_text("")
     said = r"checkpoint .*/checkpoint cannot be opened: File exists"
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_no_folder_is_refused(tmp_path):
         pass
 
 
-def test_who_takes_over_waits_for_the_java_before_it(tmp_path):
+def test_takeover_waits_for_previous_java(tmp_path):
     """It outlives its Python by a moment; what is not noted, or noted badly, is not waited for."""
     with subprocess.Popen(["sleep", "600"]) as java:
         claim.note_java(tmp_path, java.pid)
@@ -96,7 +96,7 @@ def test_who_takes_over_waits_for_the_java_before_it(tmp_path):
     claim.outlive_java(tmp_path / "none", 60)
 
 
-def test_who_takes_over_waits_no_longer_than_it_was_told(tmp_path):
+def test_takeover_wait_is_bounded(tmp_path):
     """The number may be another process's by now."""
     with subprocess.Popen(["sleep", "600"]) as another:
         claim.note_java(tmp_path, another.pid)

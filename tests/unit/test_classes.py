@@ -39,7 +39,7 @@ def maker(monkeypatch):
     return replace
 
 
-def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
+def test_archive_is_made_once(archive, maker, capsys):
     """A second start finds it."""
     maker("open(out, 'x').write('classes')")
     flags = class_archive.of_pipeline(quick=True)
@@ -65,7 +65,7 @@ def test_the_archive_is_made_once_and_mapped(archive, maker, capsys):
     ],
     ids=["it fails", "it hangs"],
 )
-def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, monkeypatch, program, patience_s, said):
+def test_failed_archive_leaves_nothing(archive, maker, capsys, monkeypatch, program, patience_s, said):
     """And is not tried again by this process."""
     monkeypatch.setattr(class_archive, "PATIENCE_S", patience_s)
     maker(program)
@@ -75,7 +75,7 @@ def test_what_cannot_be_made_is_said_and_leaves_nothing(archive, maker, capsys, 
     assert [archive.with_suffix(".lock")] == list(archive.parent.iterdir())
 
 
-def test_nobody_waits_for_an_archive_that_another_process_makes(archive, maker):
+def test_no_wait_for_anothers_archive(archive, maker):
     """That start is slower."""
     maker("open(out, 'x')")
     archive.parent.mkdir()
@@ -90,7 +90,7 @@ def _no_java(folder) -> str:
     raise StackError("Java is missing")
 
 
-def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
+def test_missing_java_or_cache_is_named(archive, monkeypatch):
     """A quick start is not what they are wanted for."""
     archive.parent.touch()
     assert class_archive.QUICK == class_archive.of_pipeline(quick=True)
@@ -100,7 +100,7 @@ def test_no_java_and_no_cache_are_told_by_what_needs_them(archive, monkeypatch):
     assert "" == class_archive.of_pipeline(quick=False)
 
 
-def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, maker):
+def test_stale_archives_are_removed(archive, maker):
     """A month unused, of an environment that may be gone; or of the same place, before it was made again."""
     maker("open(out, 'x')")
     archive.parent.mkdir()
@@ -114,7 +114,7 @@ def test_archives_that_nobody_uses_and_those_that_fit_no_longer_go(archive, make
 
 
 @pytest.mark.parametrize("change", ["a jar's time", "a jar's size", "one jar more"])
-def test_another_environment_at_the_same_place_gets_its_own_archive(tmp_path, change):
+def test_each_environment_has_its_archive(tmp_path, change):
     """Java would pass over the one of before: start slowly, and say so among the pipeline's lines."""
     jar = tmp_path / "spark.jar"
     jar.write_bytes(b"classes")

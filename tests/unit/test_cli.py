@@ -20,7 +20,7 @@ from harness.experiments.simulate import simulate
 from harness.rundir import history
 
 
-def test_a_random_run_that_fails_is_made_smaller(tmp_path, monkeypatch):
+def test_failing_random_run_is_shrunk(tmp_path, monkeypatch):
     """As a scenario file in its directory; every attempt here fails as the run did."""
     directory = tmp_path / "run"
     simulate(directory, scenario.load("kill", ["fault=[]", "load.eps=100", "load.duration_s=5", "load.stretch_s=0"]))
@@ -54,7 +54,7 @@ def harness(monkeypatch, capsys):
     return called
 
 
-def test_a_run_of_another_version_keeps_no_other_from_being_judged(harness, tmp_path):
+def test_foreign_version_does_not_stop_check(harness, tmp_path):
     """It is unknown, and what is wrong with it is no bad usage."""
     for name in ("old", "run"):
         simulate(tmp_path / name, scenario.load("late", ["load.eps=60"]))
@@ -67,13 +67,13 @@ def test_a_run_of_another_version_keeps_no_other_from_being_judged(harness, tmp_
     assert ["unknown", "pass"] == [json.loads(line)["verdict"] for line in done.out.splitlines()]
 
 
-def test_bad_usage_of_a_run_is_exit_code_2(harness):
+def test_bad_run_usage_exits_2(harness):
     """Whatever a run directory with the same field would be."""
     assert 2 == harness("run", "late", "--set", "old=1").code
 
 
 @pytest.mark.parametrize("command", [[], ["drill"]])
-def test_without_a_command_there_is_help_and_nothing_else(harness, command):
+def test_no_command_prints_help(harness, command):
     """No line without words."""
     done = harness(*command)
 
@@ -85,7 +85,7 @@ def test_without_a_command_there_is_help_and_nothing_else(harness, command):
 @pytest.mark.parametrize(
     "command", [["run", "late"], ["drill", "crash-points"], ["drill", "matrix"], ["drill", "random"]]
 )
-def test_a_seed_that_events_cannot_be_drawn_from_is_bad_usage(harness, monkeypatch, command, seed):
+def test_impossible_seed_is_bad_usage(harness, monkeypatch, command, seed):
     """Before anything is started."""
     monkeypatch.setattr(single, "run", lambda *_: pytest.fail("started"))
     done = harness(*command, "--seed", seed)
@@ -95,7 +95,7 @@ def test_a_seed_that_events_cannot_be_drawn_from_is_bad_usage(harness, monkeypat
     assert "Invalid value for '--seed': " in done.err
 
 
-def test_what_a_run_has_no_place_for_is_not_proved(harness, monkeypatch):
+def test_impossible_anomalies_are_not_proved(harness, monkeypatch):
     """And so is unknown."""
     monkeypatch.setattr(selfcheck, "prove", lambda *_: {"lost_row": Tally(1, 1), "late_dropped": Tally()})
     done = harness("selfcheck")
@@ -106,7 +106,7 @@ def test_what_a_run_has_no_place_for_is_not_proved(harness, monkeypatch):
 STRANGE = "[/tmp/x] in [a list] of [red]"
 
 
-def test_a_text_with_brackets_is_printed_as_it_is(harness, monkeypatch, tmp_path):
+def test_brackets_are_printed_literally(harness, monkeypatch, tmp_path):
     """It is no markup: of what a drill says, and what its shrinking says."""
     failed = SimpleNamespace(result=SimpleNamespace(anomalies=[1]))
     said = iter([Path(STRANGE), HarnessError(STRANGE)])
@@ -126,7 +126,7 @@ def test_a_text_with_brackets_is_printed_as_it_is(harness, monkeypatch, tmp_path
     assert f"smaller: harness run {STRANGE}\n{STRANGE}\n" == done.err
 
 
-def test_a_step_of_shrinking_is_printed_as_it_is(monkeypatch, tmp_path, capsys):
+def test_shrink_step_is_printed_literally(monkeypatch, tmp_path, capsys):
     """It names values of the scenario."""
     monkeypatch.setattr(cli, "people", cli.Console(stderr=True, width=80))
     monkeypatch.setattr(cli.shrink, "shrink", lambda one, result, attempt, tell: tell(STRANGE) or one)
@@ -138,7 +138,7 @@ def test_a_step_of_shrinking_is_printed_as_it_is(monkeypatch, tmp_path, capsys):
     assert f"{STRANGE}\n" == capsys.readouterr().err
 
 
-def test_a_machine_is_described_as_it_is(harness, monkeypatch):
+def test_doctor_describes_the_machine(harness, monkeypatch):
     """Its paths may have brackets too."""
     check = SimpleNamespace(ok=False, name="disk", found="[/tmp/x]", needed="[a list]", hint="[b]")
     monkeypatch.setattr(cli.machine, "checks", lambda: [check])
@@ -149,7 +149,7 @@ def test_a_machine_is_described_as_it_is(harness, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_json_of_what_cannot_be_judged_is_an_unknown_result(harness, monkeypatch, tmp_path, command):
+def test_unjudged_run_gives_unknown_json(harness, monkeypatch, tmp_path, command):
     """Of a run that broke off, and of a directory that cannot be read."""
     monkeypatch.setattr(single, "run", lambda *_: (_ for _ in ()).throw(StackError("no broker")))
     monkeypatch.setattr(single, "judge", lambda _: (_ for _ in ()).throw(RunError("no broker")))
@@ -182,7 +182,7 @@ def read_only(monkeypatch):
     monkeypatch.setattr(Path, "write_text", refused)
 
 
-def test_a_read_only_run_is_judged_and_printed(harness, run, read_only):
+def test_read_only_run_is_judged(harness, run, read_only):
     """Nothing is written, and that is no error."""
     before = files(run)
     done = harness("check", run, "--json")
@@ -192,9 +192,9 @@ def test_a_read_only_run_is_judged_and_printed(harness, run, read_only):
     assert before == files(run)
 
 
-def test_a_crash_on_a_read_only_run_is_named(harness, run, read_only, monkeypatch):
+def test_read_only_crash_is_named(harness, run, read_only, monkeypatch):
     """The place stands in the line, since there is no file of the trace."""
-    monkeypatch.setattr(single.verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(single.verdict, "assess", lambda _: [][0])
     done = harness("check", run, "--json")
 
     assert 3 == done.code
@@ -202,7 +202,7 @@ def test_a_crash_on_a_read_only_run_is_named(harness, run, read_only, monkeypatc
 
 
 @pytest.mark.parametrize("command", ["check", "explain", "shrink"])
-def test_a_path_that_is_no_run_is_bad_usage(harness, tmp_path, command):
+def test_non_run_path_is_bad_usage(harness, tmp_path, command):
     """A missing one, a folder of something else, a file, and a name that is too long."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path, tmp_path / "file", tmp_path / ("x" * 300)):
@@ -210,7 +210,7 @@ def test_a_path_that_is_no_run_is_bad_usage(harness, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["check", "explain"])
-def test_a_run_with_an_unreadable_file_is_no_verdict(harness, run, command):
+def test_unreadable_file_gives_no_verdict(harness, run, command):
     """It is a run, and nothing is known of it."""
     (run / "history.jsonl").unlink()
     (run / "history.jsonl").mkdir()
@@ -226,7 +226,7 @@ def test_an_unknown_row_is_bad_usage(harness, run):
     assert done.err.startswith("harness: --row x|y: no such row")
 
 
-def test_a_fail_outranks_bad_usage_outranks_unknown(harness, run, tmp_path):
+def test_fail_outranks_usage_outranks_unknown(harness, run, tmp_path):
     """Of several directories that are checked at once."""
     shutil.copytree(run, tmp_path / "damaged")
     (tmp_path / "damaged" / "sent.parquet").unlink()
@@ -252,7 +252,7 @@ def test_a_fail_outranks_bad_usage_outranks_unknown(harness, run, tmp_path):
         pytest.param(["--set", "fault=[{at=9_000_000}]"], "--set fault=[{at=9_000_000}]: fault[0].at", id="too late"),
     ],
 )
-def test_an_error_of_a_flag_names_the_flag(harness, flags, message):
+def test_flag_error_names_the_flag(harness, flags, message):
     """And not the scenario's file, which is right."""
     done = harness("run", "late", *flags)
 
@@ -261,7 +261,7 @@ def test_an_error_of_a_flag_names_the_flag(harness, flags, message):
     assert "late.toml" not in done.err
 
 
-def test_an_error_of_the_file_names_the_file(harness, tmp_path):
+def test_file_error_names_the_file(harness, tmp_path):
     """Whatever flags stand beside it; one that puts it right is taken."""
     path = tmp_path / "mine.toml"
     path.write_text("[load]\neps = 0\n")
@@ -280,7 +280,7 @@ def test_an_error_of_the_file_names_the_file(harness, tmp_path):
         ("matrix", "--phases"),
     ],
 )
-def test_an_unknown_name_of_a_drill_names_the_flag(harness, command, flag):
+def test_unknown_drill_name_names_flag(harness, command, flag):
     """Before anything is started."""
     done = harness("drill", command, flag, "x")
 

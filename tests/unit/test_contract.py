@@ -25,6 +25,6 @@ def test_both_have_the_same_numbers(name):
     assert getattr(schema, name) == getattr(contract, name)
 
 
-def test_both_have_the_same_queries_and_topics():
+def test_queries_and_topics_are_equal():
     """Nothing is described on one side alone."""
     assert (list(schema.QUERIES), list(schema.INPUT)) == (list(contract.QUERIES), list(contract.INPUT))

@@ -57,12 +57,12 @@ def test_each_point_is_hit(tmp_path, point):
 @pytest.mark.parametrize(
     ("point", "steps"), [("after offsets", 2), ("in state", 2), ("after sink", 1), ("after commits", 1)]
 )
-def test_a_death_that_comes_too_late_is_a_miss(tmp_path, point, steps):
+def test_late_kill_is_a_miss(tmp_path, point, steps):
     """The query went on past the point before it died."""
     assert not Batches(tmp_path, slow_kill=steps).killed(point).hit
 
 
-def test_a_batch_that_was_begun_before_is_not_the_one_that_is_struck(tmp_path):
+def test_batch_already_begun_is_not_killed(tmp_path):
     """What an earlier death left behind proves nothing of this one."""
     batches = Batches(tmp_path)
     batches.sleep(0)
@@ -70,7 +70,7 @@ def test_a_batch_that_was_begun_before_is_not_the_one_that_is_struck(tmp_path):
     assert 1 == batches.killed("after offsets").batch
 
 
-def test_a_query_that_stands_still_is_no_hit(tmp_path):
+def test_idle_query_is_no_hit(tmp_path):
     """The time is over, and nobody is killed."""
     batches = Batches(tmp_path)
     batches.dead = True

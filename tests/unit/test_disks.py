@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(disks.why_not() is not None, reason=str(disks.wh
 
 
 @needs_root
-def test_a_full_disk_takes_nothing_until_it_is_mended(tmp_path):
+def test_full_disk_rejects_writes_until_restored(tmp_path):
     """And what stood there still does."""
     with disks.mounted(tmp_path / "disk") as disk:
         (disk.folder / "kept").write_text("kept")
@@ -31,7 +31,7 @@ def test_a_full_disk_takes_nothing_until_it_is_mended(tmp_path):
 
 
 @needs_root
-def test_a_disk_becomes_read_only_once_nobody_writes(tmp_path):
+def test_idle_disk_becomes_read_only(tmp_path):
     """While a file is open for writing it cannot."""
     with disks.mounted(tmp_path / "disk") as disk:
         with (disk.folder / "open").open("w"):
@@ -52,7 +52,7 @@ def test_nothing_stays_mounted(tmp_path):
         assert [] == [one for one in disks._mounts() if one.is_relative_to(tmp_path)]
 
 
-def test_who_may_not_mount_is_told_so(tmp_path, monkeypatch):
+def test_missing_mount_right_is_named(tmp_path, monkeypatch):
     """In one line, before anything is started."""
     monkeypatch.setattr(disks, "why_not", lambda: "disks of a run's own are mounted by root alone")
     with pytest.raises(StackError, match="by root alone"), disks.mounted(tmp_path / "disk"):
@@ -60,7 +60,7 @@ def test_who_may_not_mount_is_told_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(cgroup.why_not() is not None, reason=str(cgroup.why_not()))
-def test_the_kernel_ends_the_largest_process_of_a_group():
+def test_kernel_kills_the_largest_process():
     """Not the neighbour that took the memory; the group is gone afterwards."""
     program = "taken = bytearray(200 << 20); print('there', flush=True); input()"
     with cgroup.group() as group:
@@ -81,13 +81,13 @@ def test_the_kernel_ends_the_largest_process_of_a_group():
 @pytest.mark.parametrize(
     ("kind", "on", "said"),
     [
-        ("full", "pipeline", "full strikes one of checkpoint, results, leader"),
-        ("memory", "leader", "memory strikes one of pipeline"),
-        ("reset", "checkpoint", "reset strikes one of leader"),
-        ("kill", "results", "kill strikes one of pipeline, leader"),
+        ("full", "pipeline", "full acts on one of checkpoint, results, leader"),
+        ("memory", "leader", "memory acts on one of pipeline"),
+        ("reset", "checkpoint", "reset acts on one of leader"),
+        ("kill", "results", "kill acts on one of pipeline, leader"),
     ],
 )
-def test_a_fault_on_what_it_cannot_strike_is_refused(kind, on, said):
+def test_impossible_fault_target_is_refused(kind, on, said):
     """The sentence names the field and what is allowed."""
     table = {"name": "s", "fault": [{"kind": kind, "on": on, "at": 1}]}
 
@@ -95,7 +95,7 @@ def test_a_fault_on_what_it_cannot_strike_is_refused(kind, on, said):
     assert problem.startswith(f"fault[0].on = '{on}': {said}")
 
 
-def test_a_fault_of_the_checkpoint_needs_one():
+def test_checkpoint_fault_needs_a_checkpoint():
     """A pipeline that has none is judged without, and cannot be struck there."""
     table = {"name": "s", "pipeline": {"checkpoint": ""}, "fault": [{"kind": "truncated", "at": 1}]}
 
@@ -104,7 +104,7 @@ def test_a_fault_of_the_checkpoint_needs_one():
 
 
 @needs_root
-def test_a_disk_below_a_link_goes_too(tmp_path):
+def test_disk_below_a_link_is_unmounted(tmp_path):
     """The kernel tells of mounts by their own paths."""
     (tmp_path / "own").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "own")

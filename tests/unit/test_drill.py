@@ -16,7 +16,7 @@ from harness.model import Result, Verdict
 TWO = ["kill leader", "pause leader"]
 
 
-def test_every_point_of_every_query_in_every_state():
+def test_every_crash_point_is_planned():
     """Five queries, four points, one of which a query without state does not have."""
     plans = drill.crash_points([], [], [])
 
@@ -24,7 +24,7 @@ def test_every_point_of_every_query_in_every_state():
     assert all(len(plan.cells) == len(plan.scenario.fault) for plan in plans)
 
 
-def test_the_scenarios_are_such_as_a_file_could_say():
+def test_drill_scenarios_survive_toml():
     """Written and read again they are the same."""
     for plan in [*drill.matrix([], []), *drill.crash_points([], [], []), *at_random(7)]:
         again = scenario.parse(__import__("tomllib").loads(scenario.dump(plan.scenario)), "drill")
@@ -36,7 +36,7 @@ def at_random(seed: int) -> list[drill.Plan]:
     return list(drill.at_random(seed, 3, iter([0.0, 0.0, 60.0, 120.0, 180.0]).__next__))
 
 
-def test_random_faults_are_the_same_for_the_same_seed():
+def test_random_faults_follow_the_seed():
     """And others for another, until the time is used up."""
     assert at_random(7) == at_random(7) != at_random(8)
     assert 3 == len(at_random(7))
@@ -44,7 +44,7 @@ def test_random_faults_are_the_same_for_the_same_seed():
     assert len(cells) == len(set(cells))
 
 
-def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up():
+def test_faults_wait_for_catch_up():
     """Where something is done before each fault, that waits, and the fault strikes at once after it."""
     faults = {plan.state: plan.scenario.fault for plan in drill.matrix(TWO, [])}
     waits = {state: [(one.after, one.caught_up) for one in placed] for state, placed in faults.items()}
@@ -54,7 +54,7 @@ def test_each_fault_waits_until_the_pipeline_has_caught_up_but_while_catching_up
     assert 2 * [(1000, False)] == waits["catching-up"][:-1]
 
 
-def test_a_pipeline_that_was_kept_behind_may_read_the_rest_at_once():
+def test_delayed_pipeline_may_read_at_once():
     """No cell, but the last of what is done: or reading the rest would take longer than all faults."""
     [plan] = drill.matrix(TWO, ["catching-up"])
 
@@ -78,9 +78,7 @@ def test_a_misspelt_name_offers_the_nearest():
         ("truncated offsets", {"sessions": 10, "revenue": 401}, Verdict.UNKNOWN),
     ],
 )
-def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_catching_up(
-    tmp_path, fault, behind, said
-):
+def test_caught_up_fault_is_not_counted(tmp_path, fault, behind, said):
     """Its cell is unknown, however right the run; a fault of one query asks for that one."""
     plan = drill.matrix([fault], ["catching-up"])[0]
     result = Result(Verdict.PASS, "why", (), {}, {}, (), ({"behind": behind},))
@@ -99,7 +97,7 @@ def test_a_fault_that_struck_when_all_but_a_batch_was_read_did_not_strike_while_
         pytest.param(Verdict.FAIL, {"proved": True, "healed_s": 1.0}, Verdict.FAIL, id="the run is wrong"),
     ],
 )
-def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figures, said):
+def test_cell_is_limited_by_its_run(tmp_path, verdict, figures, said):
     """And the page links to the run."""
     plan = drill.matrix(["kill leader"], ["loaded"])[0]
     result = Result(verdict, "why", (), {}, {}, (), (figures,) if figures else ())
@@ -114,7 +112,7 @@ def test_a_cell_is_no_better_than_its_run_and_its_proof(tmp_path, verdict, figur
     assert "../a/run/report.html" in Path(tmp_path / "b" / "drill.html").read_text()
 
 
-def test_a_run_that_broke_off_leaves_its_cells_unknown_and_the_drill_goes_on(tmp_path):
+def test_broken_run_leaves_unknown_cells(tmp_path):
     """With what went wrong, and a page all the same."""
 
     def broken(scenario):
@@ -128,7 +126,7 @@ def test_a_run_that_broke_off_leaves_its_cells_unknown_and_the_drill_goes_on(tmp
 
 
 @pytest.mark.parametrize(("state", "said"), [("replaying", True), ("loaded", False)])
-def test_a_page_says_whose_the_rows_are_that_stand_twice(tmp_path, state, said):
+def test_page_attributes_duplicated_rows(tmp_path, state, said):
     """No batch was replayed after the fault, and ten rows stand twice: they are those of the crash before it."""
     cells = [drill.Cell("stop leader", state, Verdict.PASS, "", "", {"replayed": 0, "duplicates": 10})]
     drill.write("matrix", cells, 7, "again", tmp_path / "drill.html")
@@ -137,7 +135,7 @@ def test_a_page_says_whose_the_rows_are_that_stand_twice(tmp_path, state, said):
 
 
 @pytest.mark.parametrize(("left", "said"), [(7, "so far: 7 are to come"), (None, "so far: more are to come")])
-def test_a_drill_that_is_not_over_has_not_passed(tmp_path, left, said):
+def test_unfinished_drill_has_not_passed(tmp_path, left, said):
     """Its page is written after every cell, and may be the last that there is."""
     cells = [drill.Cell("kill leader", "loaded", Verdict.PASS, "", "", {})]
 

@@ -19,7 +19,7 @@ from harness.job.clickstream.events import Workload
 from harness.load import __main__ as process
 from harness.load.engine import ACKNOWLEDGED_S, Engine, Plan, end_s, producer_settings, settle_s
 from harness.load.process import Load
-from harness.run.waiting import eventually
+from harness.runner.waiting import eventually
 
 
 class Bench:
@@ -74,7 +74,7 @@ def engine(bench: Bench, events: int = 100, eps: float | None = 100) -> Engine:
     return Engine(plan, bench, "p-", bench.clock, bench.sleep)
 
 
-def test_no_event_is_sent_before_it_is_due_and_its_timestamp_is_the_due_time():
+def test_no_event_is_sent_early():
     """Event n at start + n / eps."""
     bench = Bench()
     engine(bench).run()
@@ -83,7 +83,7 @@ def test_no_event_is_sent_before_it_is_due_and_its_timestamp_is_the_due_time():
     assert all(at >= 1000 + n / 100 - 1e-6 for n, (at, _) in enumerate(bench.taken))
 
 
-def test_what_was_sent_is_told_before_each_wait():
+def test_sent_is_reported_before_waiting():
     """At a low rate too: a fault that waits until all is read which was sent would else strike too early."""
     bench = Bench()
     run = engine(bench, events=5, eps=1)
@@ -95,7 +95,7 @@ def test_what_was_sent_is_told_before_each_wait():
     assert all(taken == sent for taken, sent in told)
 
 
-def test_a_stalled_producer_shows_as_delay_of_every_event_that_it_held_up():
+def test_stall_delays_every_held_event():
     """Open loop: the events that were due during the stall count from their due time."""
     bench = Bench(full_from=1000.2, full_to=1000.7)
     run = engine(bench)
@@ -113,13 +113,13 @@ def test_a_stalled_producer_shows_as_delay_of_every_event_that_it_held_up():
 @pytest.mark.parametrize(
     ("eps", "linger_ms"), [(20, 100), (1_000, 100), (5_000, 50), (20_000, 12), (100_000, 5), (None, 5)]
 )
-def test_a_request_waits_for_some_events_at_any_rate(eps, linger_ms):
+def test_request_waits_for_events(eps, linger_ms):
     """250 of them, within 5 and 100 ms."""
     assert linger_ms == producer_settings(eps)["linger.ms"]
 
 
 @pytest.mark.parametrize(("acks", "said"), [("all", ("all", True)), ("leader", ("1", False))])
-def test_a_record_written_once_takes_all_replicas(acks, said):
+def test_idempotence_needs_all_replicas(acks, said):
     """Idempotence is a promise of acks=all alone."""
     settings = producer_settings(1000, acks)
 
@@ -144,7 +144,7 @@ def test_a_stop_ends_the_sending():
     assert 1 == run.journal.sent
 
 
-def test_a_stop_ends_the_wait_for_room_too():
+def test_stop_ends_waiting_for_room():
     """The event that had none was not sent, and those before it stand in the journal."""
     bench = Bench(full_from=1000.2, full_to=2000)
     run = engine(bench)
@@ -162,7 +162,7 @@ def test_a_stop_ends_the_wait_for_room_too():
     assert 20 == int((run.journal.columns["sent_us"] > 0).sum())
 
 
-def test_a_client_that_takes_nothing_any_more_ends_the_sending_and_the_journal_is_kept():
+def test_stuck_client_keeps_the_journal():
     """Such as one that was fenced; the flush is not tried for ever either."""
     bench = Bench()
     run = engine(bench)
@@ -181,7 +181,7 @@ def test_a_client_that_takes_nothing_any_more_ends_the_sending_and_the_journal_i
     assert "fatal" in run.broken
 
 
-def test_the_journal_holds_what_the_broker_said(tmp_path):
+def test_journal_holds_broker_answers(tmp_path):
     """A row an event, flush events marked, offsets as acknowledged."""
     bench = Bench()
     run = engine(bench, events=10)

@@ -50,7 +50,7 @@ def gaps(run: Run) -> dict[str, int]:
     }
 
 
-def test_deleted_records_are_lost_and_nothing_else_is_wrong(judged):
+def test_deleted_records_are_only_lost(judged):
     """Rows, watermarks, dropped rows and state follow from what was read."""
     _, result = judged
 
@@ -59,7 +59,7 @@ def test_deleted_records_are_lost_and_nothing_else_is_wrong(judged):
     assert "fail" == next(one.verdict.value for one in result.targets if one.name == "success")
 
 
-def test_each_query_has_lost_what_it_had_not_read(judged):
+def test_each_query_loses_unread_records(judged):
     """The number of records, for each query its own, and which they are."""
     run, result = judged
     expected = gaps(run)
@@ -72,7 +72,7 @@ def test_each_query_has_lost_what_it_had_not_read(judged):
         assert {said} == {one.why.split(". ")[0] for one in result.anomalies if one.query == query}
 
 
-def test_malformed_records_are_lost_to_the_dead_letter_too(judged):
+def test_deleted_malformed_records_are_lost(judged):
     """It expects none of them, and none is invented where a first attempt at its batch had written it already."""
     run, _ = judged
     gathered = timeline.gather(run)
@@ -86,7 +86,7 @@ def test_malformed_records_are_lost_to_the_dead_letter_too(judged):
     assert deleted == answer.optional.keys()
 
 
-def test_what_is_deleted_once_it_was_read_is_no_loss(tmp_path):
+def test_deleting_read_records_loses_nothing(tmp_path):
     """Long after the last batch."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=60"]), expired_s=10_000)
     gathered = timeline.gather(history.read(tmp_path / "run"))
@@ -94,7 +94,7 @@ def test_what_is_deleted_once_it_was_read_is_no_loss(tmp_path):
     assert not any(np.any(index == len(gathered.batches[query])) for query, index in gathered.batch_of.items())
 
 
-def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged, tmp_path):
+def test_replayed_batch_skips_deleted_records(judged, tmp_path):
     """Begun before the deletion, and run after it by another process."""
     run, _ = judged
     gathered = timeline.gather(run)
@@ -116,7 +116,7 @@ def test_a_batch_that_is_run_again_does_not_read_what_was_deleted_before(judged,
     assert int((again.batch_of["page_views"] == len(again.batches["page_views"])).sum()) > before
 
 
-def test_a_record_whose_offset_another_has_was_lost_by_brokers(tmp_path):
+def test_overwritten_offset_is_broker_loss(tmp_path):
     """It was acknowledged first: the one that came later has its place in the log, and its rows."""
     simulate(tmp_path, scenario.load("late", ["load.eps=600"]))
     sent = pq.read_table(tmp_path / "sent.parquet")
@@ -134,7 +134,7 @@ def test_a_record_whose_offset_another_has_was_lost_by_brokers(tmp_path):
     }
 
 
-def test_rows_are_not_held_against_a_pipeline_that_read_a_record_nobody_knows_of(tmp_path):
+def test_unknown_record_excuses_rows(tmp_path):
     """A retry may have written it: the rows look wrong, and the run is unknown."""
     simulate(tmp_path, scenario.load("late", ["load.eps=600"]))
     sent = pq.read_table(tmp_path / "sent.parquet")
@@ -194,7 +194,7 @@ def consumed(gathered: Evidence, back_s: float) -> tuple[list[Row], int]:
         ),
     ],
 )
-def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, happened, back_s, wanted):
+def test_harness_backlog_has_no_order(tmp_path, happened, back_s, wanted):
     """Of a black box: events that wait may be twenty minutes late when they are read, though it reads at once."""
     sets = ["load.eps=100", "load.warm_up_s=5", "load.duration_s=50", "workload.late=0", "workload.too_late=0"]
     sets += ["workload.malformed=0", "proves=[]", 'judged=["success"]', 'pipeline.queries=["page_views"]']
@@ -213,7 +213,7 @@ def test_a_backlog_of_the_harness_own_making_may_be_read_in_any_order(tmp_path, 
 
 
 @pytest.mark.parametrize(("form", "sure"), [("linear", [True, True, False]), ("join", [True, False, False])])
-def test_what_is_exactly_the_delay_behind_counts_but_for_a_join(tmp_path, form, sure):
+def test_exact_delay_counts_except_joins(tmp_path, form, sure):
     """There Spark takes an event for late that the watermark has just reached; a millisecond less, and it counts."""
     simulate(tmp_path, scenario.load("late", ["load.eps=60", f"pipeline.conversions={form}"]))
     path = tmp_path / "scenario.toml"
@@ -232,12 +232,12 @@ def test_what_is_exactly_the_delay_behind_counts_but_for_a_join(tmp_path, form, 
 
 
 @pytest.mark.parametrize("events", [bench.REFERENCE_EVENTS, 5_000_000])
-def test_what_is_timed_is_as_many_events_as_is_said(events):
+def test_timed_events_match_the_count(events):
     """Warm-up and cool-down are the scenario's own, and are judged too."""
     assert events == bench.chosen(events).load.events
 
 
-def test_too_few_events_to_be_timed_are_bad_usage(monkeypatch, capsys):
+def test_too_few_timed_events_refused(monkeypatch, capsys):
     """One line, as of a wrong flag."""
     monkeypatch.setattr("sys.argv", ["bench", "--events", "1000"])
     with pytest.raises(SystemExit) as ended:

@@ -55,7 +55,7 @@ def test_a_fault_strikes_and_heals(kind, did):
     assert (did, True, 2.0) == (process.did, result.proved, result.healed_s)
 
 
-def test_one_slow_answer_before_it_spoils_no_fault():
+def test_slow_answer_spoils_no_fault():
     """A busy broker, or master, may take longer than one look waits; one that never answers was down already."""
     slow, down = Process(), Process()
     slow.is_up = iter([False, True, *[False] * 9, *[True] * 9]).__next__
@@ -65,7 +65,7 @@ def test_one_slow_answer_before_it_spoils_no_fault():
     assert not struck(down).proved
 
 
-def test_what_had_to_be_killed_has_not_been_stopped():
+def test_killed_is_not_stopped():
     """It is down, but not in the way that the fault is called by."""
 
     class Hangs(Process):
@@ -78,7 +78,7 @@ def test_what_had_to_be_killed_has_not_been_stopped():
 
 
 @pytest.mark.parametrize(("comes", "starts"), [(True, 1), (False, 0)])
-def test_a_pipeline_is_let_alone_where_its_crash_point_does_not_come(tmp_path, comes, starts):
+def test_absent_crash_point_leaves_pipeline_alone(tmp_path, comes, starts):
     """A second one would share its checkpoint."""
     process, now = Process(), [0.0]
     (tmp_path / "offsets").mkdir()
@@ -96,7 +96,7 @@ def test_a_pipeline_is_let_alone_where_its_crash_point_does_not_come(tmp_path, c
     assert process.up
 
 
-def test_what_comes_up_only_together_is_started_together():
+def test_brokers_start_together():
     """Of brokers that are all down each waits for the others, since they elect a controller."""
     all_started = Barrier(3, timeout=10)
 
@@ -137,7 +137,7 @@ class Replicas:
         return faults.fail_over(fault, self.leader, self.followers, self.taken_over, patience)
 
 
-def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
+def test_lone_leader_returns_as_follower():
     """Its followers are frozen meanwhile, and one of them leads before it is started."""
     replicas = Replicas()
     result = replicas.fail_over()
@@ -147,29 +147,29 @@ def test_a_leader_dies_when_it_was_alone_and_comes_back_as_a_follower():
 
 
 @pytest.mark.parametrize("replicas", [Replicas(elect=False), Replicas(immune=True)], ids=["no election", "not frozen"])
-def test_a_leader_that_nobody_took_over_from_or_that_was_not_alone_has_not_failed_over(replicas):
+def test_no_takeover_is_no_failover(replicas):
     """It came back as the leader that it was, or a follower had copied what it had."""
     assert not replicas.fail_over().proved
 
 
-def test_a_fault_that_did_not_take_is_not_proved():
+def test_fault_without_effect_is_unproved():
     """The process went on working."""
     assert not struck(Process(immune=True)).proved
 
 
-def test_a_fault_on_what_did_not_work_before_proves_nothing():
+def test_fault_on_broken_target_is_unproved():
     """It was down already."""
     assert not struck(Process(dead=True)).proved
 
 
-def test_a_broker_that_is_not_there_is_named():
+def test_missing_broker_is_named():
     """With those that are."""
     with pytest.raises(StackError, match="there is no broker 3; there are 1"):
         faults.chosen("broker 3", {1: Process()}, lambda: 1, lambda: 1)
 
 
 @pytest.mark.parametrize(("immune", "proved"), [(False, True), (True, False)])
-def test_brokers_are_restarted_one_after_the_other(immune, proved):
+def test_brokers_restart_one_by_one(immune, proved):
     """Never two at once; proved only where each was seen to be down."""
     order: list[tuple[str, str]] = []
 
@@ -199,7 +199,7 @@ def test_brokers_are_restarted_one_after_the_other(immune, proved):
 
 
 @pytest.mark.parametrize(("added", "proved"), [(2, True), (1, False), (0, False)])
-def test_partitions_that_are_not_there_after_are_not_proved(added, proved):
+def test_missing_partitions_are_unproved(added, proved):
     """Counted in the metadata, before and after."""
     there, now = [2], [1.0]
 
@@ -219,7 +219,7 @@ def test_partitions_that_are_not_there_after_are_not_proved(added, proved):
     assert (1.0 if proved else None) == result.healed_s
 
 
-def test_two_brokers_are_the_first_two_of_them():
+def test_two_brokers_are_the_first_two():
     """Of three they leave no quorum."""
     brokers = {number: Process() for number in (1, 2, 3)}
 
@@ -287,7 +287,7 @@ def expired(pipeline: Pipeline, log: Log) -> faults.Outcome:
     )
 
 
-def test_a_pipeline_that_refuses_a_loss_is_started_again_with_the_flags():
+def test_refused_loss_restarts_with_flags():
     """At least 300 records that came after the stop are gone, and what it said is kept."""
     pipeline, log = Pipeline(), Log()
     result = expired(pipeline, log)
@@ -299,7 +299,7 @@ def test_a_pipeline_that_refuses_a_loss_is_started_again_with_the_flags():
     assert result.proof["begin"] >= result.proof["stopped_at"] + 300
 
 
-def test_a_pipeline_that_goes_on_without_the_records_has_not_refused():
+def test_silent_loss_is_no_refusal():
     """It is let alone, and judged by what it did not read."""
     pipeline = Pipeline(careless=True)
     result = expired(pipeline, Log())
@@ -312,12 +312,12 @@ def test_a_pipeline_that_goes_on_without_the_records_has_not_refused():
 @pytest.mark.parametrize(
     "log", [pytest.param(Log(keeps=True), id="nothing was deleted"), pytest.param(Log(grows=0), id="nothing came")]
 )
-def test_retention_that_took_nothing_unread_is_not_proved(log):
+def test_retention_without_loss_is_unproved(log):
     """The broker's first offset says what is gone."""
     assert not expired(Pipeline(), log).proved
 
 
-def test_records_that_a_killed_pipeline_has_not_read_are_not_those_that_a_stopped_one_has_not():
+def test_killed_and_stopped_differ_in_unread():
     """It hangs when it is asked to stop, and is killed: not proved."""
 
     class Hangs(Pipeline):

@@ -66,7 +66,7 @@ def drops(event) -> int:
         pytest.param(2, False, 0, {"unreconciled_count"}, id="twice, no executor lost"),
     ],
 )
-def test_a_repeated_task_may_tell_its_drops_twice(run, times, lost, after_s, kinds):
+def test_repeated_task_may_report_drops_twice(run, times, lost, after_s, kinds):
     """More, and only in a batch that was under way when an executor was lost."""
     one = changed(run, times, lost, after_s)
     answers = timeline.expected(one)
@@ -82,7 +82,7 @@ def test_a_repeated_task_may_tell_its_drops_twice(run, times, lost, after_s, kin
         pytest.param(1, {"duplicated_row"}, id="of another batch"),
     ],
 )
-def test_a_restart_excuses_rows_of_the_batch_that_it_ran_again_and_no_others(run, tmp_path, further, kinds):
+def test_restart_excuses_only_replayed_rows(run, tmp_path, further, kinds):
     """The pipeline was started between the offsets of a batch and its commit; a row stands twice."""
     other = tmp_path / "run"
     shutil.copytree(run, other)

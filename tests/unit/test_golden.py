@@ -24,7 +24,7 @@ def test_format_1_has_three_golden_runs():
 
 
 @pytest.mark.parametrize("run", RUNS, ids=named)
-def test_a_golden_run_is_judged_as_it_was(run, tmp_path):
+def test_golden_runs_keep_their_results(run, tmp_path):
     """`result.json` is the same, byte for byte; it holds no time at which the run was judged."""
     expected = (run / "result.json").read_bytes()
     copy = tmp_path / "run"

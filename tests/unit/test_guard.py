@@ -91,14 +91,14 @@ KEYS = {
 }
 
 
-def test_without_a_crash_the_runs_pass_and_fail(runs):
+def test_uncrashed_runs_pass_and_fail(runs):
     """Or the other tests would show nothing."""
     assert Verdict.PASS is verdict.judge(history.read(runs / "right")).verdict
     assert Verdict.FAIL is verdict.judge(history.read(runs / "lost")).verdict
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKERS if name not in FINDS_THE_LOST_ROW])
-def test_a_crashing_row_checker_hides_no_lost_row(runs, monkeypatch, name):
+def test_row_checker_crash_hides_nothing(runs, monkeypatch, name):
     """In whichever guarantee it is used."""
     crash_named = type("Crash", (), {"__name__": name, "__call__": staticmethod(crash)})()
     table = {
@@ -111,7 +111,7 @@ def test_a_crashing_row_checker_hides_no_lost_row(runs, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_crashing_record_check_hides_no_lost_row(runs, monkeypatch, name):
+def test_record_check_crash_hides_nothing(runs, monkeypatch, name):
     """Each is guarded by itself."""
     monkeypatch.setattr(findings, name, crash)
 
@@ -119,7 +119,7 @@ def test_a_crashing_record_check_hides_no_lost_row(runs, monkeypatch, name):
 
 
 @pytest.mark.parametrize(("module", "name"), FIGURES, ids=[name for _, name in FIGURES])
-def test_a_crashing_figure_hides_no_lost_row(runs, monkeypatch, module, name):
+def test_figure_crash_hides_nothing(runs, monkeypatch, module, name):
     """The figure is unknown, and every other is computed."""
     monkeypatch.setattr(module, name, crash)
 
@@ -146,7 +146,7 @@ def test_a_crashing_oracle_invents_no_anomaly(runs, monkeypatch):
     assert None is result.counts["rows_expected"]
 
 
-def test_a_row_reader_that_crashes_for_one_query_leaves_the_others(runs, monkeypatch):
+def test_reader_crash_spares_other_queries(runs, monkeypatch):
     """The success is then unknown, and the lost row of another query stands."""
     compared = findings._comparison
     monkeypatch.setattr(
@@ -170,7 +170,7 @@ def test_a_damaged_directory_is_no_crash(runs, monkeypatch):
         verdict.judge(history.read(runs / "lost"))
 
 
-def test_the_traces_of_crashes_are_in_the_log(runs, monkeypatch):
+def test_crash_traces_are_logged(runs, monkeypatch):
     """And the page is made of what is known."""
     monkeypatch.setattr(measured, "_lag_slope", crash)
     monkeypatch.setattr(coverage, "unclaimed", crash)

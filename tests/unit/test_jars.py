@@ -32,7 +32,7 @@ def bringing(content):
     return fetch
 
 
-def test_every_jar_of_ivy_has_its_sum_and_no_sum_is_idle():
+def test_every_jar_has_a_checksum():
     """ivy.xml and jars.sha256 name the same files, each non-transitive."""
     dependencies = list(ET.parse(jars.HERE / "ivy.xml").iter("dependency"))
     named = {f"{one.get('name')}-{one.get('rev')}.jar" for one in dependencies}
@@ -72,7 +72,7 @@ def test_what_was_fetched_is_whole(two):
         pytest.param({"a-1.jar": b"one"}, id="one missing"),
     ],
 )
-def test_a_wrong_sum_is_refused_and_the_cache_untouched(two, content):
+def test_wrong_checksum_leaves_the_cache(two, content):
     """One line that names the jar, and nothing left behind."""
     with pytest.raises(StackError, match=r"^b-2\.jar is not what was published .*1 of 2 jars"):
         jars.install(two, bringing(content))
@@ -101,7 +101,7 @@ def test_a_fetch_that_breaks_leaves_nothing(two):
         pytest.param(lambda folder: (folder / jars.SIZES).write_text("{"), id="unreadable sizes"),
     ],
 )
-def test_a_damaged_folder_is_seen_and_replaced(two, damage):
+def test_damaged_folder_is_replaced(two, damage):
     """A cached folder is checked at each use, and fetched again where it is damaged."""
     folder = jars.install(two, bringing(CONTENT))
     damage(folder)
@@ -111,7 +111,7 @@ def test_a_damaged_folder_is_seen_and_replaced(two, damage):
     assert jars.is_whole(two, folder)
 
 
-def test_who_comes_second_takes_what_is_there(two):
+def test_second_fetch_uses_the_first(two):
     """Two that fetch at once: the first one's folder stays."""
 
     def overtaken(_jars, folder, work):
@@ -124,7 +124,7 @@ def test_who_comes_second_takes_what_is_there(two):
     assert [folder] == list(folder.parent.iterdir())
 
 
-def test_a_disk_that_cannot_be_written_is_one_line(two, tmp_path):
+def test_unwritable_disk_is_one_line(two, tmp_path):
     """The message names the folder and the variable."""
     (tmp_path / "jars").write_text("a file where a folder must be")
 
@@ -132,7 +132,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(two, tmp_path):
         jars.install(two, bringing(CONTENT))
 
 
-def test_a_mirror_that_is_no_file_is_named(two, tmp_path, monkeypatch):
+def test_bad_mirror_is_named(two, tmp_path, monkeypatch):
     """A wrong HARNESS_IVY_SETTINGS is told before anything is fetched."""
     monkeypatch.setenv("HARNESS_IVY_SETTINGS", str(tmp_path / "absent.xml"))
 
@@ -161,7 +161,7 @@ def test_java_tells_its_version(tmp_path, says, code, version):
         pytest.param(None, r"none in JAVA_HOME=", id="none"),
     ],
 )
-def test_no_java_is_one_line_that_says_how_to_get_one(tmp_path, monkeypatch, says, why):
+def test_missing_java_says_how_to_install(tmp_path, monkeypatch, says, why):
     """JAVA_HOME counts where it is set; the line names both package managers."""
     if says:
         a_java(tmp_path, says, 0)

@@ -52,7 +52,7 @@ def asked(arguments) -> Settings:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux's")
-def test_a_standard_output_that_takes_nothing_is_one_line(arguments):
+def test_closed_stdout_is_one_line(arguments):
     """A full disk under it, or a reader that is gone: no stack."""
     command = [sys.executable, "-c", ENDS, *arguments]
     with open("/dev/full", "w") as full:
@@ -69,14 +69,14 @@ def test_a_standard_output_that_takes_nothing_is_one_line(arguments):
     assert (1, "pipeline: its standard output is closed\n") == (left.returncode, left.stderr)
 
 
-def test_ctrl_c_while_spark_starts_is_a_stop_like_any_other(arguments):
+def test_ctrl_c_during_start_stops(arguments):
     """PySpark's own handler would raise in the middle of it."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True, check=False)
 
     assert (0, '{"event": "stopped"}\n', "") == (done.returncode, done.stdout, done.stderr)
 
 
-def test_a_standby_whose_java_has_ended_is_none_any_more(asked, tmp_path, monkeypatch):
+def test_standby_without_java_is_gone(asked, tmp_path, monkeypatch):
     """It says so when it happens, and not when it is to take over."""
     monkeypatch.setattr(job, "_started_java", lambda: SimpleNamespace(poll=lambda: -9))
     with (
@@ -87,7 +87,7 @@ def test_a_standby_whose_java_has_ended_is_none_any_more(asked, tmp_path, monkey
         pass
 
 
-def test_who_is_told_to_stop_while_it_starts_starts_no_query(asked, monkeypatch):
+def test_stop_during_start_runs_nothing(asked, monkeypatch):
     """Nor does it ask a broker, or write a checkpoint."""
     stop: list[int] = []
     monkeypatch.setattr(job, "session", lambda settings: stop.append(15) or SimpleNamespace(stop=lambda: None))
@@ -98,7 +98,7 @@ def test_who_is_told_to_stop_while_it_starts_starts_no_query(asked, monkeypatch)
     assert not os.path.exists(asked.checkpoint)
 
 
-def test_a_standby_of_other_settings_is_refused_before_it_stands_by(asked, arguments):
+def test_standby_with_other_settings_refused(asked, arguments):
     """And not when it is to take over."""
     checkpoint.sign(settings.parse([*arguments, "--partitions", "7"]), {})
     begins = checkpoint.where(asked) / "sessions" / "sources" / "0" / "0"

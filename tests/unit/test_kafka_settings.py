@@ -26,7 +26,7 @@ def nodes(count):
     ("count", "copies", "in_sync"),
     [pytest.param(1, 1, 1, id="one"), pytest.param(2, 2, 1, id="two"), pytest.param(5, 3, 2, id="five")],
 )
-def test_inner_topics_have_the_copies_that_there_are_brokers_for(count, copies, in_sync):
+def test_internal_topics_replicate_to_brokers(count, copies, in_sync):
     """Offsets, transactions and share groups live as safely as the cluster allows."""
     found = embedded.settings(nodes(count)[0], nodes(count))
 
@@ -52,7 +52,7 @@ def test_ids_are_in_kafkas_notation():
     assert not [made for made in ids if made.startswith("-")]
 
 
-def test_a_port_in_use_is_not_free():
+def test_used_port_is_not_free():
     """What someone listens on is not handed out."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert not common._can_bind(server.getsockname()[1])
@@ -80,14 +80,14 @@ def test_one_to_five_brokers(count, tmp_path):
         pytest.param("", "it logged nothing", id="nothing"),
     ],
 )
-def test_a_broker_that_did_not_start_tells_why(tmp_path, log, last):
+def test_failed_broker_gives_its_reason(tmp_path, log, last):
     """The line that a person wants to read first."""
     (tmp_path / "broker.log").write_text(log)
 
     assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path))._last_words()
 
 
-def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
+def test_only_dead_owners_topics_are_abandoned(monkeypatch):
     """Not those of the living, of other machines or containers, or of other people."""
     monkeypatch.setattr(socket, "gethostname", lambda: "box-1")
     dead, living = replace(Owner.me(), pid=2**22 - 7, born=1), Owner.me()
@@ -106,7 +106,7 @@ def test_only_topics_of_the_dead_of_this_machine_are_abandoned(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes a name that Linux alone has")
-def test_a_port_is_given_to_one_harness_at_a_time():
+def test_port_has_a_single_owner():
     """Though nobody listens on it yet, or its broker is dead for the moment."""
     [port] = common.free_ports(1)
     program = "import sys; from harness.kafka import common; print(common._lease(int(sys.argv[1])))"
@@ -117,7 +117,7 @@ def test_a_port_is_given_to_one_harness_at_a_time():
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "kill", "pause", "resume"])
-def test_an_external_broker_is_not_ours_to_break(verb):
+def test_external_broker_takes_no_faults(verb):
     """The message names the broker and what to do instead."""
     broker = external.ExternalBroker(1, "host:9092")
 
@@ -125,7 +125,7 @@ def test_an_external_broker_is_not_ours_to_break(verb):
         getattr(broker, verb)()
 
 
-def test_a_container_is_told_to_clients_by_its_port_here_and_to_its_peers_by_name():
+def test_container_advertises_port_and_name():
     """And its quorum is that of all nodes."""
     from harness.kafka import containers
 
@@ -136,7 +136,7 @@ def test_a_container_is_told_to_clients_by_its_port_here_and_to_its_peers_by_nam
     assert (3, 2) == (told["offsets.topic.replication.factor"], told["transaction.state.log.min.isr"])
 
 
-def test_a_broker_that_does_not_start_leaves_no_archive_and_says_why(tmp_path, monkeypatch):
+def test_failed_broker_leaves_no_archive(tmp_path, monkeypatch):
     """Where it is told, it is told once: whoever asks for the archive goes on without."""
     monkeypatch.setattr(embedded, "_lay_out", lambda count, folder, advertised: [Node(1, 1, 2, folder)])
 

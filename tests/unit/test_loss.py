@@ -33,7 +33,7 @@ def test_what_was_deleted_unread_is_counted(topics, losses):
     assert losses == [(one.partition, one.first, one.records) for one in loss.lost(READ, topics)]
 
 
-def test_a_query_that_has_read_less_has_lost_more():
+def test_slower_query_loses_more():
     """Queries that are equally far are told together, and one that has read nothing yet has lost nothing."""
     reaches = {
         "page_views": Reach({("clicks", 0): 5}, {("clicks", 0): 5}),
@@ -72,7 +72,7 @@ def test_the_same_topic_is_accepted(known):
     loss.same(READ, known, clicks(p0=(0, 60), p1=(0, 70)))
 
 
-def test_a_topic_that_was_read_and_is_not_there_is_gone():
+def test_read_topic_can_be_gone():
     """One that was never read is only missing."""
     assert {"clicks"} == loss.gone(READ, {"other"})
     assert set() == loss.gone({"page_views": Reach()}, {"other"})
@@ -99,7 +99,7 @@ def batch(number: int) -> str:
         ),
     ],
 )
-def test_how_far_a_query_is_stands_in_its_log(tmp_path, files, read, begun):
+def test_query_position_is_in_its_log(tmp_path, files, read, begun):
     """A batch that is not committed is read again, unless the Parquet sink has it."""
     for name, text in files.items():
         path = tmp_path / "checkpoint" / "revenue" / name
@@ -113,7 +113,7 @@ def test_how_far_a_query_is_stands_in_its_log(tmp_path, files, read, begun):
     assert (read, begun) == (reach.read.get(("clicks", 0)), reach.begun.get(("clicks", 0)))
 
 
-def test_the_ids_of_topics_are_kept_with_the_checkpoint(tmp_path):
+def test_topic_ids_are_kept(tmp_path):
     """None before anything has been read: a topic that is made again by then has lost nothing."""
     asked = settings.parse(["--bootstrap", "b:1", "--checkpoint", str(tmp_path), "--output", str(tmp_path)])
 

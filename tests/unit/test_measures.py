@@ -40,7 +40,7 @@ def batches(*ends_and_times: tuple[int, float]) -> list[Batch]:
 WHOLE = Span(T0, T0 + 100)
 
 
-def test_durable_latency_runs_from_due_to_commit():
+def test_durable_latency_is_due_to_commit():
     """Event 0 is due at 0 and committed at 2 s; event 3 is due at 3 and committed at 3.5."""
     events, two = sent(4), batches((2, 2.0), (4, 3.5))
     batch = metrics.batch_of("page_views", events, two)
@@ -51,7 +51,7 @@ def test_durable_latency_runs_from_due_to_commit():
     )
 
 
-def test_what_no_batch_read_is_told_apart():
+def test_unread_events_are_separate():
     """Acknowledged beyond the last batch, never acknowledged, and another query's topic."""
     events = sent(4)
     events["offset"][3] = -1
@@ -68,12 +68,12 @@ def test_a_negative_latency_is_kept():
     assert metrics.percentiles(metrics.durable_latency_ms(events, batch, one, WHOLE))["max"] == -1000
 
 
-def test_the_warm_up_is_cut_by_due_time():
+def test_warm_up_ends_by_due_time():
     """Only events due inside the measured part count."""
     assert 3 == len(metrics.ack_latency_ms(sent(10), Span(T0 + 2, T0 + 5)))
 
 
-def test_emission_delay_counts_from_the_first_event_that_lets_the_window_close():
+def test_emission_delay_starts_at_closing_event():
     """The window that ends at minute 1 can close once the event of minute 6 is acknowledged."""
     key = ("1970-01-01T00:00:00.000Z", "1970-01-01T00:01:00.000Z", "p", "c")
 
@@ -81,7 +81,7 @@ def test_emission_delay_counts_from_the_first_event_that_lets_the_window_close()
     assert [500] == pytest.approx(delay.tolist(), abs=0.01)
 
 
-def test_throughput_is_the_slope_of_committed_offsets():
+def test_throughput_is_slope_of_commits():
     """Two events a second, whatever the size of the batches."""
     events = sent(20, every_s=0.5)
     every = batches(*((2 * n, float(n)) for n in range(1, 11)))
@@ -90,7 +90,7 @@ def test_throughput_is_the_slope_of_committed_offsets():
     assert 1.0 == pytest.approx(metrics.kept_up(events["due_us"] / 1e6, batch, every, WHOLE))
 
 
-def test_a_source_that_falls_silent_is_kept_up_with():
+def test_silent_source_keeps_throughput():
     """Twenty events in ten seconds, and none in the next ten; half of each batch left unread is half."""
     events = sent(20, every_s=0.5)
     every = batches(*((min(20, 2 * n), float(n)) for n in range(1, 21)))
@@ -110,7 +110,7 @@ def test_a_source_that_falls_silent_is_kept_up_with():
         pytest.param([], 0.0, id="none"),
     ],
 )
-def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
+def test_edge_stalls_are_seen(commits, share):
     """As one in its middle is: what is committed after the measured part is no excuse, and the lag grows by the rest."""
     events = sent(120, every_s=0.5)
     found = batches(*commits, (120, 63))
@@ -122,7 +122,7 @@ def test_a_stall_at_an_end_of_the_measured_part_is_seen(commits, share):
 
 
 @pytest.mark.parametrize("commits", [[(2, 1)], [(2, 1), (4, 2)]])
-def test_one_commit_or_two_tell_no_share(commits):
+def test_few_commits_give_no_share(commits):
     """A measured part so short could hold them at any moment of a batch: it is not measured, and no pass."""
     events = sent(120, every_s=0.5)
     found = batches(*commits, (120, 63))
@@ -131,7 +131,7 @@ def test_one_commit_or_two_tell_no_share(commits):
     assert None is metrics.kept_up(events["due_us"] / 1e6, batch, found, part)
 
 
-def test_a_batch_that_has_just_begun_at_the_end_is_no_stall():
+def test_fresh_batch_is_no_stall():
     """A commit every 10 s, the next one half a second late: the records of a usual batch are not held against it."""
     events = sent(120, every_s=0.5)
     found = batches(*((int(2 * at), at) for at in (9.5, 19.5, 29.5, 39.5, 49.5)), (120, 63))
@@ -141,7 +141,7 @@ def test_a_batch_that_has_just_begun_at_the_end_is_no_stall():
     assert metrics.slope(*metrics.lag_at_commits(events, batch, found, part)) < 0.02
 
 
-def test_nothing_that_came_due_between_commits_is_no_share():
+def test_no_due_events_give_no_share():
     """A source that was silent from the first commit to the last has offered nothing to keep up with."""
     events = sent(4)
     found = batches(*((4, 10.0 + at) for at in range(5)))
@@ -150,7 +150,7 @@ def test_nothing_that_came_due_between_commits_is_no_share():
     assert None is metrics.kept_up(events["due_us"] / 1e6, batch, found, Span(T0 + 10, T0 + 15))
 
 
-def test_lag_is_what_is_acknowledged_and_not_committed():
+def test_lag_is_acknowledged_minus_committed():
     """At 3.1 s events 0 to 3 are acknowledged, and the first batch has committed two."""
     events, one = sent(10), batches((2, 2.5))
     batch = metrics.batch_of("page_views", events, one)
@@ -158,7 +158,7 @@ def test_lag_is_what_is_acknowledged_and_not_committed():
     assert [2] == metrics.lag_records(events, batch, one, np.array([T0 + 3.1])).tolist()
 
 
-def test_state_sums_the_operators_of_all_queries():
+def test_state_sums_all_operators():
     """The latest figure of each query, added up at each progress."""
 
     def progress(at, query, *used):
@@ -192,7 +192,7 @@ def test_nothing_measured_is_none_not_zero():
         pytest.param([*range(12, 20)], 10.5, 12, None, None, id="nothing committed before it"),
     ],
 )
-def test_an_outage_is_the_longest_gap_between_a_stroke_and_its_healing(commits, struck_s, healed_s, lasted, recovered):
+def test_outage_is_the_longest_commit_gap(commits, struck_s, healed_s, lasted, recovered):
     """A fault may bite long after its stroke, as a pipeline that stops in an orderly way does; it commits meanwhile."""
     events = sent(40)
     found = batches(*((at, float(at)) for at in commits))
@@ -207,7 +207,7 @@ def test_an_outage_is_the_longest_gap_between_a_stroke_and_its_healing(commits, 
     assert recovered == pytest.approx(back - T0, abs=0.5)
 
 
-def test_a_lag_that_never_comes_back_is_no_recovery():
+def test_lasting_lag_is_no_recovery():
     """From the fault on half of what is sent is read."""
     events = sent(60)
     found = batches(*((at, float(at)) for at in range(1, 20)), *((20 + at, 20.0 + 2 * at) for at in range(20)))
@@ -218,7 +218,7 @@ def test_a_lag_that_never_comes_back_is_no_recovery():
     assert None is metrics.recovered_s(events, batch, found, calm, outage, T0 + 19.5, T0 + 25)
 
 
-def test_a_lag_that_goes_away_because_the_load_does_is_no_recovery():
+def test_ending_load_is_no_recovery():
     """The last event is due at 29 s; what is read until then is 5 s or more behind."""
     events = sent(30)
     found = batches(*((at, float(at)) for at in range(1, 11)), (15, 20.0), (20, 25.0), (25, 30.0), (30, 35.0))
@@ -228,7 +228,7 @@ def test_a_lag_that_goes_away_because_the_load_does_is_no_recovery():
     assert None is metrics.recovered_s(events, batch, found, Span(T0, T0 + 10.5), outage, T0 + 10.5, T0 + 19)
 
 
-def test_what_is_behind_is_of_the_topic_with_most_unread():
+def test_lag_is_of_the_worst_topic():
     """Acknowledged before the moment, and committed after it or never."""
     sent = {
         "acked_us": np.array([1, 2, 3, 4, 0, 9], dtype=np.int64) * 1_000_000,
@@ -242,7 +242,7 @@ def test_what_is_behind_is_of_the_topic_with_most_unread():
     assert 0 == metrics.behind(sent, batch, batches, 0.5)
 
 
-def test_the_longest_outage_is_the_longest_since_the_fault_before_had_healed():
+def test_outage_counts_since_last_healing():
     """A gap that began long before it is that one's, and must not hide a longer one of this fault."""
     batches = [SimpleNamespace(committed_s=one) for one in (0.0, 33.0, 43.0)]
 

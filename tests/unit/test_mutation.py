@@ -17,7 +17,7 @@ def test_living_mutants_are_printed_in_words(monkeypatch):
     done = CliRunner().invoke(cli.app, ["selfcheck", "--mutants", "late"])
 
     assert 0 == done.exit_code
-    assert f"nothing tells {MUTANTS[0].sentence}: 0 rows differ" in done.output
+    assert f"no event distinguishes {MUTANTS[0].sentence}: 0 rows differ" in done.output
     assert MUTANTS[1].sentence not in done.output.replace(MUTANTS[0].sentence, "")
 
 

@@ -12,7 +12,7 @@ from harness.errors import StackError
 from harness.experiments import needs, single
 from harness.host import cgroup, disks, jars
 from harness.kafka import containers
-from harness.run.console import Status
+from harness.runner.console import Status
 
 ELSEWHERE = ("kafka.where=localhost:9092", 'pipeline.command=["python", "job.py", "{prefix}"]')
 
@@ -42,7 +42,7 @@ def test_a_complete_machine_lacks_nothing():
         needs.require(scenario.load(name))
 
 
-def test_java_is_needed_by_what_starts_it(monkeypatch):
+def test_java_users_need_java(monkeypatch):
     """Embedded brokers and our own pipeline do; others need none."""
     monkeypatch.setattr(jars, "java", lacks("Java 17 or newer is missing"))
 
@@ -52,7 +52,7 @@ def test_java_is_needed_by_what_starts_it(monkeypatch):
             needs.require(scenario.load("late", change))
 
 
-def test_a_cache_must_be_writable_to_be_filled(monkeypatch, tmp_path):
+def test_filling_needs_a_writable_cache(monkeypatch, tmp_path):
     """A cache that has every jar need not be."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file" / "cache"))
@@ -92,7 +92,7 @@ def _with_fault(kind: str) -> str:
     return next(name for name in scenario.names() if any(fault.kind == kind for fault in scenario.load(name).fault))
 
 
-def test_nothing_is_left_of_a_refused_run(monkeypatch, tmp_path):
+def test_refused_run_leaves_nothing(monkeypatch, tmp_path):
     """No directory, though the run's own folder would have been the first."""
     monkeypatch.setattr(jars, "java", lacks("Java 17 or newer is missing"))
 

@@ -78,7 +78,7 @@ def test_a_mark_reads_back():
     assert not me.is_dead()
 
 
-def test_an_id_that_is_used_again_is_another_owner():
+def test_reused_pid_is_another_owner():
     """Same id, another birth: the owner is dead."""
     assert replace(Owner.me(), born=Owner.me().born + 100).is_dead()
 
@@ -97,7 +97,7 @@ def test_a_zombie_owns_nothing(child):
 @pytest.mark.parametrize(
     ("answer", "dead"), [(PermissionError, False), (ProcessLookupError, True)], ids=["another user's", "gone"]
 )
-def test_an_owner_whom_nobody_may_look_at_is_alive(monkeypatch, answer, dead):
+def test_unreadable_owner_counts_as_alive(monkeypatch, answer, dead):
     """Where /proc hides the processes of other users: theirs must not be taken for left."""
 
     def kill(pid: int, number: int) -> None:
@@ -129,7 +129,7 @@ def test_an_owner_whom_nobody_may_look_at_is_alive(monkeypatch, answer, dead):
         ),
     ],
 )
-def test_a_control_group_limits_the_cores_that_may_be_used(tmp_path, groups, files, cores):
+def test_cgroup_limits_usable_cores(tmp_path, groups, files, cores):
     """A pipeline that uses all it may use is at 100 %, whatever the machine has."""
     (tmp_path / "groups").write_text(groups)
     for name, text in files.items():
@@ -139,7 +139,7 @@ def test_a_control_group_limits_the_cores_that_may_be_used(tmp_path, groups, fil
     assert cores == list(processes._quotas(tmp_path / "groups", tmp_path / "root"))
 
 
-def test_a_sweep_ends_the_orphan_and_nothing_else(child):
+def test_sweep_ends_only_orphans(child):
     """Of four that look alike, only the one whose owner is dead; among other processes than ours that cannot be said."""
     orphan, owned, stranger, elsewhere = child(DEAD.mark), child(Owner.me().mark), child(), child(ELSEWHERE.mark)
 
@@ -160,7 +160,7 @@ def test_a_mark_is_inherited(child):
     assert 2 == len(family)
 
 
-def test_a_sweep_removes_what_dead_owners_left(tmp_path):
+def test_sweep_removes_dead_owners_files(tmp_path):
     """Scratch folders of the dead go; those of the living and of others stay."""
     left = tmp_path / f"harness-run-{DEAD.mark}-abc"
     others = [tmp_path / "harness-notes", tmp_path / f"harness-run-{ELSEWHERE.mark}-abc"]
@@ -174,7 +174,7 @@ def test_a_sweep_removes_what_dead_owners_left(tmp_path):
     assert not mine.exists()
 
 
-def test_a_spawned_process_bears_our_mark_and_writes_its_log(tmp_path):
+def test_spawned_process_is_marked_and_logged(tmp_path):
     """The log is appended to; the environment is ours and what was given."""
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -185,7 +185,7 @@ def test_a_spawned_process_bears_our_mark_and_writes_its_log(tmp_path):
     assert f"before\n{Owner.me().mark} more True\n" == log.read_text()
 
 
-def test_a_process_that_ends_when_asked_is_not_killed():
+def test_willing_process_is_not_killed():
     """`stop` says that asking was enough."""
     process = spawned(WAIT)
 
@@ -193,7 +193,7 @@ def test_a_process_that_ends_when_asked_is_not_killed():
     assert -signal.SIGTERM == process.returncode
 
 
-def test_a_process_that_does_not_listen_is_killed():
+def test_deaf_process_is_killed():
     """After the grace, SIGKILL."""
     process = spawned("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + WAIT)
 
@@ -214,7 +214,7 @@ def test_the_whole_tree_goes():
         assert psutil.STATUS_ZOMBIE == family[0].status()
 
 
-def test_an_id_that_was_given_away_is_nobody_of_ours(child):
+def test_recycled_pid_is_not_ours(child):
     """A process that has ended and was waited for may share its number with a stranger, who leads a group of his own."""
     program = f"import os; os.setsid(); {WAIT}"
     stranger, ours = child(program=program), spawned(WAIT)
@@ -227,7 +227,7 @@ def test_an_id_that_was_given_away_is_nobody_of_ours(child):
     assert None is stranger.poll()
 
 
-def test_what_an_ended_process_left_in_its_session_is_ended():
+def test_session_leftovers_are_ended():
     """As a worker that outlives its driver."""
     inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}])"
     process = processes.spawn([sys.executable, "-S", "-c", f"import subprocess, sys; {inner}"], stdout=subprocess.PIPE)
@@ -242,7 +242,7 @@ def test_what_an_ended_process_left_in_its_session_is_ended():
     assert processes._is_dead(left)
 
 
-def test_one_that_another_thread_waited_for_has_ended():
+def test_reaped_process_has_ended():
     """As the sampler does, which asks every broker whether it runs."""
     process = spawned(WAIT)
     process.kill()
@@ -252,7 +252,7 @@ def test_one_that_another_thread_waited_for_has_ended():
     processes.stop(process)
 
 
-def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
+def test_unmarked_process_ends_with_group():
     """A daemon of a pipeline that clears its environment, when the pipeline ends as it was asked to."""
     inner = f"subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}], env={{}})"
     program = f"import signal, subprocess, sys; {inner}; signal.pause()"
@@ -266,7 +266,7 @@ def test_who_wears_no_mark_goes_with_the_group_that_he_was_left_in():
     assert processes._is_dead(left)
 
 
-def test_what_is_new_is_ended_at_the_end():
+def test_new_processes_end_at_exit():
     """And what was there before is let alone."""
     before = spawned(WAIT)
     with cleanup.none_left():
@@ -276,7 +276,7 @@ def test_what_is_new_is_ended_at_the_end():
     processes.kill_tree(before)
 
 
-def test_a_tree_that_has_gone_costs_nothing():
+def test_gone_tree_costs_nothing():
     """A process that vanishes while it is measured is no error."""
     process = spawned(WAIT)
     assert processes.tree_rss_bytes(process.pid) > 0
@@ -285,7 +285,7 @@ def test_a_tree_that_has_gone_costs_nothing():
     assert (0.0, 0) == (processes.tree_cpu_s(process.pid), processes.tree_rss_bytes(process.pid))
 
 
-def test_cpu_of_children_that_ended_still_counts():
+def test_ended_children_cpu_counts():
     """What a child burnt is not forgotten when it is gone."""
     burn = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {burn!r}]); " + WAIT
@@ -311,7 +311,7 @@ def spawned(program):
     return process
 
 
-def test_what_has_left_the_group_is_frozen_and_thawed_too(tmp_path):
+def test_freeze_covers_escaped_children(tmp_path):
     """A wrapper may give its worker a session of its own; frozen is only who is with all that he started."""
     worker = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAIT!r}], start_new_session=True)"
     parent = processes.spawn([sys.executable, "-c", worker], stdout=subprocess.PIPE)

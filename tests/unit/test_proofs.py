@@ -43,7 +43,7 @@ def counted(one: Evidence) -> dict[str, int]:
     ("name", "count"),
     [("skew", "hot_views"), ("idle_source", "idle_clicks"), ("edges", "edge_purchases"), ("late", "out_of_order")],
 )
-def test_what_a_scenario_is_about_is_counted(gathered, name, count):
+def test_scenario_subject_is_counted(gathered, name, count):
     """There, and not in a scenario that is about something else."""
     other = "late" if name != "late" else "skew"
 
@@ -51,7 +51,7 @@ def test_what_a_scenario_is_about_is_counted(gathered, name, count):
     assert 0 == counted(gathered(other))[count]
 
 
-def test_without_a_checkpoint_what_surely_counts_is_counted(gathered):
+def test_black_box_counts_certain_events(gathered):
     """The black-box oracle gives intervals, and their lower ends are what is known."""
     exact = gathered("skew")
     pipeline = replace(exact.run.scenario.pipeline, checkpoint="")
@@ -60,7 +60,7 @@ def test_without_a_checkpoint_what_surely_counts_is_counted(gathered):
     assert 0 < counted(blind)["hot_views"] <= counted(exact)["hot_views"]
 
 
-def test_a_burst_is_seconds_above_half_its_rate(gathered):
+def test_burst_exceeds_half_its_rate(gathered):
     """Sent ten times as fast for a second, it counts; sent evenly, it does not."""
     even = gathered("burst")
     sent_us = even.sent["sent_us"].copy()
@@ -71,7 +71,7 @@ def test_a_burst_is_seconds_above_half_its_rate(gathered):
     assert counted(bursting)["burst_events"] >= 3000
 
 
-def test_a_start_that_was_refused_is_no_restart(gathered):
+def test_refused_start_is_no_restart(gathered):
     """It was started three times, and worked twice."""
     whole = gathered("late")
     happened = ("start", "ready", "start", "start", "ready")
@@ -80,7 +80,7 @@ def test_a_start_that_was_refused_is_no_restart(gathered):
     assert 1 == coverage._restarts(replace(whole, run=replace(whole.run, events=told)))
 
 
-def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
+def test_unacknowledged_record_makes_run_unknown(gathered):
     """It was read, so it may have been counted, and what is right is not known."""
     whole = gathered("late")
     row = int(np.flatnonzero(whole.sent["malformed"] == 0)[100])
@@ -97,7 +97,7 @@ def test_a_record_that_nobody_acknowledged_makes_the_run_unknown(gathered):
     assert any(found is Verdict.UNKNOWN and "producer's retry" in why for found, why in doubts)
 
 
-def test_what_one_query_has_read_and_nobody_acknowledged_is_not_made_up_for_by_what_none_reads(gathered):
+def test_unacknowledged_read_is_not_offset(gathered):
     """A pipeline without revenue and conversions reads no transactions."""
     whole = gathered("late")
     row = int(np.flatnonzero((whole.sent["malformed"] == 0) & (whole.sent["topic"] == "clickstream"))[100])
@@ -128,6 +128,6 @@ UNHURT = {"up_before": True, "up_after": {"broker 1": False, "broker 2": True}}
         pytest.param({"healed_s": None}, "it was not seen to heal", id="it stays down"),
     ],
 )
-def test_an_unproved_fault_says_which_part_of_its_proof_is_missing(changed, said):
+def test_unproved_fault_names_missing_evidence(changed, said):
     """So that one who reads the verdict knows where to look."""
     assert said == coverage.unproved(healed(1.0, **TOOK | changed))

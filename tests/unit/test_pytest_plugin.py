@@ -44,7 +44,7 @@ def break_off(reports, error):
 @pytest.mark.parametrize(
     "error", [Stalled("drain"), pytest.fail.Exception("Timeout >600.0s")], ids=["error", "time-out"]
 )
-def test_a_run_that_broke_off_tells_where_it_is_and_what_was_said_last(tmp_path, error):
+def test_broken_run_names_directory_and_log(tmp_path, error):
     """Of every process, and the error goes on."""
     item = Item()
     with pytest.raises(type(error)), _logs_of_what_broke_off(item, tmp_path):
@@ -57,7 +57,7 @@ def test_a_run_that_broke_off_tells_where_it_is_and_what_was_said_last(tmp_path,
     assert f"line {99 - TAIL_LINES}\n" not in text
 
 
-def test_a_run_that_never_began_does_not_tell_of_another(tmp_path):
+def test_unstarted_run_names_no_other(tmp_path):
     """Which lies there from before."""
     logged(tmp_path)
     item = Item()
@@ -67,7 +67,7 @@ def test_a_run_that_never_began_does_not_tell_of_another(tmp_path):
     assert [] == item.sections
 
 
-def test_a_run_of_another_scenario_that_another_worker_began_is_not_its_own(tmp_path):
+def test_other_workers_run_is_ignored(tmp_path):
     """Both write below one folder."""
     item = Item()
     with pytest.raises(Stalled), _logs_of_what_broke_off(item, tmp_path / "burst"):
@@ -76,7 +76,7 @@ def test_a_run_of_another_scenario_that_another_worker_began_is_not_its_own(tmp_
     assert [] == item.sections
 
 
-def test_of_bad_usage_no_logs_are_shown(tmp_path):
+def test_bad_usage_shows_no_logs(tmp_path):
     """Not even those of a run that another test began in the meantime."""
     item = Item()
     with pytest.raises(ScenarioError), _logs_of_what_broke_off(item, tmp_path):
@@ -85,7 +85,7 @@ def test_of_bad_usage_no_logs_are_shown(tmp_path):
     assert [] == item.sections
 
 
-def test_a_run_that_ended_well_adds_nothing(tmp_path):
+def test_good_run_adds_nothing(tmp_path):
     """Its story is told elsewhere."""
     logged(tmp_path)
     item = Item()
@@ -95,7 +95,7 @@ def test_a_run_that_ended_well_adds_nothing(tmp_path):
     assert [] == item.sections
 
 
-def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
+def test_repeat_line_has_the_settings(monkeypatch, tmp_path):
     """Those of pytest's options, and those of the test."""
     asked = {"--harness-kafka": "embedded", "--harness-seed": 3}
     repeated: list[str] = []
@@ -112,7 +112,7 @@ def test_the_line_that_repeats_a_run_has_its_settings(monkeypatch, tmp_path):
     assert ["run", "late", *sets] == repeated
 
 
-def test_options_of_a_foreign_conftest_do_not_collide(pytester):
+def test_foreign_options_do_not_collide(pytester):
     """A project may have options --seed, --kafka and --eps of its own."""
     pytester.makeconftest(
         "def pytest_addoption(parser):\n    for name in ('seed', 'kafka', 'eps'):\n        parser.addoption(f'--{name}')\n"
@@ -141,7 +141,7 @@ def collected(pytester, files):
     return [item.name for item in items]
 
 
-def test_foreign_toml_in_scenarios_is_not_collected(pytester):
+def test_foreign_toml_is_not_collected(pytester):
     """It is another tool's."""
     assert [] == collected(pytester, FOREIGN)
 
@@ -154,11 +154,11 @@ def test_foreign_toml_in_scenarios_is_not_collected(pytester):
         pytest.param("[load] # steady\nseed = 3\neps = 50\n[workload]\nlate = 0.1.2\n", id="not TOML elsewhere"),
     ],
 )
-def test_a_file_with_a_rate_of_load_is_collected(pytester, text):
+def test_scenario_file_is_collected(pytester, text):
     """A mistake elsewhere in it makes its test fail, not vanish."""
     assert ["mine"] == collected(pytester, {"mine": text, **FOREIGN})
 
 
-def test_every_scenario_of_the_harness_declares_itself():
+def test_shipped_scenarios_declare_themselves():
     """None of them is left out of `pytest scenarios`."""
     assert [] == [name for name in scenario.names() if not is_scenario(scenario.folder() / f"{name}.toml")]

@@ -71,7 +71,7 @@ def test_users_are_counted_once_a_window():
     assert [(3, 2)] == list(views.values())
 
 
-def test_revenue_is_exact_and_rounds_half_up():
+def test_revenue_rounds_half_up_exactly():
     """0.05 / 8 = 0.00625 → 0.0063: decimals, never doubles."""
     revenue = rows(buy(T0, amount=0.05), *(buy(T0, amount=0) for _ in range(7)))["revenue"]
 
@@ -103,7 +103,7 @@ def test_another_users_purchase_converts_nothing():
     assert [(1, 0, 0.0)] == list(result.values())
 
 
-def test_thirty_minutes_to_the_millisecond_is_one_session():
+def test_exact_gap_is_one_session():
     """A gap of 30:00.000 merges, one of 30:00.001 does not."""
     sessions = rows(click(T0), click(T0 + 30 * MINUTE), click(T0 + 60 * MINUTE + 1))["sessions"]
 
@@ -113,7 +113,7 @@ def test_thirty_minutes_to_the_millisecond_is_one_session():
     } == sessions
 
 
-def test_a_window_that_the_watermark_has_not_passed_has_no_row():
+def test_open_window_has_no_row():
     """Results are final when they appear, so open windows have none."""
     two = [click(T0), click(T0 + 6 * MINUTE - 1)]
 
@@ -178,7 +178,7 @@ def test_a_rejected_record_says_why(value, reason):
 @pytest.mark.parametrize(
     "text", ["2026-01-01T10:00:00Z", "2026-01-01T10:00:00", "2026-01-01T12:00:00+02:00", "2026-01-01T10:00:00.000999Z"]
 )
-def test_times_are_read_as_utc_to_the_millisecond(text):
+def test_times_are_utc_milliseconds(text):
     """With an offset, without one, and with more digits than count."""
     parsed = parse(Record("clickstream", 0, 0, json.dumps(CLICK | {"timestamp": text}).encode()))
 
@@ -222,7 +222,7 @@ def judged(query: str, batches: list[tuple[int, list[Record]]], rules: Rules | N
     return reference.expected()[query]
 
 
-def test_a_late_event_is_judged_by_the_watermark_of_the_batch_before():
+def test_late_events_use_previous_watermark():
     """Behind its own batch's watermark it still counts; behind the one before it is dropped, once a group."""
     end = T0 + MINUTE
     counted = judged("page_views", [(0, [click(T0)]), (end, [click(T0)]), (end + 1, [])])
@@ -233,7 +233,7 @@ def test_a_late_event_is_judged_by_the_watermark_of_the_batch_before():
     assert ([(1, 1)], 2, {2: 1}) == (list(dropped.rows.values()), dropped.late_events, dropped.dropped)
 
 
-def test_a_late_event_of_an_emitted_session_begins_a_new_one():
+def test_late_event_opens_new_session():
     """It is 20 minutes behind the session's end, but the session is gone."""
     gone = T0 + 30 * MINUTE
     answer = judged("sessions", [(0, [click(T0)]), (gone, []), (gone, [click(T0 + 20 * MINUTE)]), (gone * 2, [])])
@@ -242,7 +242,7 @@ def test_a_late_event_of_an_emitted_session_begins_a_new_one():
 
 
 @pytest.mark.parametrize(("form", "clicks"), [("linear", 1), ("join", 0)])
-def test_the_forms_of_conversions_differ_in_what_is_late(form, clicks):
+def test_conversion_variants_differ_in_lateness(form, clicks):
     """The join drops a click behind the watermark; the linear form counts it while its window is open."""
     batches = [(0, []), (T0 + 2, []), (T0 + 2, [click(T0)]), (T0 + 90 * MINUTE, [])]
     answer = judged("conversions", batches, Rules(conversions=form))

@@ -65,7 +65,7 @@ def asked(client: socket.socket, text: bytes) -> bytes:
     return back
 
 
-def test_a_relay_that_has_ended_says_so(relay):
+def test_ended_relay_is_reported(relay):
     """What no longer gets through is not the pipeline's doing."""
     relay.check()
     relay._process.kill()
@@ -86,7 +86,7 @@ def test_latency_delays_both_ways(relay, client):
 
 
 @pytest.mark.parametrize("kind", ["blackhole", "half_open"])
-def test_what_is_held_back_passes_once_it_is_lifted(relay, client, kind):
+def test_held_bytes_pass_after_healing(relay, client, kind):
     """Nothing is lost inside a connection."""
     wire = Wire(relay, 0)
     client.sendall(b"wait")
@@ -103,7 +103,7 @@ def test_what_is_held_back_passes_once_it_is_lifted(relay, client, kind):
 
 
 @pytest.mark.parametrize(("kind", "again"), [("reset", ConnectionResetError), ("partition", ConnectionRefusedError)])
-def test_a_cut_connection_ends_and_a_new_one_fails(relay, client, kind, again):
+def test_cut_refuses_new_connections(relay, client, kind, again):
     """And works again once it is lifted."""
     relay.have(0, EFFECTS[kind])
     with pytest.raises(ConnectionResetError):
@@ -125,7 +125,7 @@ def test_a_limited_bandwidth_takes_its_time(relay, client):
     assert time.monotonic() - before >= 0.4
 
 
-def test_a_socket_that_another_call_has_closed_is_passed_over():
+def test_closed_socket_is_skipped():
     """Two are ready at once, and the first to be called closes both: as a reset does to the two sides of a connection."""
     watch, called = Watch(), []
     pairs = [socket.socketpair() for _ in range(2)]

@@ -13,7 +13,8 @@ from msgspec import structs
 from harness import scenario
 from harness.experiments.simulate import START_S, simulate
 from harness.judge import anomalies as checkers
-from harness.judge import verdict
+from harness.judge import timeline, verdict
+from harness.judge.assessment import Assessment
 from harness.judge.recovery import written
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
@@ -22,6 +23,11 @@ from harness.rundir import history
 from harness.rundir.events import Commit, FaultHealed, Progress, Sample
 
 NASTY = "</script><b>&\"'"
+
+
+def page_of(run, result):
+    """The page of a run, with a result that a test may have changed."""
+    return pages.of_run(Assessment(run, result, timeline.gather(run)))
 
 
 def page(points: int = 20, **changes: object) -> Page:
@@ -64,7 +70,7 @@ def page(points: int = 20, **changes: object) -> Page:
     return Page(**(fields | changes))
 
 
-def test_it_asks_nothing_of_any_other_place():
+def test_page_requests_nothing():
     """No link, no source, no import that leads out of the file."""
     html = render(page())
 
@@ -72,7 +78,7 @@ def test_it_asks_nothing_of_any_other_place():
     assert [] == re.findall(r"url\(|@import", html)
 
 
-def test_it_stays_below_a_megabyte_whatever_the_length_of_the_run():
+def test_page_stays_below_a_megabyte():
     """Long series are thinned, and spikes survive it."""
     spiked = Series("s", tuple(99.0 if at == 12_345 else 0.0 for at in range(20_000)))
     chart = Chart("c", "C", "s", tuple(map(float, range(20_000))), (spiked,) * 6, "words")
@@ -82,7 +88,7 @@ def test_it_stays_below_a_megabyte_whatever_the_length_of_the_run():
     assert "99.0" in html
 
 
-def test_every_chart_stands_there_in_words_and_as_a_table():
+def test_every_chart_has_words_and_table():
     """Complete without a script."""
     html = render(page())
 
@@ -90,7 +96,7 @@ def test_every_chart_stands_there_in_words_and_as_a_table():
     assert "The same as a table" in html
 
 
-def test_anomalies_are_listed_with_what_was_expected_and_seen():
+def test_anomalies_show_expected_and_seen():
     """A failing page says what is wrong before it draws anything."""
     anomalies = Table("Anomalies", "1 in all", ("kind", "expected", "seen"), (("wrong value", "3", "4"),))
     html = render(page(verdict="fail", anomalies=anomalies))
@@ -99,14 +105,14 @@ def test_anomalies_are_listed_with_what_was_expected_and_seen():
     assert "✗ FAIL" in html
 
 
-def test_no_text_can_break_out_of_its_place():
+def test_all_text_is_escaped():
     """Neither into the page nor into the script."""
     html = render(page(why=NASTY, shaded=({"to": 0, "label": NASTY},)))
 
     assert "</script><b>" not in html
 
 
-def test_a_spike_is_in_the_table_of_its_chart_too():
+def test_table_keeps_the_spike():
     """A row has the largest value of its points, and says so."""
     spiked = Series("s", (1.0,) * 62 + (99.0,) + (1.0,) * 63)
     gaps = Series("gaps", (None,) * 126)
@@ -119,7 +125,7 @@ def test_a_spike_is_in_the_table_of_its_chart_too():
     )
 
 
-def test_a_dip_is_not_thinned_away_and_the_parts_of_a_batch_stay_together():
+def test_thinning_keeps_dips_and_parts():
     """An outage of a rate lies low, and a burst high; the longest parts of two batches are those of none."""
     x = tuple(map(float, range(60)))
     rate = Series("rate", (5.0,) * 31 + (0.0,) + (5.0,) * 18 + (9.0,) * 2 + (5.0,) * 8, dips=True)
@@ -131,7 +137,7 @@ def test_a_dip_is_not_thinned_away_and_the_parts_of_a_batch_stay_together():
     assert {(1.0, 6.0)} == {values for _, *values in map(tuple, batches.rows()) for values in [tuple(values)]}
 
 
-def test_a_short_chart_is_its_own_table():
+def test_short_chart_is_its_table():
     """Nothing is put together, and nothing is left out."""
     chart = Chart("c", "C", "s", (0.0, 1.0), (Series("s", (3.0, None)),), "words")
 
@@ -148,7 +154,7 @@ def test_a_short_chart_is_its_own_table():
         pytest.param("below", -3.0, "100", id="far above a maximum"),
     ],
 )
-def test_a_bar_is_as_long_as_what_was_reached_of_the_limit(sign, headroom, width):
+def test_bar_length_is_share_of_limit(sign, headroom, width):
     """Whether the target is judged or only shown."""
     target = page().targets[0] | {"sign": sign, "headroom": headroom, "verdict": "shown"}
 
@@ -184,10 +190,10 @@ def with_faults(right, *faults) -> Page:
     """The page of the same run, had it been struck."""
     run, result = right
     run = replace(run, events=(*run.events, *faults))
-    return pages.of_run(run, replace(result, faults=tuple(map(written, faults))))
+    return page_of(run, replace(result, faults=tuple(map(written, faults))))
 
 
-def test_the_seconds_of_a_fault_stand_in_words_too(right):
+def test_fault_seconds_are_in_words(right):
     """As in the charts, which begin to count 5 s after the load."""
     made = with_faults(right, struck(9.5, 12))
 
@@ -196,7 +202,7 @@ def test_the_seconds_of_a_fault_stand_in_words_too(right):
     assert "the table of faults has the seconds" in render(made)
 
 
-def test_a_fault_that_never_healed_has_no_end(right):
+def test_unhealed_fault_has_no_end(right):
     """And is called that, in the charts and in words."""
     made = with_faults(right, struck(9.5, None))
 
@@ -214,23 +220,23 @@ def test_a_fault_that_never_healed_has_no_end(right):
         pytest.param(None, 0.999, ("–", "99.9"), id="not measured"),
     ],
 )
-def test_a_wrong_row_is_never_rounded_away(right, value, limit, words):
+def test_wrong_row_is_never_rounded_away(right, value, limit, words):
     """Success is 100 % only where all rows are right."""
     run, result = right
     target = Target("success", value, limit, "share of rows", Verdict.PASS, at_least=True)
-    html = render(pages.of_run(run, replace(result, targets=(target,))))
+    html = render(page_of(run, replace(result, targets=(target,))))
 
     assert f'<span class="value">{words[0]} <small>% of rows' in html
     assert f"above {words[1]} % of rows" in html
 
 
-def test_the_words_of_a_chart_have_the_figures_of_the_tables(right):
+def test_chart_words_match_tables(right):
     """One largest lag and one slowest event on a page."""
     run, result = right
     durable = dict.fromkeys(result.figures["durable_latency_ms"])
     durable["sessions"] = {"p50": 1.0, "p90": 1.0, "p99": 1.0, "p999": 1.0, "max": 8340.0}
     figures = {**result.figures, "lag_records_max": 1111, "durable_latency_ms": durable}
-    made = pages.of_run(run, replace(result, figures=figures))
+    made = page_of(run, replace(result, figures=figures))
 
     assert (
         "In the median second of the measured part 100 events were acknowledged; the largest lag was 1,111 records."
@@ -256,38 +262,38 @@ def test_negative_latencies_are_counted_and_shown(right):
 
     assert (400, 0) == (pytest.approx(clicks, rel=0.2), counted["ack_latency"])
     said = f"SOME ARE NEGATIVE, as where clocks disagree: durable latency of page_views {clicks}, "
-    assert said in render(pages.of_run(skewed, found))
-    assert "NEGATIVE" not in render(pages.of_run(run, result))
+    assert said in render(page_of(skewed, found))
+    assert "NEGATIVE" not in render(page_of(run, result))
 
 
-def test_nothing_is_said_of_how_long_events_took_that_were_never_committed(right):
+def test_uncommitted_events_have_no_latency(right):
     """Nor of a lag that was not measured."""
     run, result = right
     none = dict.fromkeys(result.figures["durable_latency_ms"])
     figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": none}
-    made = pages.of_run(run, replace(result, figures=figures))
+    made = page_of(run, replace(result, figures=figures))
 
     assert "No event of the measured part was committed." == said(made, "latency")
     assert "In the median second of the measured part 100 events were acknowledged." == said(made, "rates")
 
 
-def test_batches_outside_the_measured_part_are_no_part_of_its_words(right):
+def test_words_cover_only_measured_batches(right):
     """The flush and the drain take as long as they take."""
     run, result = right
     slow = {"durationMs": {"triggerExecution": 70_000}}
     drain = [structs.replace(last, t=START_S + 90, progress=last.progress | slow) for last in run.of(Progress)[-8:]]
-    made = pages.of_run(replace(run, events=(*run.events, *drain)), result)
+    made = page_of(replace(run, events=(*run.events, *drain)), result)
 
     assert "its batches took 0.50 s in the median and 0.50 s at most." in said(made, "batches")
 
 
-def test_a_run_whose_batches_all_ended_outside_the_measured_part_says_so(right):
+def test_no_measured_batches_is_stated(right):
     """Rather than that they took 0.00 s."""
     run, result = right
     events = [structs.replace(event, t=START_S + 90) if isinstance(event, Progress) else event for event in run.events]
 
     assert "No batch ended in the measured part." == (
-        said(pages.of_run(replace(run, events=tuple(events)), result), "batches")
+        said(page_of(replace(run, events=tuple(events)), result), "batches")
     )
 
 
@@ -299,7 +305,7 @@ def test_a_run_whose_batches_all_ended_outside_the_measured_part_says_so(right):
         pytest.param(1001, "1,001 in all, the first 50 here, the first 1,000 in result.json.", id="too many"),
     ],
 )
-def test_the_page_promises_no_more_anomalies_than_there_are_in_the_result(count, note):
+def test_page_promises_only_listed_anomalies(count, note):
     """result.json has as many as this says."""
     anomaly = Anomaly(checkers.KINDS[0], "revenue", ("a",), "3", "no row", "why")
     result = Result(Verdict.FAIL, "why", (), {}, {}, (anomaly,) * count)
@@ -310,12 +316,12 @@ def test_the_page_promises_no_more_anomalies_than_there_are_in_the_result(count,
     assert min(count, pages.EXAMPLES_MAX) == len(verdict.as_json(result)["examples"])
 
 
-def test_the_configuration_is_shown_as_it_was_written(right):
+def test_configuration_is_shown_as_written(right):
     """Quotes stay where they belong, and each fault has its number."""
     run, result = right
     about = 'say "x"\u2028and = "y"'
     fault = ["fault=[{kind='kill', at=100}, {kind='pause', at=200, for_s=2}]"]
-    made = pages.of_run(replace(run, scenario=scenario.load("late", [f"about={json.dumps(about)}", *fault])), result)
+    made = page_of(replace(run, scenario=scenario.load("late", [f"about={json.dumps(about)}", *fault])), result)
     fields = shown(made, "Configuration")
 
     assert [about] == fields["about"]
@@ -324,25 +330,25 @@ def test_the_configuration_is_shown_as_it_was_written(right):
     assert ["1000.0"] == fields["load.eps"]
 
 
-def test_what_brokers_elsewhere_use_has_no_line(right):
+def test_external_brokers_have_no_line(right):
     """It would lie at 0, and nobody knows it."""
     run, _ = right
     events = tuple(
         structs.replace(event, brokers_cpu_s=None) if isinstance(event, Sample) else event for event in run.events
     )
     without = replace(run, events=events)
-    [cpu] = [chart for chart in pages.of_run(without, verdict.judge(without)).charts if chart.id == "cpu"]
+    [cpu] = [chart for chart in page_of(without, verdict.judge(without)).charts if chart.id == "cpu"]
 
     assert ["pipeline", "generator", "harness", "machine"] == [series.label for series in cpu.series]
     assert None is verdict.judge(without).figures["brokers_cores"]
 
 
-def test_what_a_black_box_does_not_tell_is_a_dash(right):
+def test_unknown_figures_are_dashes(right):
     """Its lag and what it has read are known to nobody."""
     run, result = right
     black = replace(run, scenario=replace(run.scenario, pipeline=replace(run.scenario.pipeline, checkpoint="")))
     figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": {}}
-    made = pages.of_run(black, replace(result, figures=figures, counts={**result.counts, "read": None}))
+    made = page_of(black, replace(result, figures=figures, counts={**result.counts, "read": None}))
     html = render(made)
 
     assert [None, "records"] == shown(made, "Resources")["largest lag"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import StackError
-from harness.run import conductor
+from harness.runner import conductor
 
 
 def broker(*answers: bool) -> SimpleNamespace:
@@ -31,11 +31,11 @@ def down(monkeypatch) -> Callable[..., list[int]]:
     )
 
 
-def test_a_broker_that_has_answered_once_is_not_down(down):
+def test_answering_broker_is_not_down(down):
     """However slow it is beside a pipeline that is ending."""
     assert [] == down(broker(False, True), broker(True), broker(False, False, True))
 
 
-def test_a_broker_that_never_answers_is_down(down):
+def test_silent_broker_is_down(down):
     """So is one that nobody can look at."""
     assert [2, 3] == down(broker(True), broker(), SimpleNamespace(is_up=unreachable))

@@ -11,11 +11,11 @@ from harness.judge import metrics
 from harness.judge.metrics import Span
 from harness.kafka.cluster import await_true
 from harness.load.process import Load
-from harness.run import sampler
-from harness.run.sampler import Cpu
+from harness.runner import sampler
+from harness.runner.sampler import Cpu
 
 
-def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
+def test_killed_broker_keeps_its_seconds(monkeypatch):
     """Nor does the one that comes in its place begin where it had ended."""
     told, used = [], {1: 10.0, 2: 20.0}
     monkeypatch.setattr(sampler.processes, "tree_cpu_s", lambda pid: used.get(pid, 0.0))
@@ -39,7 +39,7 @@ def test_a_broker_that_was_killed_takes_no_seconds_back(monkeypatch):
     assert [30.0, 31.0, 31.5] == [sample.brokers_cpu_s for sample in told]
 
 
-def test_what_brokers_elsewhere_use_is_not_known(monkeypatch):
+def test_external_broker_usage_is_unknown(monkeypatch):
     """They have no processes here; 0 would be a figure."""
     told = []
     monkeypatch.setattr(sampler.processes, "tree_rss_bytes", lambda pid: 0)
@@ -65,7 +65,7 @@ ENGINE = (
 )
 
 
-def test_a_load_engine_that_has_ended_has_used_what_it_had(tmp_path):
+def test_ended_engine_keeps_its_cpu(tmp_path):
     """At least what it said last: the measured part may end a moment before it."""
     load = Load([sys.executable, "-c", ENGINE], tmp_path / "load.log")
     load.start()

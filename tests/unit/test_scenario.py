@@ -20,7 +20,7 @@ def problems(**table) -> list[str]:
     return list(scenario.contradictions(scenario.parse({"name": "x"} | table, "x.toml")))
 
 
-def test_every_scenario_that_is_shipped_can_be_read():
+def test_shipped_scenarios_parse():
     """Each file is valid and says what it is about."""
     assert "load" in scenario.names()
     assert all(scenario.load(name).about for name in scenario.names())
@@ -34,7 +34,7 @@ def test_a_dumped_scenario_reads_back_equal():
 
 
 @pytest.mark.parametrize("name", ["network", "load", str(Path(__file__).parents[1] / "e2e" / "other_engine.toml")])
-def test_a_shown_scenario_is_one_and_says_what_each_field_means(name):
+def test_shown_scenario_documents_each_field(name):
     """What it can be set to is known from there."""
     one = scenario.load(name)
     text = scenario.described(one)
@@ -60,7 +60,7 @@ def test_a_shown_scenario_is_one_and_says_what_each_field_means(name):
         pytest.param('name=""', "name = '': its runs have a folder of that name", id="no name"),
         pytest.param(
             "fault=[{at = 900_000}]",
-            "fault[0].at = 900,000: the load has 725,000 events; strike sooner, or make it longer",
+            "fault[0].at = 900,000: the load has 725,000 events; inject it sooner, or lengthen the load",
             id="a fault behind the end",
         ),
     ],
@@ -76,12 +76,12 @@ def test_a_wrong_field_is_named(override, said):
     ("fault", "workers", "said"),
     [
         pytest.param({"on": "executor"}, 0, "it needs pipeline.workers of 1 or more", id="no cluster"),
-        pytest.param({"on": "master", "kind": "latency"}, 2, "latency strikes one of leader", id="a network"),
+        pytest.param({"on": "master", "kind": "latency"}, 2, "latency acts on one of leader", id="a network"),
         pytest.param({"on": "worker", "kind": "pause"}, 2, None, id="right"),
         pytest.param({"on": "pipeline"}, 0, None, id="the pipeline itself"),
     ],
 )
-def test_a_fault_of_the_cluster_needs_one(fault, workers, said):
+def test_cluster_fault_needs_a_cluster(fault, workers, said):
     """Executors, workers and masters are there with pipeline.workers alone, and are hit as processes."""
     found = problems(fault=[{"at": 1, **fault}], pipeline={"workers": workers, "cores": max(1, workers)})
 
@@ -117,7 +117,7 @@ def test_a_standby_takes_over_once(faults, pipeline, said):
         pytest.param("limits.latency_s=1", None, id="a limit that is not judged"),
     ],
 )
-def test_a_quick_start_is_for_runs_that_are_not_judged_on_speed(override, said):
+def test_quick_start_excludes_speed_targets(override, said):
     """Such a start is slower later."""
     if said is None:
         assert scenario.load("late", [override]).pipeline.quick_start
@@ -141,7 +141,7 @@ def test_an_unknown_scenario_offers_the_nearest(tmp_path):
         scenario.load(str(tmp_path / "bad.toml"))
 
 
-def test_a_fault_of_a_query_needs_that_query():
+def test_query_fault_needs_its_query():
     """A change of settings has none."""
     pipeline = {"queries": ["sessions"]}
     wrong = "fault[0].query = 'page_views': the pipeline has sessions"
@@ -151,7 +151,7 @@ def test_a_fault_of_a_query_needs_that_query():
 
 
 @pytest.mark.parametrize("start", ["foo", "1812-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
-def test_a_start_that_is_no_time_of_ours_is_named(start):
+def test_bad_start_time_is_named(start):
     """Years of other lengths are not what a run is about."""
     with pytest.raises(ScenarioError, match=rf"workload.start = '{start}': a time in ISO 8601"):
         scenario.load("late", [f'workload.start="{start}"'])
@@ -164,7 +164,7 @@ def test_a_start_that_is_no_time_of_ours_is_named(start):
         pytest.param({"pipeline": {"output": [{"kafka": "t"}]}}, "output[0].query is missing", id="whose result"),
     ],
 )
-def test_what_has_no_default_is_asked_for(table, said):
+def test_field_without_default_is_required(table, said):
     """Before anything is started, and not when the run directory is read back."""
     [one] = problems(**table)
 
@@ -181,8 +181,8 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param("pipeline.workers=4", "pipeline.cores must be 4 too", id="workers that are not counted"),
         pytest.param('pipeline.flags=["--dedup"]', "set pipeline.deduplicate", id="a flag that changes the rows"),
         pytest.param('pipeline.flags=["--output=x"]', "the harness gives it", id="a flag that is the harness's"),
-        pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "where the result is found", id="another sink"),
-        pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "where the result is found", id="with an equals sign"),
+        pytest.param('pipeline.flags=["--sink", "revenue=kafka"]', "the place of the result", id="another sink"),
+        pytest.param('pipeline.flags=["--sink=revenue=kafka"]', "the place of the result", id="with an equals sign"),
         pytest.param('pipeline.flags=["--conf", "spark.a=b"]', None, id="a flag"),
         pytest.param(
             'fault=[{kind="change", at=9, flags=["--output=x"]}]', "fault[0].flags: --output is not", id="moved"
@@ -286,7 +286,7 @@ def test_what_has_no_default_is_asked_for(table, said):
         pytest.param('fault=[{at=5, kind="crash", point="in state"}]', None, id="a field that crash has"),
     ],
 )
-def test_what_cannot_be_or_would_be_passed_over_is_refused(override, said):
+def test_contradictions_are_refused(override, said):
     """Before anything is started, and naming the field."""
     overrides = override.split("\n")
     if said is None:
@@ -296,7 +296,7 @@ def test_what_cannot_be_or_would_be_passed_over_is_refused(override, said):
         scenario.load("late", overrides)
 
 
-def test_a_checkpoint_of_one_query_needs_no_folder_of_its_own_but_for_an_older_one():
+def test_only_stale_checkpoint_needs_folder():
     """With that, what is copied is the folder in which it lies."""
     alone = {"checkpoint": "{checkpoint}", "queries": ["revenue"]}
 
@@ -319,7 +319,7 @@ def test_a_checkpoint_of_one_query_needs_no_folder_of_its_own_but_for_an_older_o
         pytest.param("latency_s=10", None, id="the target's own"),
     ],
 )
-def test_a_limit_may_be_stricter_than_the_target_alone(limit, said):
+def test_limits_only_tighten_targets(limit, said):
     """A run that passes has reached the five targets that it is judged on, whatever its scenario says."""
     if said is None:
         scenario.load("late", [f"limits.{limit}"])
@@ -329,14 +329,14 @@ def test_a_limit_may_be_stricter_than_the_target_alone(limit, said):
 
 
 @pytest.mark.parametrize("limit", ["recovery_s", "gap_s"])
-def test_a_limit_of_faults_is_for_a_scenario_with_faults(limit):
+def test_fault_limit_needs_a_fault(limit):
     """Nothing else would be held to it."""
     assert [f"limits.{limit} = 15: there is no fault to recover from"] == problems(limits={limit: 15})
     assert [] == problems(limits={limit: 15}, fault=[{"at": 1}])
 
 
 @pytest.mark.parametrize("where", ["containers", "host:9092"])
-def test_a_fault_that_stands_before_brokers_takes_our_own(where):
+def test_network_faults_need_own_brokers(where):
     """Containers and brokers elsewhere have no relay, and no disks of ours."""
     with pytest.raises(ScenarioError, match=r"fault\[0\].kind = 'latency': .* --kafka embedded"):
         scenario.load("late", [f"kafka.where={where}", 'fault=[{at=5, kind="latency", on="leader"}]'])

@@ -57,7 +57,7 @@ def recorder(tmp_path):
         yield one
 
 
-def test_a_fault_waits_for_its_position_and_for_the_one_before(recorder):
+def test_fault_waits_for_its_turn(recorder):
     """Of acknowledged events."""
     stream = Stream(recorder, Fault(at=200), Fault(at=100))
 
@@ -68,7 +68,7 @@ def test_a_fault_waits_for_its_position_and_for_the_one_before(recorder):
     assert stream.schedule.is_over()
 
 
-def test_a_fault_can_wait_until_events_are_read_after_the_one_before(recorder):
+def test_fault_can_wait_for_events(recorder):
     """However many are unread."""
     stream = Stream(recorder, Fault(at=100), Fault(at=101, after=50))
     assert 1 == stream.at(500, 500, 40)
@@ -79,7 +79,7 @@ def test_a_fault_can_wait_until_events_are_read_after_the_one_before(recorder):
     stream.heal()
 
 
-def test_a_fault_can_wait_until_all_is_read_that_was_sent_when_its_turn_came(recorder):
+def test_fault_can_wait_for_catch_up(recorder):
     """After an outage much of that is not acknowledged yet; the first fault waits as well."""
     stream = Stream(recorder, Fault(at=100, caught_up=True), Fault(at=101, caught_up=True))
 
@@ -90,7 +90,7 @@ def test_a_fault_can_wait_until_all_is_read_that_was_sent_when_its_turn_came(rec
     stream.heal()
 
 
-def test_it_is_settled_when_all_is_read_and_some_more(recorder):
+def test_settled_when_all_is_read(recorder):
     """And nothing strikes after it was closed."""
     stream = Stream(recorder, Fault(at=100), Fault(at=5000))
     stream.at(100, 100, 0)
@@ -112,7 +112,7 @@ def test_it_is_settled_when_all_is_read_and_some_more(recorder):
         ),
     ],
 )
-def test_a_fault_that_breaks_off_ends_the_run(recorder, error, said):
+def test_failed_fault_ends_the_run(recorder, error, said):
     """It is not over: what it has hurt is still down."""
 
     def strike(fault: Fault) -> Outcome:
@@ -126,7 +126,7 @@ def test_a_fault_that_breaks_off_ends_the_run(recorder, error, said):
         schedule.is_over()
 
 
-def test_a_fault_that_is_broken_off_says_nothing(recorder):
+def test_aborted_fault_is_silent(recorder):
     """The run is over, for a reason of its own."""
     begun, over = Event(), Event()
 

@@ -17,7 +17,7 @@ def test_a_flag_outranks_its_profile():
     assert (3, 10_000, "join") == (given.partitions, given.trigger_ms, given.conversions)
 
 
-def test_no_two_queries_begin_their_batches_together():
+def test_queries_start_batches_apart():
     """By default; the specification has one interval for all."""
     ours, specified = settings.parse(NEEDED), settings.parse([*NEEDED, "--profile", "specification"])
 
@@ -42,7 +42,7 @@ def test_an_interval_has_a_unit(text, ms):
         pytest.param(("--master", "local[4]"), True, "local[4]", id="its own flag"),
     ],
 )
-def test_a_master_that_spark_submit_names_is_kept(monkeypatch, given, by_submit, master):
+def test_submitted_master_is_kept(monkeypatch, given, by_submit, master):
     """A job that is submitted to a cluster must not run in its driver alone."""
     monkeypatch.delenv(settings.GATEWAY, raising=False)
     if by_submit:
@@ -51,7 +51,7 @@ def test_a_master_that_spark_submit_names_is_kept(monkeypatch, given, by_submit,
     assert master == settings.parse([*NEEDED, *given]).master
 
 
-def test_queries_keep_their_order_and_sinks_can_be_chosen():
+def test_queries_keep_their_order():
     """A sink is named per query; the others keep their own."""
     given = settings.parse([*NEEDED, "--queries", "revenue,page_views", "--sink", "revenue=kafka"])
 
@@ -83,7 +83,7 @@ def test_queries_keep_their_order_and_sinks_can_be_chosen():
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, args, said):
+def test_wrong_flag_exits_2(capsys, args, said):
     """It names the flag's value and what is allowed."""
     with pytest.raises(SystemExit) as ended:
         settings.parse(args)
@@ -98,12 +98,12 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys, args, said):
     ("size", "kibibytes"),
     [("1g", 2**20), ("2GB", 2**21), ("512m", 2**19), ("512", 2**19), ("1048576kb", 2**20), ("1073741824b", 2**20)],
 )
-def test_a_size_of_memory_means_to_java_what_it_means_to_spark(size, kibibytes):
+def test_memory_sizes_match_java(size, kibibytes):
     """To Java a number alone is bytes, and gb no unit."""
     assert f"{kibibytes}k" == settings.parse([*NEEDED, "--driver-memory", size]).driver_memory
 
 
-def test_the_rate_limit_is_said_to_be_of_a_topic(capsys):
+def test_rate_limit_names_a_topic(capsys):
     """A query that reads both topics takes twice as many."""
     with pytest.raises(SystemExit):
         settings.parse(["--help"])
@@ -113,7 +113,7 @@ def test_the_rate_limit_is_said_to_be_of_a_topic(capsys):
 
 @pytest.mark.filterwarnings("ignore:open_text is deprecated")  # kafka-python, when it is imported
 @pytest.mark.parametrize("value", ["x", "0", "nan", "inf", "-1"])
-def test_a_rate_of_the_generator_that_is_no_rate_is_one_line(capsys, monkeypatch, value):
+def test_bad_generator_rate_is_one_line(capsys, monkeypatch, value):
     """It names the flag and what is allowed."""
     from pipeline import generator
 
@@ -126,7 +126,7 @@ def test_a_rate_of_the_generator_that_is_no_rate_is_one_line(capsys, monkeypatch
     assert said == capsys.readouterr().err
 
 
-def test_what_a_checkpoint_depends_on_is_named():
+def test_checkpoint_dependencies_are_named():
     """A change of any of these would be misread from an old checkpoint."""
     names = set(settings.parse(NEEDED).of_state())
 

@@ -40,7 +40,7 @@ def test_only_what_is_needed_is_left():
     assert 1000 <= smallest.load.events < 2000
 
 
-def test_a_fault_that_is_needed_strikes_as_early_as_can_be_and_what_is_not_takes_its_stretch_with_it():
+def test_needed_faults_move_forward():
     """It fails as long as anything is late, whatever else happens."""
     late = Workload(late=0.1)
     stretched = Scenario(
@@ -54,7 +54,7 @@ def test_a_fault_that_is_needed_strikes_as_early_as_can_be_and_what_is_not_takes
     assert (1000, 50, 0) == (fault.at, fault.after, shrink.shrink(stretched, failed(), late_only, print).load.stretch_s)
 
 
-def test_a_fault_that_is_not_needed_takes_its_limits_with_it():
+def test_unneeded_fault_drops_its_limits():
     """Without any, a limit of recovery would be refused."""
     limited = Scenario(name="x", workload=Workload(late=0.1), limits=Limits(recovery_s=15), fault=(Fault(at=900),))
 
@@ -62,7 +62,7 @@ def test_a_fault_that_is_not_needed_takes_its_limits_with_it():
     assert ((), Limits()) == (smallest.fault, smallest.limits)
 
 
-def test_nothing_shorter_than_what_its_faults_need_is_tried():
+def test_load_covers_its_faults():
     """It would be no scenario."""
     tried: list[Scenario] = []
 
@@ -80,13 +80,13 @@ def late_only(one: Scenario) -> Result:
     return failed() if one.workload.late else failed(())
 
 
-def test_a_run_without_an_anomaly_is_not_for_shrinking():
+def test_right_run_is_not_shrunk():
     """To ask it is bad usage."""
     with pytest.raises(ScenarioError, match="only a run with a wrong output"):
         shrink.shrink(START, failed(()), lambda one: failed(()), lambda line: None)
 
 
-def test_of_a_run_that_does_not_fail_again_nothing_is_known():
+def test_unrepeated_fail_is_not_shrunk():
     """Nothing was wrong with what was asked."""
     with pytest.raises(HarnessError, match="did not fail again with lost_row in revenue") as error:
         shrink.shrink(START, failed(), lambda one: failed(()), lambda line: None)
@@ -95,7 +95,7 @@ def test_of_a_run_that_does_not_fail_again_nothing_is_known():
 
 
 @pytest.mark.parametrize("breaks_from", [1, 2])
-def test_what_breaks_off_is_told_of_the_run_itself_and_needed_of_a_smaller_one(breaks_from):
+def test_broken_attempt_keeps_its_step(breaks_from):
     """A broker that does not start says nothing of what was left out."""
     attempts = []
 
@@ -112,7 +112,7 @@ def test_what_breaks_off_is_told_of_the_run_itself_and_needed_of_a_smaller_one(b
         assert START == shrink.shrink(START, failed(), attempt, print)
 
 
-def test_nothing_is_tried_that_would_be_refused():
+def test_invalid_steps_are_not_tried():
     """A burst goes beyond a load without its warm-up, and it is the burst that fails."""
     tried: list[Scenario] = []
 

@@ -52,7 +52,7 @@ def read(monkeypatch, query, value: bytes | None, key: bytes | None = b"", place
         pytest.param(b"prod_1", False, None, id="another, and none is promised"),
     ],
 )
-def test_a_record_is_keyed_by_the_identity_of_its_row(monkeypatch, key, keyed, wrong_key):
+def test_record_key_is_row_identity(monkeypatch, key, keyed, wrong_key):
     """All columns but the measures, joined by a bar; another pipeline may promise no key."""
     value = json.dumps({**COLUMNS, "view_count": 3, "unique_users": 2}).encode()
     row = read(monkeypatch, VIEWS, value, key, Output(keyed=keyed))
@@ -61,7 +61,7 @@ def test_a_record_is_keyed_by_the_identity_of_its_row(monkeypatch, key, keyed, w
 
 
 @given(value=st.binary(max_size=20) | st.dictionaries(st.sampled_from([*COLUMNS, "view_count", "total_revenue"]), JSON))
-def test_whatever_lies_in_a_topic_becomes_a_row_that_can_be_judged(tmp_path_factory, value):
+def test_any_record_becomes_a_row(tmp_path_factory, value):
     """Also what is no JSON, has other types, or numbers too large for any decimal."""
     whole = {**COLUMNS, "view_count": 1, "unique_users": 1, "transaction_count": 1, "total_revenue": 1}
     raw = (
@@ -77,7 +77,7 @@ def test_whatever_lies_in_a_topic_becomes_a_row_that_can_be_judged(tmp_path_fact
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e99999", "NaN", "Infinity"])
-def test_a_number_out_of_all_proportion_is_a_row_too(monkeypatch, number):
+def test_huge_number_becomes_a_row(monkeypatch, number):
     """It is no reason to end a run without a verdict."""
     value = (
         json.dumps({**COLUMNS, "transaction_count": 1, "avg_transaction": 1})[:-1] + f', "total_revenue": {number}}}'
@@ -86,7 +86,7 @@ def test_a_number_out_of_all_proportion_is_a_row_too(monkeypatch, number):
     assert read(monkeypatch, REVENUE, value.encode()).values
 
 
-def test_times_in_parquet_keep_what_is_finer_than_a_millisecond(tmp_path):
+def test_parquet_times_keep_microseconds(tmp_path):
     """It stands in no right row, and is not cut off before it has been seen."""
     columns = {
         "window_start": pa.array([0, 1], pa.timestamp("us", "UTC")),
@@ -111,7 +111,7 @@ def test_times_in_parquet_keep_what_is_finer_than_a_millisecond(tmp_path):
         pytest.param(lambda path: path.write_bytes(b"PAR1"), id="cut off"),
     ],
 )
-def test_a_file_that_is_named_and_cannot_be_read_is_evidence(tmp_path, damage):
+def test_unreadable_file_is_evidence(tmp_path, damage):
     """Its rows are lost to everyone who reads the directory; that ends no run without a verdict."""
     (tmp_path / "_spark_metadata").mkdir()
     (tmp_path / "_spark_metadata" / "0").write_text('v1\n{"path": "file:///elsewhere/a.parquet", "action": "add"}\n')
@@ -123,7 +123,7 @@ def test_a_file_that_is_named_and_cannot_be_read_is_evidence(tmp_path, damage):
     assert row.values[0].startswith("a file that cannot be read: ")
 
 
-def test_a_row_of_parquet_that_cannot_be_read_is_evidence(tmp_path):
+def test_unreadable_row_is_evidence(tmp_path):
     """As on Kafka: it ends no run, and keeps no other row from being compared."""
     columns = {
         "window_start": [START, START],
@@ -149,7 +149,7 @@ def test_a_row_of_parquet_that_cannot_be_read_is_evidence(tmp_path):
         pytest.param('v1\n{"action": "add"}', id="without a path"),
     ],
 )
-def test_a_log_of_a_sink_that_is_cut_is_named(tmp_path, text):
+def test_truncated_sink_log_is_named(tmp_path, text):
     """Which files are results is not known, while it grows or when it is read to the end."""
     log = tmp_path / "_spark_metadata"
     log.mkdir()
@@ -164,14 +164,14 @@ def test_a_log_of_a_sink_that_is_cut_is_named(tmp_path, text):
     "text",
     ["2026-01-01T00:00:00Z", "2026-01-01 00:00:00", "2026-01-01T01:00:00.000000+01:00", "2026-01-01T00:00:00.000Z"],
 )
-def test_a_time_is_the_same_in_every_form_of_iso_8601(monkeypatch, text):
+def test_iso_8601_forms_are_equal(monkeypatch, text):
     """The contract says which moment, not how it is written."""
     value = json.dumps({**COLUMNS, "window_start": text, "view_count": 1, "unique_users": 1})
 
     assert START == read(monkeypatch, VIEWS, value.encode()).key[0]
 
 
-def test_dead_letters_in_parquet_are_those_of_kafka(tmp_path):
+def test_parquet_dead_letters_match_kafka(tmp_path):
     """Bytes as hexadecimal digits, topics without the prefix of the run."""
     columns = {
         "topic": ["mine-clickstream"],
@@ -186,14 +186,14 @@ def test_dead_letters_in_parquet_are_those_of_kafka(tmp_path):
     assert (("clickstream", 0, 7), ("616263", "not json")) == (row.key, row.values)
 
 
-def test_a_dead_letter_without_a_value_is_not_that_of_an_empty_record(monkeypatch):
+def test_null_and_empty_differ(monkeypatch):
     """A compacted topic deletes the one, and keeps the other."""
     letters = QUERIES["dead_letter"]
 
     assert ("", None) == tuple(read(monkeypatch, letters, value).values[0] for value in (b"", None))
 
 
-def test_a_column_may_stand_in_the_path(tmp_path):
+def test_partition_column_may_be_path(tmp_path):
     """As in a directory that is partitioned by it."""
     folder = tmp_path / "revenue" / "category=home%20and%20garden"
     folder.mkdir(parents=True)
@@ -208,7 +208,7 @@ def test_a_column_may_stand_in_the_path(tmp_path):
     assert (START, END, "home and garden") == row.key
 
 
-def test_what_writers_put_aside_may_go_away_while_one_looks(tmp_path):
+def test_temporary_files_may_vanish(tmp_path):
     """A batch of another writer is done, and its folder with it: that is no end of the run."""
     (tmp_path / "part-0.parquet").touch()
     over = threading.Event()
@@ -231,7 +231,7 @@ def test_what_writers_put_aside_may_go_away_while_one_looks(tmp_path):
     assert all([tmp_path / "part-0.parquet"] == one for one in found)
 
 
-def test_what_writers_put_aside_is_no_result(tmp_path):
+def test_temporary_files_are_no_results(tmp_path):
     """A job that is killed leaves its staging for good, and readers pass over it."""
     for folder in (
         "batch=7",
@@ -248,7 +248,7 @@ def test_what_writers_put_aside_is_no_result(tmp_path):
     ]
 
 
-def test_what_a_compact_log_has_taken_up_is_dated_by_its_file(tmp_path):
+def test_compacted_entries_keep_times(tmp_path):
     """Spark deletes the logs that named the older files ten minutes later; the last of them is its own."""
     log = tmp_path / "_spark_metadata"
     log.mkdir()
@@ -266,7 +266,7 @@ def test_what_a_compact_log_has_taken_up_is_dated_by_its_file(tmp_path):
     assert {"a.parquet": 2.0, "i.parquet": 180.0, "j.parquet": 200.0} == dict(sinks._named_files(tmp_path))
 
 
-def test_rows_of_a_growing_sink_are_those_that_its_log_names(tmp_path):
+def test_growing_sink_counts_logged_rows(tmp_path):
     """A batch without rows adds a log and a file, and no row; what a compact log takes up is not counted again."""
     log = tmp_path / "_spark_metadata"
     log.mkdir()
@@ -283,7 +283,7 @@ def test_rows_of_a_growing_sink_are_those_that_its_log_names(tmp_path):
     assert [0, 2, 2, 3] == seen
 
 
-def test_a_directory_without_a_log_grows_by_its_files(tmp_path):
+def test_unlogged_directory_counts_files(tmp_path):
     """As that of a pipeline that appends to it."""
     growing = sinks.Growing(tmp_path)
     assert 0 == growing.rows()

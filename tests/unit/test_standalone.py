@@ -63,7 +63,7 @@ class Process:
         self.there.append(self)
 
 
-def test_a_part_that_ends_though_nobody_ended_it_says_so(daemon):
+def test_unexpected_end_is_reported(daemon):
     """With the last line of its log; what a fault ends is another matter."""
     ended, killed = daemon("print('no more')"), daemon("import time; time.sleep(60)")
     for one in (ended, killed):
@@ -77,7 +77,7 @@ def test_a_part_that_ends_though_nobody_ended_it_says_so(daemon):
         ended.check()
 
 
-def test_a_part_is_up_while_its_process_runs_unfrozen_and_works(daemon):
+def test_up_needs_a_working_process(daemon):
     """Frozen, it is not; killed, it is not; its CPU is counted on."""
     one = daemon("sum(range(10**6)); " + LISTENS)
     one.start()
@@ -94,25 +94,25 @@ def test_a_part_is_up_while_its_process_runs_unfrozen_and_works(daemon):
     assert one.cpu_s() > 0
 
 
-def test_a_part_that_ends_while_it_starts_tells_its_last_line(daemon):
+def test_failed_start_gives_last_line(daemon):
     """The message is one line, and ends with the log's."""
     with pytest.raises(StackError, match=r"Spark's worker 1 ended with 3 while it started: no such port$"):
         daemon("import sys; print('no such port'); sys.exit(3)", False).start()
 
 
-def test_a_part_that_does_not_work_in_time_is_named(daemon):
+def test_slow_part_is_named(daemon):
     """It runs, and nobody counts on it."""
     with pytest.raises(StackError, match="does not work after 0 s"):
         daemon(LISTENS, False).start(wait_s=0.1)
 
 
-def test_what_does_not_run_cannot_be_paused(daemon):
+def test_stopped_part_cannot_be_paused(daemon):
     """A fault on it proves nothing."""
     with pytest.raises(StackError, match="worker 1 does not run"):
         daemon(LISTENS).pause()
 
 
-def test_an_executor_works_once_it_listens_and_while_it_is_not_frozen(daemon):
+def test_executor_must_listen_unfrozen(daemon):
     """Only what a worker started and what is an executor by its command line."""
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
     worker, other = daemon(starts, True, LISTENS, standalone.EXECUTOR), daemon(starts, True, LISTENS)
@@ -125,7 +125,7 @@ def test_an_executor_works_once_it_listens_and_while_it_is_not_frozen(daemon):
     assert [] == standalone.executors_below(other.pid) == standalone.executors_below(None)
 
 
-def test_what_an_executor_starts_is_no_executor(daemon):
+def test_executor_child_is_no_executor(daemon):
     """Until it is another program, it has the executor's command line and sockets (Java starts every command so)."""
     forks = LISTENS.replace("print(", "import os; os.fork(); print(")
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
@@ -139,7 +139,7 @@ def test_what_an_executor_starts_is_no_executor(daemon):
     assert [executor] == standalone.executors_below(worker.pid)
 
 
-def test_a_lost_executor_is_missed_until_as_many_work_as_before():
+def test_lost_executor_must_be_replaced():
     """Whichever takes its place, and wherever."""
     there: list[Process] = []
     there += [Process(1, there), Process(2, there)]
@@ -153,13 +153,13 @@ def test_a_lost_executor_is_missed_until_as_many_work_as_before():
     assert 1 == executor.pid
 
 
-def test_without_an_executor_there_is_nothing_to_hit():
+def test_no_executor_is_no_target():
     """Said in one line."""
     with pytest.raises(StackError, match="no executor works"):
         Executor(lambda: [])
 
 
-def test_a_process_that_is_gone_is_no_executor():
+def test_gone_process_is_no_executor():
     """It may end while one looks."""
     gone = psutil.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -212,14 +212,14 @@ def test_a_silent_master_is_unreachable():
         pytest.param(503, b"{}", "answers 503, and no state", id="an error"),
     ],
 )
-def test_a_master_without_a_state_is_unready(status, body, why):
+def test_stateless_master_is_unready(status, body, why):
     """It answers: that is not the silence of a master that is down."""
     with page(status, body) as port, pytest.raises(Unready, match=re.escape(why)):
         standalone.state(port)
 
 
 @pytest.mark.parametrize("error", [Unreachable("no answer"), Unready("no JSON")])
-def test_why_a_master_is_silent_is_kept(cluster, monkeypatch, error):
+def test_silent_master_keeps_its_reason(cluster, monkeypatch, error):
     """In what is seen, and in the message of a fault that needs it; it does not work meanwhile."""
     one, _, _ = cluster
 
@@ -235,7 +235,7 @@ def test_why_a_master_is_silent_is_kept(cluster, monkeypatch, error):
         one.target("master")
 
 
-def test_nothing_of_it_is_seen_from_elsewhere(tmp_path, monkeypatch):
+def test_cluster_listens_on_loopback_only(tmp_path, monkeypatch):
     """Loopback only, and its files in one folder; the user's own flags for Java stay."""
     monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Xss2m")
     values = standalone.environment(tmp_path, "-XX:+UseSerialGC")
@@ -267,12 +267,12 @@ def cluster(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("on", "name"), [("executor", "executor 22"), ("worker", "worker 2"), ("master", "master")])
-def test_a_fault_hits_the_executor_that_has_worked_most_or_what_is_above_it(cluster, on, name):
+def test_fault_hits_the_busiest_executor(cluster, on, name):
     """By name, so that its proof says what was hit."""
     assert [name] == list(cluster[0].target(on))
 
 
-def test_a_worker_is_healed_when_there_are_as_many_executors_as_before(cluster):
+def test_worker_heals_with_all_executors(cluster):
     """Registered is not enough."""
     one, _, below = cluster
     one.target("worker")
@@ -292,7 +292,7 @@ def test_a_worker_is_healed_when_there_are_as_many_executors_as_before(cluster):
         pytest.param({"activeapps": []}, id="it has forgotten the application"),
     ],
 )
-def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change, monkeypatch):
+def test_master_heals_with_full_state(cluster, change, monkeypatch):
     """Alive is not enough."""
     monkeypatch.setattr(standalone, "SETTLE_S", 0)
     one, told, _ = cluster
@@ -304,7 +304,7 @@ def test_a_master_is_healed_when_it_knows_all_that_it_knew(cluster, change, monk
     assert (True, False) == (before, one._master_works())
 
 
-def test_a_master_that_has_an_executor_replaced_is_not_healed_until_there_is_another(cluster, monkeypatch):
+def test_master_waits_for_replaced_executor(cluster, monkeypatch):
     """It kills the one of a worker that it takes for a new one, a moment after all looks well."""
     one, told, below = cluster
     told["workers"] = [{"port": 1, "state": "ALIVE"}, {"port": 2, "state": "ALIVE"}]

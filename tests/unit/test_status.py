@@ -6,10 +6,10 @@ import io
 
 from rich.console import Console
 
-from harness.run.console import Status
+from harness.runner.console import Status
 
 
-def test_the_longest_name_of_a_phase_stands_apart_from_what_it_is():
+def test_phase_column_fits_every_name():
     """And all of them begin in one column."""
     told = io.StringIO()
     with Status(Console(file=told, width=80)) as status:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import faults, scenario
 from harness.errors import StackError
-from harness.run import injector
+from harness.runner import injector
 from harness.scenario import Fault
 
 
@@ -86,7 +86,7 @@ def restarts(pipeline: Pipeline, told: str = "") -> faults.Restarts:
         pytest.param(["--other"], False, True, False, id="refused what it must accept"),
     ],
 )
-def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, proved):
+def test_changes_follow_their_expectation(flags, refused, refuses, proved):
     """A refusal is undone by a start without the change."""
     pipeline = Pipeline(refuses)
     fault = Fault(kind="change", at=1, flags=tuple(flags), refused=refused)
@@ -99,7 +99,7 @@ def test_a_change_is_accepted_or_refused_as_it_must_be(flags, refused, refuses, 
         assert (1, "pipeline: no") == (done.proof["code"], done.proof["said"])
 
 
-def test_a_refused_upgrade_is_taken_back_before_it_is_started_again():
+def test_refused_upgrade_is_rolled_back():
     """Flags are for one start; another command would be refused again."""
     pipeline = Pipeline()
     pipeline.spoiled = True
@@ -147,7 +147,7 @@ def test_not_every_end_is_a_refusal(code, proved):
         ("pipeline: checkpoint /c/checkpoint/sessions/offsets/5: damaged", False),
     ],
 )
-def test_an_end_for_another_reason_is_no_refusal(said, proved):
+def test_other_exits_are_no_refusal(said, proved):
     """A broker that does not answer in time ends it with the same code."""
 
     class Says(Pipeline):
@@ -159,7 +159,7 @@ def test_an_end_for_another_reason_is_no_refusal(said, proved):
     assert proved is restarts(Says(), told).changed(fault, lambda: None).proved
 
 
-def test_one_that_accepts_what_it_must_refuse_is_watched_again():
+def test_accepted_change_is_observed():
     """When it ends later, nobody expects that."""
     pipeline = Pipeline(refuses=False)
     restarts(pipeline).changed(Fault(kind="change", at=1, flags=("--other",), refused=True), lambda: None)
@@ -188,7 +188,7 @@ def contents(folder):
     ("kind", "changed"),
     [("truncated", "q/offsets/2"), ("missing", "q/offsets/1"), ("state_lost", "q/state/0/0/1.delta")],
 )
-def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind, changed):
+def test_damaged_checkpoint_is_restored(tmp_path, checkpoint, kind, changed):
     """The damage is one file's, and nothing of it is left."""
     before, seen = contents(checkpoint), []
 
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_refused_and_put_back(tmp_path, checkpoint, kind
     assert [before] == seen[1:]
 
 
-def test_what_is_too_young_to_be_damaged_is_one_line(tmp_path, checkpoint):
+def test_young_checkpoint_is_one_line(tmp_path, checkpoint):
     """One batch has none before it."""
     for number in (1, 2):
         (checkpoint / "q" / "offsets" / str(number)).unlink()
@@ -215,7 +215,7 @@ def test_what_is_too_young_to_be_damaged_is_one_line(tmp_path, checkpoint):
         restarts(Pipeline()).spoiled(Fault(kind="missing", at=1), checkpoint / "q", tmp_path / "kept")
 
 
-def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
+def test_undamaged_checkpoint_is_unproved(tmp_path, checkpoint):
     """There is no state to lose, and the pipeline ends for a reason of its own."""
 
     class Ends(Pipeline):
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_was_not_damaged_proves_nothing(tmp_path, checkpoint):
     assert not done.proved
 
 
-def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, checkpoint):
+def test_other_queries_keep_their_batches(tmp_path, checkpoint):
     """Its results stand in its sink: given back its older checkpoint, it would pass over their state."""
     other, starts = checkpoint / "other" / "commits" / "7", []
 
@@ -251,7 +251,7 @@ def test_what_another_query_did_until_the_damage_was_found_stands(tmp_path, chec
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-def test_a_change_of_a_pipeline_that_had_to_be_killed_is_not_proved(orderly):
+def test_killed_change_is_unproved(orderly):
     """It is another fault than was asked for."""
     pipeline = Pipeline()
     pipeline.orderly = orderly
@@ -267,7 +267,7 @@ def test_a_change_of_a_pipeline_that_had_to_be_killed_is_not_proved(orderly):
         pytest.param(False, 2, False, id="it had to be killed"),
     ],
 )
-def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoint, orderly, grown, proved):
+def test_stale_checkpoint_is_restored(tmp_path, checkpoint, orderly, grown, proved):
     """The results have grown beyond what the copy can have begun."""
     batches, seen = [1], []
 
@@ -294,7 +294,7 @@ def test_an_older_checkpoint_is_refused_and_the_own_put_back(tmp_path, checkpoin
     [(False, True, True), (True, True, False), (False, False, False)],
     ids=["it ends", "it goes on", "nothing was taken"],
 )
-def test_what_is_taken_away_must_be_gone_and_missed(immune, gone, proved):
+def test_removed_resource_must_be_missed(immune, gone, proved):
     """A victim that goes on was not struck, and a disk that stayed as it was struck nobody."""
     pipeline = Pipeline()
     did: list[str] = []
@@ -333,7 +333,7 @@ def test_who_answers_slowly_has_not_ended():
     assert not done.proved
 
 
-def test_what_was_read_while_a_checkpoint_was_aside_was_read_before_the_fault_was_over(tmp_path, monkeypatch):
+def test_aside_reads_precede_healing(tmp_path, monkeypatch):
     """The next fault is so many events after it, and not after what had been read when it began."""
     checkpoint = Aside()
     rig = SimpleNamespace(

@@ -44,7 +44,7 @@ def comes(condition: Callable[[], bool]) -> bool:
     return holds
 
 
-def test_what_a_python_prints_is_heard_without_a_flush(tmp_path, monkeypatch):
+def test_unflushed_output_is_read(tmp_path, monkeypatch):
     """Its standard output is a pipe here, which Python would fill before it writes; the pipeline goes on meanwhile."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     program = "import sys; print('{\"event\": \"started\"}'); sys.stdin.read(); __import__('signal').pause()"
@@ -58,7 +58,7 @@ def test_what_a_python_prints_is_heard_without_a_flush(tmp_path, monkeypatch):
         assert comes(system.has_started)
 
 
-def test_further_flags_are_those_of_one_start(system):
+def test_extra_flags_last_one_start(system):
     """The next start is without them."""
     system.start(["one", "two"])
     assert 3 == ended(system)
@@ -66,7 +66,7 @@ def test_further_flags_are_those_of_one_start(system):
     assert 1 == ended(system)
 
 
-def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
+def test_expected_exit_lasts_until_start(system):
     """Its last line is there all the same."""
     system.start()
     system.expect_end()
@@ -85,7 +85,7 @@ def test_an_end_that_is_expected_is_no_error_until_the_next_start(system):
     system.check()
 
 
-def test_who_has_ended_has_been_heard_out(system):
+def test_stdout_is_drained_before_exit(system):
     """Its last words are in the log by then, though they came over its standard output, and in a hurry."""
     program = "import sys; [print(number) for number in range(50_000)]; print('too old'); sys.exit(1)"
     system.become([sys.executable, "-c", program])
@@ -95,7 +95,7 @@ def test_who_has_ended_has_been_heard_out(system):
     assert (1, "too old") == (system.ended(), system.last_line())
 
 
-def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
+def test_working_pipelines_end_is_judged(tmp_path):
     """Before that, it is a pipeline that cannot be started."""
     works = "print('{\"event\": \"started\"}', flush=True); raise SystemExit('a bad record')"
     with history.recording(tmp_path) as recorder:
@@ -109,7 +109,7 @@ def test_an_end_after_it_had_worked_is_one_for_the_verdict(tmp_path):
     assert (1, "a bad record") == (died.value.code, died.value.last)
 
 
-def test_the_death_names_the_innermost_cause_and_the_log(tmp_path):
+def test_death_names_cause_and_log(tmp_path):
     """Not the query plan that is printed after it."""
     plan = "=== Streaming Query ===\\n+- ~StreamingDataSourceV2ScanRelation[key#7]"
     works = f"print('{{\"event\": \"started\"}}', flush=True); raise SystemExit('java.io.IOException: gone\\n{plan}')"
@@ -124,7 +124,7 @@ def test_the_death_names_the_innermost_cause_and_the_log(tmp_path):
     assert "java.io.IOException: gone" == died.value.cause
 
 
-def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
+def test_leftovers_stay_in_the_run(tmp_path):
     """Python's temporary files here; Spark and Java are told by the environment."""
     tells = "import os, tempfile; tempfile.mkstemp(); exit('\\n'.join(map(os.environ.get, ('SPARK_LOCAL_DIRS', 'SPARK_SUBMIT_OPTS'))))"
     folder = tmp_path / "temporary"
@@ -140,7 +140,7 @@ def test_what_it_leaves_is_left_in_a_folder_of_the_runs_own(tmp_path):
     assert java.endswith(f"-XX:Quick -Djava.io.tmpdir={folder}")
 
 
-def test_a_line_that_is_no_progress_goes_to_the_log_and_the_next_is_read(tmp_path):
+def test_other_lines_go_to_log(tmp_path):
     """Of other shapes, of other types, and of no text."""
     odd = [
         b'{"event": "progress", "progress": {"rows": 5}}',
@@ -190,7 +190,7 @@ time.sleep(600)
 """
 
 
-def test_what_stands_by_takes_over_and_is_not_started(tmp_path):
+def test_standby_takes_over(tmp_path):
     """Its start is the moment at which it takes over; both are followed, each with a log of its own."""
     free = tmp_path / "free"
     with history.recording(tmp_path) as recorder:
@@ -217,7 +217,7 @@ def test_what_stands_by_takes_over_and_is_not_started(tmp_path):
     assert {"pipeline.log", "pipeline-2.log"} == {path.name for path in tmp_path.glob("*.log")}
 
 
-def test_what_stands_by_ends_with_the_run(tmp_path):
+def test_standby_ends_with_the_run(tmp_path):
     """It is dismissed before the first is asked to end; or it would take over."""
     with history.recording(tmp_path) as recorder:
         system = System([sys.executable, "-c", STANDS_BY, "never"], tmp_path / "pipeline.log", tmp_path, recorder)
@@ -232,7 +232,7 @@ def test_what_stands_by_ends_with_the_run(tmp_path):
     assert not system.pids()
 
 
-def test_what_stands_by_and_ends_is_an_error(tmp_path):
+def test_dead_standby_is_an_error(tmp_path):
     """None would take over."""
     ends = "import sys, time; time.sleep(60) if '--standby' not in sys.argv else sys.exit('no broker')"
     with history.recording(tmp_path) as recorder:
@@ -245,7 +245,7 @@ def test_what_stands_by_and_ends_is_an_error(tmp_path):
         system.close()
 
 
-def test_what_is_over_is_not_started_again(tmp_path):
+def test_ended_run_is_not_restarted(tmp_path):
     """Whatever a fault that is under way still wants."""
     with history.recording(tmp_path) as recorder:
         system = System(["true"], tmp_path / "pipeline.log", tmp_path, recorder)
@@ -254,7 +254,7 @@ def test_what_is_over_is_not_started_again(tmp_path):
             system.start()
 
 
-def test_the_last_line_is_what_it_says_and_no_frame_of_a_stack(tmp_path):
+def test_last_line_skips_stack_frames(tmp_path):
     """Java writes those below."""
     says = "print('pipeline: checkpoint damaged\\njava.lang.Error\\n\\tat java.base/java.lang.Thread.run(Thread.java:840)\\n')"
     with history.recording(tmp_path) as recorder:
@@ -266,7 +266,7 @@ def test_the_last_line_is_what_it_says_and_no_frame_of_a_stack(tmp_path):
     assert "java.lang.Error" == system.last_line()
 
 
-def test_a_command_that_is_not_there_is_one_line(tmp_path):
+def test_missing_command_is_one_line(tmp_path):
     """It names the command, and the field that it comes from."""
     with history.recording(tmp_path) as recorder:
         system = System(["no-such-engine"], tmp_path / "pipeline.log", tmp_path, recorder)
@@ -274,7 +274,7 @@ def test_a_command_that_is_not_there_is_one_line(tmp_path):
             system.start()
 
 
-def test_what_a_query_has_not_begun_with_is_not_read(tmp_path):
+def test_unbegun_query_is_not_read(tmp_path):
     """A query in its first batch has committed nothing, and the others have not caught up for it."""
     for log in ("offsets", "commits"):
         (tmp_path / "quick" / log).mkdir(parents=True)
@@ -290,7 +290,7 @@ def test_what_a_query_has_not_begun_with_is_not_read(tmp_path):
     assert (45, 0, 0) == (checkpoint.committed("quick"), checkpoint.committed("slow"), checkpoint.read())
 
 
-def test_what_can_be_followed_no_more_is_told():
+def test_lost_follower_is_reported():
     """And not tried again."""
     told, tries = [], []
 
@@ -305,7 +305,7 @@ def test_what_can_be_followed_no_more_is_told():
     assert ([1], ["'batchWatermarkMs'"]) == (tries, [str(error) for error in told])
 
 
-def test_who_is_killed_stands_still_while_one_looks_for_all_that_there_is_to_kill(system, monkeypatch):
+def test_kill_freezes_the_tree_first(system, monkeypatch):
     """Or the batch in which it was to die would end meanwhile."""
     stood = []
 

@@ -43,19 +43,19 @@ def ends(monkeypatch: pytest.MonkeyPatch, *answers: KafkaError | int) -> Mapping
     return topics.end_offsets("localhost:1", ["clicks"])
 
 
-def test_who_does_not_lead_a_partition_yet_is_asked_again(monkeypatch):
+def test_new_leader_is_asked_again(monkeypatch):
     """It leads in the metadata already: a moment later it tells."""
     moves = [KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION), KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)]
 
     assert {"clicks": {0: 7}} == ends(monkeypatch, *moves, 7)
 
 
-def test_an_answer_that_waiting_does_not_change_is_an_error_at_once(monkeypatch):
+def test_permanent_error_is_immediate(monkeypatch):
     """In one line; where no leader comes, too, once its time is over."""
     with pytest.raises(StackError, match="does not answer: "):
         ends(monkeypatch, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     monkeypatch.setattr(topics, "ADMIN_S", 0.1)
-    with pytest.raises(StackError, match="no leader tells its offsets after 0 s"):
+    with pytest.raises(StackError, match="no leader answers with its offsets after 0 s"):
         ends(monkeypatch, KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
 
 

@@ -46,7 +46,7 @@ def test_exit_codes(verdict_, code):
     assert code == verdict_.exit_code
 
 
-def test_headroom_is_the_share_of_the_limit_that_is_left():
+def test_headroom_is_share_of_limit():
     """Below a maximum, above a minimum, and negative where it was missed."""
     assert Target("latency", 4, 10, "s", Verdict.PASS).headroom == pytest.approx(0.6)
     assert Target("throughput", 1500, 1000, "e/s", Verdict.PASS, at_least=True).headroom == pytest.approx(0.5)
@@ -54,7 +54,7 @@ def test_headroom_is_the_share_of_the_limit_that_is_left():
     assert Target("latency", None, 10, "s", Verdict.UNKNOWN).headroom is None
 
 
-def test_an_unknown_result_has_the_stable_keys():
+def test_unknown_result_has_stable_keys():
     """Others build on them, so they are there whatever happened."""
     result = verdict.as_json(verdict.unknown("interrupted"))
 
@@ -79,7 +79,7 @@ def test_an_unknown_result_has_the_stable_keys():
         pytest.param(1, [1], ("roll", "pipeline"), True, Verdict.FAIL, id="of a rolling restart"),
     ],
 )
-def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, code, brokers_down, fault, struck, given):
+def test_death_fails_unless_excused(tmp_path, code, brokers_down, fault, struck, given):
     """A run that never came to its end, and is more than interrupted."""
     kind, on = fault or ("", "")
     asked = f'[[fault]]\nkind = "{kind}"\non = "{on}"\nat = 10\n' if fault else ""
@@ -106,7 +106,7 @@ def test_a_pipeline_that_dies_fails_unless_others_may_have_done_it(tmp_path, cod
         pytest.param(2, False, Verdict.FAIL, id="before the fault"),
     ],
 )
-def test_a_flag_of_a_fault_that_the_pipeline_does_not_know_is_not_held_against_it(tmp_path, code, struck, given):
+def test_unknown_fault_flag_is_excused(tmp_path, code, struck, given):
     """It says which."""
     (tmp_path / "mine.toml").write_text(
         '[load]\neps = 100\n[[fault]]\nkind = "change"\nflags = ["--triggr", "1 s"]\nat = 10\n'
@@ -126,7 +126,7 @@ def test_a_flag_of_a_fault_that_the_pipeline_does_not_know_is_not_held_against_i
 
 
 @pytest.mark.parametrize(("injected", "given"), [(1, Verdict.UNKNOWN), (2, Verdict.FAIL)])
-def test_two_faults_at_one_position_are_two(tmp_path, injected, given):
+def test_equal_positions_are_two_faults(tmp_path, injected, given):
     """Broker 1 is down: a fault of it explains that only once this fault was injected, not another at its position."""
     faults = (Fault(kind="kill", on="pipeline", at=10), Fault(kind="kill", on="broker 1", at=10))
     chosen = scenario.load("kill", ["fault=[{at=10}, {on='broker 1', at=10}]", "kafka.nodes=3"])
@@ -142,7 +142,7 @@ def test_two_faults_at_one_position_are_two(tmp_path, injected, given):
 
 
 @pytest.mark.parametrize("fault", ["kill", "full"])
-def test_a_disk_that_no_fault_has_filled_is_not_held_against_the_pipeline(tmp_path, fault):
+def test_accidental_full_disk_is_excused(tmp_path, fault):
     """It is the machine's: what a fault has filled is expected to end it, and that is no death of its own."""
     text = f'[load]\neps = 100\n[[fault]]\nkind = "{fault}"\non = "{"results" if fault == "full" else "pipeline"}"\nat = 10\n'
     (tmp_path / "mine.toml").write_text(text)
@@ -165,7 +165,7 @@ def test_a_disk_that_no_fault_has_filled_is_not_held_against_the_pipeline(tmp_pa
         pytest.param(4999, 51, Verdict.FAIL, id="the lag grows by more than 1 % of the load"),
     ],
 )
-def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
+def test_throughput_must_match_the_load(throughput, lag_slope, said):
     """A pipeline above the limit that falls behind does not pass."""
     figures = {"throughput_eps": throughput, "offered_eps": 5000, "lag_slope_eps": lag_slope}
 
@@ -181,14 +181,14 @@ def test_throughput_must_keep_up_with_the_load(throughput, lag_slope, said):
         pytest.param(1000.4, 1001, 0, Verdict.PASS, id="keeps up with more"),
     ],
 )
-def test_a_load_below_the_limit_shows_no_throughput_above_it(throughput, offered, lag_slope, said):
+def test_small_load_leaves_throughput_unknown(throughput, offered, lag_slope, said):
     """A pipeline that commits all it is given has missed nothing; one that does not, has."""
     figures = {"throughput_eps": throughput, "offered_eps": offered, "lag_slope_eps": lag_slope}
 
     assert said is verdict._throughput(figures, 1000).verdict
 
 
-def test_a_run_that_is_judged_on_more_than_it_was_offered_is_unknown_and_says_what_to_do(tmp_path):
+def test_low_offer_is_unknown(tmp_path):
     simulate(tmp_path, scenario.load("late", ["load.eps=200", 'judged=["throughput"]', "pipeline.quick_start=false"]))
     result = verdict.judge(history.read(tmp_path))
 
@@ -200,7 +200,7 @@ def test_a_run_that_is_judged_on_more_than_it_was_offered_is_unknown_and_says_wh
 
 
 @pytest.mark.parametrize("name", ["late", "kill"])
-def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
+def test_right_run_passes_from_files(tmp_path, name):
     """Judged, written and told; without its faults a run that was to have some is unknown."""
     simulate(tmp_path / "run", scenario.load(name, ["load.eps=200"]))
     done = single.judge(tmp_path / "run")
@@ -212,7 +212,7 @@ def test_a_right_run_passes_from_its_directory_alone(tmp_path, name):
     assert (tmp_path / "run" / "report.html").stat().st_size < 1_000_000
 
 
-def test_a_load_that_came_late_is_not_held_against_the_pipeline(tmp_path):
+def test_late_load_is_excused(tmp_path):
     """Its latency is the generator's: unknown, never fail. A wrong row is one all the same."""
     judged = ('judged=["latency", "success"]', "pipeline.quick_start=false")
     simulate(tmp_path, scenario.load("late", ["load.eps=200", "load.duration_s=50", *judged]))
@@ -238,7 +238,7 @@ def test_a_load_that_came_late_is_not_held_against_the_pipeline(tmp_path):
         pytest.param((0, 0), False, id="never"),
     ],
 )
-def test_a_load_that_is_late_in_a_part_makes_the_run_generator_limited(tmp_path, late_s, limited):
+def test_partly_late_load_is_generator_limited(tmp_path, late_s, limited):
     """A long time after the measured part does not make up for it, nor it for what comes after."""
     simulate(tmp_path, scenario.load("late", ["load.eps=20", "load.cool_down_s=300"]))
     sent = pq.read_table(tmp_path / "sent.parquet")
@@ -252,7 +252,7 @@ def test_a_load_that_is_late_in_a_part_makes_the_run_generator_limited(tmp_path,
     assert limited is ("generator-limited" in verdict.judge(history.read(tmp_path)).why)
 
 
-def test_a_batch_that_never_ran_is_missed(tmp_path):
+def test_missing_batch_is_noticed(tmp_path):
     """The last of a query, at the watermark of the flush: without it the rows that it closes look as if they were open."""
     simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -278,7 +278,7 @@ def _is_of(event: dict, query: str, batch: int) -> bool:
     return (event.get("query"), event.get("batch")) == (query, batch)
 
 
-def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_path):
+def test_simulated_figures_come_back(tmp_path):
     """200 events/s, sent 0.1 ms after they are due and acknowledged 5 ms after; read every 1.5 s, committed 0.5 s later."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200"]))
     result = verdict.judge(history.read(tmp_path / "run"))
@@ -304,7 +304,7 @@ def test_figures_and_counts_are_those_that_a_simulated_run_was_made_with(tmp_pat
     assert 0 < counts["dead_letter"] < counts["dropped_late"]
 
 
-def test_what_was_offered_and_never_acknowledged_was_not_committed(tmp_path):
+def test_unacknowledged_events_are_uncommitted(tmp_path):
     """Every second event: half of what was offered came through."""
     simulate(tmp_path, scenario.load("late", ["load.eps=200"]))
     gathered = timeline.gather(history.read(tmp_path))
@@ -327,7 +327,7 @@ def test_what_was_offered_and_never_acknowledged_was_not_committed(tmp_path):
         pytest.param('["success"]', Verdict.PASS, id="shown alone"),
     ],
 )
-def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, wanted):
+def test_only_chosen_targets_decide(tmp_path, judged, wanted):
     """The others are measured, and told as what they are."""
     simulate(
         tmp_path / "run",
@@ -341,7 +341,7 @@ def test_only_the_targets_that_a_scenario_is_judged_on_decide(tmp_path, judged, 
     assert any(line.lstrip().startswith("shown") for line in single.story(done))
 
 
-def test_a_pipeline_that_falls_behind_is_told_by_how_much():
+def test_falling_behind_is_quantified():
     """Its throughput may be far above the limit that stands beside it."""
     figures = {"throughput_eps": 4913.2, "offered_eps": 5000.0, "lag_slope_eps": 87.3}
     target = verdict._throughput(figures, 1000)
@@ -362,7 +362,7 @@ def test_a_pipeline_that_falls_behind_is_told_by_how_much():
         pytest.param(20_703.1, ({"fault": "kill pipeline"},), False, id="after a fault"),
     ],
 )
-def test_a_pipeline_that_still_catches_up_with_the_warm_up_is_told_so(committed, faults, said):
+def test_warm_up_backlog_is_named(committed, faults, said):
     """Nothing else would show that its latency is that of a cold start."""
     figures = {"throughput_eps": committed, "offered_eps": 20_000.0, "lag_slope_eps": -141.5}
     target = verdict._target("latency", 17.8, 10, "s")
@@ -382,7 +382,7 @@ def test_a_pipeline_that_still_catches_up_with_the_warm_up_is_told_so(committed,
         pytest.param("limits.latency_s=10", Verdict.PASS, id="shown alone"),
     ],
 )
-def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, wanted):
+def test_unseen_recovery_misses_its_limit(tmp_path, limit, wanted):
     """A fault after the last commit, from which nobody can tell that the pipeline recovered."""
     struck = ("fault=[{at=1}]", "pipeline.quick_start=false")
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", *struck, limit]))
@@ -407,9 +407,7 @@ def test_a_recovery_that_was_not_seen_is_not_within_its_limit(tmp_path, limit, w
         pytest.param(None, None, [], 1, id="nothing to compare with"),
     ],
 )
-def test_a_recovery_is_late_once_the_load_has_gone_on_for_longer_than_its_limit(
-    recovered_s, unrecovered_s, slow, unseen
-):
+def test_overlong_recovery_fails(recovered_s, unrecovered_s, slow, unseen):
     """Where it ended before, nobody knows."""
     run = SimpleNamespace(scenario=scenario.load("kill", ["limits.recovery_s=15", "pipeline.quick_start=false"]))
     fault = {"fault": "kill pipeline", "recovered_s": recovered_s, "unrecovered_s": unrecovered_s}
@@ -419,7 +417,7 @@ def test_a_recovery_is_late_once_the_load_has_gone_on_for_longer_than_its_limit(
     assert unseen == sum(value is None for _, value, _ in limited)
 
 
-def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_another(tmp_path):
+def test_baseline_precedes_the_fault(tmp_path):
     """Two equal outages of 20 s, a minute apart: the second takes as long as the first, or its lag would be usual."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200", "load.duration_s=120"]))
     gathered = timeline.gather(history.read(tmp_path / "run"))
@@ -445,7 +443,7 @@ def test_a_fault_is_measured_by_the_calm_before_it_and_not_by_the_outage_of_anot
     assert second["recovered_s"] == pytest.approx(first["recovered_s"], abs=2)
 
 
-def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path):
+def test_early_fault_has_no_baseline(tmp_path):
     """Nor has one right after it."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=200"]))
     gathered = timeline.gather(history.read(tmp_path / "run"))
@@ -469,7 +467,7 @@ def test_a_fault_before_the_first_commit_has_no_calm_to_be_measured_by(tmp_path)
         pytest.param([True, "3", None, 4], 4, id="no numbers"),
     ],
 )
-def test_counts_are_summed_as_the_checkers_take_them(values, total):
+def test_counts_match_the_checkers(values, total):
     """A row that is right counts, and what is no count does not."""
     observed = {(at,): [SimpleNamespace(values=(value,))] for at, value in enumerate(values)}
 
@@ -485,7 +483,7 @@ def altered(folder, *sets, drop=lambda event: False, add=()):
     return folder / "run"
 
 
-def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
+def test_stalled_run_does_not_pass(tmp_path):
     """The last windows may never have come out, and nothing is wrong with the others."""
     run = altered(tmp_path, add=[{"t": 1.0, "kind": "stalled", "why": "waiting for every query to commit everything"}])
     result = verdict.judge(history.read(run))
@@ -501,7 +499,7 @@ def test_a_run_that_came_to_a_standstill_does_not_pass(tmp_path):
         pytest.param(False, Verdict.FAIL, id="it was all committed"),
     ],
 )
-def test_the_rows_of_a_batch_that_the_end_cut_off_accuse_nobody(tmp_path, stalled, wanted):
+def test_cut_off_batch_accuses_nobody(tmp_path, stalled, wanted):
     """They stand in the sink, and their batch is not committed: where the drain gave up, it would have been run again."""
     run = altered(tmp_path)
     last = max(event.batch for event in history.read(run).of(Commit) if event.query == "page_views")
@@ -522,7 +520,7 @@ def test_the_rows_of_a_batch_that_the_end_cut_off_accuse_nobody(tmp_path, stalle
     [(1, 2.0, 1), (2, 2.0, 2), (4, 2.0, 2), (2, 1.5, 1.5), (4, None, 2)],
     ids=["fewer", "all", "more than there are", "more than may be used", "a run that does not tell"],
 )
-def test_the_share_of_cores_is_of_those_that_may_be_used(tmp_path, asked, usable, of):
+def test_cpu_share_uses_allowed_cores(tmp_path, asked, usable, of):
     """Half a core is used, of a machine with two."""
     run = altered(tmp_path, f"pipeline.cores={asked}", "pipeline.quick_start=false")
     told = json.loads((run / "manifest.json").read_text()) | ({} if usable is None else {"usable_cores": usable})
@@ -544,7 +542,7 @@ def test_the_share_of_cores_is_of_those_that_may_be_used(tmp_path, asked, usable
         ),
     ],
 )
-def test_a_target_that_one_query_does_not_show_is_not_measured(tmp_path, sets, drop, said):
+def test_hidden_target_is_unmeasured(tmp_path, sets, drop, said):
     """What the others show does not stand for it."""
     run = altered(
         tmp_path,
@@ -557,7 +555,7 @@ def test_a_target_that_one_query_does_not_show_is_not_measured(tmp_path, sets, d
     assert said in verdict.judge(history.read(run)).why
 
 
-def test_rows_of_a_query_without_a_checkpoint_accuse_nobody(tmp_path):
+def test_rows_without_checkpoint_accuse_nobody(tmp_path):
     """It is looked for in the wrong place, and the rows may be right."""
     run = altered(tmp_path, drop=lambda event: event["kind"] == "commit" and event["query"] == "sessions")
     shutil.rmtree(run / "checkpoints" / "sessions")
@@ -576,7 +574,7 @@ def test_rows_of_a_query_without_a_checkpoint_accuse_nobody(tmp_path):
         pytest.param((1_767_261_600_000, 1_767_261_660_000, "p", "c"), id="numbers for times"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
+def test_unreadable_row_is_invented(tmp_path, query, key):
     """And no reason to end without a verdict."""
     run = altered(tmp_path)
     rows = [
@@ -590,7 +588,7 @@ def test_a_row_that_cannot_be_read_is_an_invented_one(tmp_path, query, key):
     assert ["invented_row"] == [anomaly.kind for anomaly in result.anomalies]
 
 
-def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
+def test_crashed_checker_saw_nothing(tmp_path, monkeypatch):
     """Neither right nor wrong; the trace is kept."""
     run = altered(tmp_path)
     monkeypatch.setattr(timeline, "gather", lambda *args: 1 // 0)
@@ -601,7 +599,7 @@ def test_a_checker_that_crashes_has_seen_nothing(tmp_path, monkeypatch):
     assert "ZeroDivisionError" in (run / "logs" / "judge.log").read_text()
 
 
-def test_a_share_of_all_rows_can_be_asked_for():
+def test_share_of_rows_is_available():
     """None is more than all."""
     assert Verdict.PASS is verdict._target("success", 1.0, 1, "share of rows", at_least=True).verdict
     assert Verdict.FAIL is verdict._target("success", 0.999, 0.999, "share of rows", at_least=True).verdict

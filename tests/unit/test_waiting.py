@@ -9,9 +9,9 @@ import pytest
 
 from harness.engines.process import Checkpoint
 from harness.errors import StackError, Stalled
-from harness.run import waiting
-from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history
+from harness.runner import waiting
+from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from tests import fakes
 
 
@@ -58,7 +58,7 @@ def test_idle_noise_is_not_work(rig):
         rig.wait()
 
 
-def test_a_process_that_hangs_later_is_found(rig):
+def test_later_hang_is_found(rig):
     """STALL_S counts from its last work."""
     rig.checkpoint.begin("sessions", 3)
     rig.process.use(1.0)
@@ -70,7 +70,7 @@ def test_a_process_that_hangs_later_is_found(rig):
     assert 100 + STALL_S - waiting.WINDOW_S < rig.clock() - rig.start_s < 100 + STALL_S + waiting.WINDOW_S + 1
 
 
-def test_cpu_without_a_batch_is_no_progress(rig):
+def test_cpu_alone_is_no_progress(rig):
     """Work counts only for a batch that is under way."""
     rig.process.use(2.0)
 
@@ -115,7 +115,7 @@ def test_a_commit_renews_the_patience(rig):
     assert rig.clock() - rig.start_s >= 448
 
 
-def test_what_a_look_raises_ends_the_wait(rig):
+def test_error_ends_the_wait(rig):
     """A pipeline that died is no standstill."""
 
     def look() -> None:
@@ -139,7 +139,7 @@ def test_patience_follows_from_the_backlog(backlog, patience_s):
     assert patience_s == batch_patience_s(300, backlog, 1000, 3600)
 
 
-def test_a_batch_is_under_way_until_its_commit(tmp_path):
+def test_batch_lasts_until_commit(tmp_path):
     """The newest entry of the offset log without a commit, with the time at which it was written."""
     with history.recording(tmp_path) as happenings:
         checkpoint = Checkpoint(str(tmp_path / "{query}"), tmp_path / "kept", {"a": [], "b": []}, happenings)

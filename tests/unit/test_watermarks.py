@@ -30,6 +30,6 @@ CLICKS, BOTH = ("clicks",), ("clicks", "purchases")
         ),
     ],
 )
-def test_the_watermark_of_each_batch_and_of_the_next(newest, sources, starts, watermarks):
+def test_watermarks_of_successive_batches(newest, sources, starts, watermarks):
     """The smallest of the newest event times, less a delay of 300 ms."""
     assert watermarks == lawful(newest, sources, starts, 300)

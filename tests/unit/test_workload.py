@@ -14,7 +14,7 @@ from harness.job.clickstream.records import Rejected, iso, parse
 from harness.model import Record
 
 
-def test_the_bytes_of_seed_7_never_change():
+def test_seed_7_bytes_never_change():
     """Every figure ever published rests on them; a change of this sum is a new workload."""
     events = workload.batch(Workload(time_scale=60, malformed=0.01), 7, 5000, 0, 1000)
 
@@ -37,7 +37,7 @@ def test_batches_compose(seed, first, some, more):
 
 
 @given(st.integers(0, 2**63 - 1), st.floats(0, 3), st.floats(0, 3))
-def test_valid_events_are_valid_by_the_contract(seed, user_skew, product_skew):
+def test_valid_events_meet_the_contract(seed, user_skew, product_skew):
     """And their event time is the one that the journal will hold."""
     shape = Workload(user_skew=round(user_skew, 2), product_skew=round(product_skew, 2), products=12)
     events = workload.batch(shape, seed, 1000, 0, 50)
@@ -48,7 +48,7 @@ def test_valid_events_are_valid_by_the_contract(seed, user_skew, product_skew):
         assert ms == parsed.at_ms
 
 
-def test_malformed_events_are_rejected_by_the_contract_whatever_their_kind():
+def test_malformed_events_are_rejected():
     """Each kind occurs, and none slips through as valid."""
     events = workload.batch(Workload(malformed=1), 7, 5000, 0, 2000)
 
@@ -83,7 +83,7 @@ def test_event_time_runs_by_the_scale():
     ]
 
 
-def test_flush_events_are_valid_and_far_ahead():
+def test_flush_events_are_far_ahead():
     """One a topic, beyond every delay, horizon and gap of the contract."""
     for event in workload.flush(Workload(), 1_000_000):
         assert not isinstance(parse(Record(event.topic, 0, 0, event.value)), Rejected)
@@ -91,7 +91,7 @@ def test_flush_events_are_valid_and_far_ahead():
 
 
 @pytest.mark.parametrize("start", ["2026-01-01T00:00:00Z", "1969-12-31T23:00:00Z"])
-def test_what_is_malformed_is_rejected_whenever_it_happened(start):
+def test_malformed_events_reject_at_any_time(start):
     """By the oracle, which reads the bytes."""
     events = workload.batch(Workload(malformed=1, start=start), 7, 100, 0, 400)
 

@@ -1,4 +1,4 @@
-"""What Spark's checkpoint says: which micro-batch read which records, at which watermark, committed when.
+"""Spark's checkpoint: which micro-batch read which records, at which watermark, committed when.
 
 `offsets/N` holds, per source, the exclusive end of batch N; it began where N-1 ended. `commits/N`
 exists once N is done, and its modification time is the moment at which its effect became durable.
@@ -39,12 +39,12 @@ def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[
         raise RunError(f"{checkpoint / 'commits'}: batch {missing[0]} was not recorded; the run cannot be judged")
     if untold := [number for number in numbers if number not in recorded]:
         raise RunError(
-            f"{checkpoint / 'commits' / str(untold[0])}: history.jsonl does not tell when it was written: it is cut;"
+            f"{checkpoint / 'commits' / str(untold[0])}: history.jsonl has no time for it: it is cut;"
             " the run cannot be judged"
         )
     if gone := recorded.keys() - set(numbers):
         raise RunError(
-            f"{checkpoint / 'commits' / str(min(gone))}: missing: history.jsonl tells when it was written;"
+            f"{checkpoint / 'commits' / str(min(gone))}: missing: history.jsonl has the time of its commit;"
             " the run cannot be judged"
         )
     found = [_batch(checkpoint / "offsets" / str(number), number, *recorded[number]) for number in numbers]

@@ -65,7 +65,7 @@ def collect(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> It
 
 
 def size(scenario: Scenario, bootstrap: str, prefix: str, output: Path) -> int:
-    """Records and files in all sinks: it stands still when the pipeline has nothing left to say."""
+    """Records and files in all sinks: the number stops growing when the pipeline has written all."""
     names = [prefix + query.topic for query in scenario.queries.values() if query.sink == "kafka"]
     ends = topics.end_offsets(bootstrap, names) if names else {}
     files = len(_data_files(output))
@@ -95,7 +95,7 @@ def _result(query: Query, message: topics.Message, prefix: str, place: Output) -
 
 
 class _digits(Decimal):
-    """A JSON number with a fraction, kept as it was written until its column says what it is."""
+    """A JSON number with a fraction, kept as it was written until the type of its column is known."""
 
 
 def _row(query: Query, columns: dict[str, Any], where: str, at_s: float, names: Names) -> Row:
@@ -162,7 +162,7 @@ def _named_files(directory: Path) -> list[tuple[str, float]]:
     log = directory / "_spark_metadata"
     named: dict[str, float] = {}
     before_s = float("inf")
-    for path in sorted(log.glob("[0-9]*"), key=lambda one: int(one.name.partition(".")[0])):
+    for path in sorted(log.glob("[0-9]*"), key=lambda path: int(path.name.partition(".")[0])):
         log_s = path.stat().st_mtime
         for entry in _entries(path):
             name, written_s = _below(directory, entry.path), entry.modificationTime / 1e3

@@ -37,7 +37,7 @@ SinkKind = Literal["kafka", "parquet", "console"]
 class Query:
     """One result of the job: the topics it reads, the columns of a row, and the sink that the row goes to.
 
-    `identity` names the columns that tell one row from another, `measures` the others, both in the order of the row.
+    `identity` names the columns that identify a row, `measures` the others, both in the order of the row.
     A row of a `stateful` query is final once the watermark has passed its column `end` by `stays_open_s` seconds.
     `rejects` is true of the query that emits each record that the contract refuses, at once and as it is, and keeps
     no state.

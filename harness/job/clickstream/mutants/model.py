@@ -51,7 +51,7 @@ def _object(record: Record) -> Mapping[str, Any] | None:
 class Mutant:
     """A pipeline that is wrong in one way.
 
-    `query` is the query that goes wrong, or that shows it first. `sentence` completes "nothing tells …".
+    `query` is the query that goes wrong, or that shows it first. `sentence` completes "no event distinguishes …".
     `rows` gives, by query, the rows that the wrong pipeline emits; a query that it leaves out is as it must be.
     `equivalent` is the reason why no input can kill the mutant; None of one that some input kills.
     """

@@ -1,4 +1,4 @@
-"""The conductor: does what the scenario says, writes down what happens, and judges nothing.
+"""The conductor: carries out the scenario, records what happens, and judges nothing.
 
 start → warm up → measure → flush → drain → collect. What it leaves is a run directory.
 """
@@ -27,12 +27,12 @@ from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMAR
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
-from harness.run.console import Status
-from harness.run.injector import struck
-from harness.run.testbed import Rig, assemble
-from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
+from harness.runner.console import Status
+from harness.runner.injector import struck
+from harness.runner.testbed import Rig, assemble
+from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
 HEAL_S = 180.0
@@ -40,7 +40,7 @@ HEAL_S = 180.0
 REST_S = 5.0
 # How long the load goes on beyond the limit of a recovery, so that a recovery that missed it is seen too.
 BEYOND_S = 1.0
-TELL_S = 1.0
+DUMP_S = 1.0
 BREAK_OFF_S = 10.0
 # How long to wait for threads when somebody ends the run: what they wait for is ended with it.
 AT_ONCE_S = 1.0
@@ -49,7 +49,7 @@ ANSWER_S = 5.0
 
 
 def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
-    """Do the run. Raises HarnessError where none is possible; the directory then says how far it came."""
+    """Do the run. Raises HarnessError where none is possible; the directory then shows how far it came."""
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
     with history.recording(directory) as happenings, status:
         phases = Phases(happenings, status)
@@ -108,7 +108,7 @@ def _tell_stacks(rig: Rig) -> None:
     with suppress(HarnessError):  # of brokers that nobody can look at
         for pid in rig.cluster.pids():
             processes.tell_stacks(pid)
-    time.sleep(TELL_S)  # nothing says when a thread dump is complete
+    time.sleep(DUMP_S)  # a thread dump has no mark for its end
 
 
 class Phases:
@@ -133,7 +133,7 @@ def _conduct(rig: Rig, phases: Phases) -> None:
     with _followed(rig):
         _offer(rig, phases)
         if rig.scenario.black_box:
-            phases.begin("settle", "until the pipeline has nothing left to say")
+            phases.begin("settle", "until the sinks stop growing")
             _quiet(rig, phases)
         phases.begin("flush", "two events far ahead close every window")
         rig.load.flush()
@@ -249,7 +249,7 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
 
 
 def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Callable[[], bool]) -> None:
-    """Wait until it is over with the faults; none strikes after that."""
+    """Wait until the faults are over; none is injected after that."""
 
     def progress() -> int:
         # A fault that is under way has a patience of its own.
@@ -258,7 +258,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
     try:
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))
     except Stalled as error:
-        # Not an end: what is wrong is still told by name, and a fault that never struck too.
+        # No error here: the verdict names what is wrong, and a fault that was never injected too.
         phases.history.write(Standstill(why=str(error)))
     schedule.close()
 
@@ -312,12 +312,12 @@ def _drain(rig: Rig, phases: Phases) -> None:
     try:
         _eventually(rig, phases, drained, progress, "every query to commit everything", work=_work(rig))
     except Stalled as error:
-        # Not an end: what is wrong is still told by name; where nothing is, the run is unknown.
+        # No error here: the verdict names what is wrong; where nothing is, the run is unknown.
         phases.history.write(Standstill(why=str(error)))
 
 
 def _quiet(rig: Rig, phases: Phases) -> None:
-    """Wait until nothing new has stood in the sinks for as long as the scenario says.
+    """Wait until the sinks have not grown for `pipeline.settle_s`.
 
     Without a checkpoint this is all that can be known; the black-box oracle rests on it.
     """

@@ -21,8 +21,8 @@ from harness.experiments import single
 from harness.experiments.simulate import simulate
 from harness.judge import verdict
 from harness.model import Verdict
-from harness.run.console import Status
 from harness.rundir import history
+from harness.runner.console import Status
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +31,12 @@ def complete(monkeypatch):
     monkeypatch.setattr(single.needs, "require", lambda chosen: None)
 
 
-def test_runs_that_begin_at_the_same_moment_have_a_folder_each(tmp_path):
+def test_simultaneous_runs_have_own_folders(tmp_path):
     """Many fit into the millisecond that their names tell."""
     assert 20 == len({single.new_folder(tmp_path, "late", "-seed7") for _ in range(20)})
 
 
-def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
+def test_unwritable_place_is_one_line(tmp_path):
     """The line names it."""
     (tmp_path / "file").touch()
 
@@ -44,7 +44,7 @@ def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path):
         single.new_folder(tmp_path / "file", "late")
 
 
-def test_a_run_of_one_query_has_its_report(tmp_path):
+def test_single_query_run_has_report(tmp_path):
     """Whatever a page shows by default, it shows of the queries that there are."""
     simulate(tmp_path, scenario.load("late", ["load.eps=100", 'pipeline.queries=["page_views"]']))
     done = single.judge(tmp_path)
@@ -56,11 +56,11 @@ def test_a_run_of_one_query_has_its_report(tmp_path):
 @pytest.mark.parametrize(
     ("queries", "said"),
     [
-        pytest.param(["page_views", "revenue"], "not asked of this pipeline", id="no dead letter"),
+        pytest.param(["page_views", "revenue"], "not checked: this pipeline lacks", id="no dead letter"),
         pytest.param(["page_views", "revenue", "dead_letter"], "they reconcile.", id="all that count"),
     ],
 )
-def test_a_page_says_of_the_counts_what_the_verdict_makes_of_them(tmp_path, queries, said):
+def test_page_and_verdict_agree_on_counts(tmp_path, queries, said):
     """A pipeline without one of the queries cannot account for every record."""
     simulate(tmp_path, scenario.load("late", ["load.eps=100", f"pipeline.queries={json.dumps(queries)}"]))
     done = single.judge(tmp_path)
@@ -69,7 +69,7 @@ def test_a_page_says_of_the_counts_what_the_verdict_makes_of_them(tmp_path, quer
     assert said in (tmp_path / "report.html").read_text()
 
 
-def test_a_pipeline_that_says_nothing_of_its_progress_has_its_report(tmp_path):
+def test_silent_pipeline_has_a_report(tmp_path):
     """Without the charts that are drawn from it."""
     simulate(tmp_path, scenario.load("late", ["load.eps=100", 'judged=["success"]']))
     path = tmp_path / "history.jsonl"
@@ -80,7 +80,7 @@ def test_a_pipeline_that_says_nothing_of_its_progress_has_its_report(tmp_path):
     assert 3 == len(re.findall("<figcaption", (tmp_path / "report.html").read_text()))
 
 
-def test_one_directory_that_cannot_be_read_keeps_no_other_from_being_judged(tmp_path):
+def test_unreadable_directory_spares_others(tmp_path):
     """And no wrong one from failing."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=100"]))
     history.write_rows(tmp_path / "run", "page_views", [])
@@ -122,12 +122,12 @@ PHASE = b'{"t": 1, "kind": "phase", "phase": "start"}\n'
         pytest.param("history.jsonl", b"{}\n", "not an event: .*required field `kind`", id="of no kind"),
         pytest.param("history.jsonl", PHASE + b'{"t": 1, "kind": "a"}', "not an event: .*'a'", id="of an unknown kind"),
         pytest.param("history.jsonl", b'{"kind": "phase", "phase": "a"}', "not an event: it has no time", id="no time"),
-        pytest.param("history.jsonl", b"", "history.jsonl does not tell when", id="an empty history"),
+        pytest.param("history.jsonl", b"", "history.jsonl has no time for it", id="an empty history"),
         pytest.param("sent.parquet", b"", "damaged", id="no events"),
         pytest.param("history.jsonl", b"\xff\n", "not UTF-8", id="a history that is not UTF-8"),
     ],
 )
-def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
+def test_damaged_directory_is_named(run, name, text, said):
     """And the file in it, or the version."""
     (run / name).write_bytes(text)
 
@@ -136,7 +136,7 @@ def test_a_damaged_directory_is_one_line_that_names_it(run, name, text, said):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "history.jsonl", "sent.parquet"])
-def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name):
+def test_later_damage_revokes_the_pass(run, name):
     """Whoever reads its result or its page alone is told so."""
     single.judge(run)
     (run / name).write_bytes(b"{")
@@ -150,7 +150,7 @@ def test_a_run_that_is_damaged_after_it_has_passed_has_passed_no_more(run, name)
     assert str(error.value) in html.unescape(page)
 
 
-def test_a_verdict_does_not_outlive_the_manifest_of_its_run(run):
+def test_verdict_needs_its_manifest(run):
     """That it was made with nothing known is not what it says."""
     single.judge(run)
     (run / "manifest.json").unlink()
@@ -160,7 +160,7 @@ def test_a_verdict_does_not_outlive_the_manifest_of_its_run(run):
     assert "unknown" == json.loads((run / "result.json").read_text())["verdict"]
 
 
-def test_the_page_of_a_damaged_run_names_its_folder_wherever_it_is_judged_from(run, monkeypatch):
+def test_damaged_page_names_its_folder(run, monkeypatch):
     """From within it, too."""
     (run / "sent.parquet").unlink()
     monkeypatch.chdir(run)
@@ -170,7 +170,7 @@ def test_the_page_of_a_damaged_run_names_its_folder_wherever_it_is_judged_from(r
     assert f"<title>UNKNOWN · {run.parent.name} · {run.name}</title>" in (run / "report.html").read_text()
 
 
-def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
+def test_unjudged_run_has_a_result(run, tmp_path, monkeypatch):
     """Unknown, as where it broke off."""
     (run / "sent.parquet").unlink()
     monkeypatch.setattr(
@@ -183,7 +183,7 @@ def test_a_run_that_cannot_be_judged_has_a_result(run, tmp_path, monkeypatch):
     assert "unknown" == json.loads(result.read_text())["verdict"]
 
 
-def test_a_folder_that_is_no_run_gets_no_file(tmp_path):
+def test_foreign_folder_gets_no_file(tmp_path):
     """A path may be mistyped."""
     with pytest.raises(RunError):
         single.judge(tmp_path)
@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_run_gets_no_file(tmp_path):
         pytest.param("outputs/revenue.parquet", "at_s", None, "column at_s is missing", id="no times of rows"),
     ],
 )
-def test_a_table_without_what_it_must_have_is_one_line(run, file, column, value, said):
+def test_incomplete_table_is_one_line(run, file, column, value, said):
     """It names the file and the column."""
     table = pq.read_table(run / file)
     at = table.schema.get_field_index(column)
@@ -209,20 +209,20 @@ def test_a_table_without_what_it_must_have_is_one_line(run, file, column, value,
         single.judge(run)
 
 
-def test_a_page_that_cannot_be_made_keeps_the_result(run, monkeypatch):
+def test_page_crash_keeps_the_result(run, monkeypatch):
     """One line, and where the trace is; what was explained then ends in the same way."""
     monkeypatch.setattr(single.pages, "of_run", lambda *_: {}["cpu"])
     with pytest.raises(RunError, match=r"judged, and its page could not be made: KeyError: 'cpu'; see .*judge.log"):
         single.judge(run)
     assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
 
-    monkeypatch.setattr(single.timeline, "gather", lambda _: {}["sent"])
+    monkeypatch.setattr(single.verdict.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
         list(single.explain(run, "a", 1))
 
 
 @pytest.mark.parametrize("key", history._Manifest.__annotations__)
-def test_a_manifest_without_one_of_its_keys_is_no_manifest(run, key):
+def test_incomplete_manifest_is_refused(run, key):
     """It is named, before anything is judged."""
     path = run / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -233,17 +233,17 @@ def test_a_manifest_without_one_of_its_keys_is_no_manifest(run, key):
         single.judge(run)
 
 
-def test_a_checker_that_crashes_makes_the_folder_of_its_trace(run, monkeypatch):
+def test_crash_makes_its_trace_folder(run, monkeypatch):
     """The verdict is unknown, and says where it is."""
     (run / "logs").rmdir()
-    monkeypatch.setattr(verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(verdict, "assess", lambda _: [][0])
 
     assert f"see {run / 'logs' / 'judge.log'}" in single.judge(run).result.why
     assert "IndexError" in (run / "logs" / "judge.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["result.json", "report.html"])
-def test_a_result_that_cannot_be_written_is_one_line(run, name):
+def test_unwritable_result_is_one_line(run, name):
     """It names the file."""
     (run / name).mkdir()
 
@@ -251,7 +251,7 @@ def test_a_result_that_cannot_be_written_is_one_line(run, name):
         single.judge(run)
 
 
-def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_path, monkeypatch):
+def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
     """Such as a full disk."""
 
     def broken(chosen, directory, status, command):
@@ -263,7 +263,7 @@ def test_what_broke_off_a_run_is_told_though_its_result_cannot_be_written(tmp_pa
         single.run(scenario.load("late"), tmp_path, Status(Console(quiet=True)))
 
 
-def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch):
+def test_full_disk_is_one_line(tmp_path, monkeypatch):
     """Its directory has a result: unknown."""
 
     def full(chosen, directory, status, command):
@@ -276,7 +276,7 @@ def test_a_disk_that_is_full_breaks_off_a_run_in_one_line(tmp_path, monkeypatch)
     assert "unknown" == json.loads(result.read_text())["verdict"]
 
 
-def test_a_row_that_is_mistyped_is_bad_usage(run):
+def test_mistyped_row_is_bad_usage(run):
     """The run can be read; it has no such row."""
     with pytest.raises(ScenarioError, match=r"--row x\|y: no such row in .*, expected or seen"):
         list(single.explain(run, "x|y", 1))

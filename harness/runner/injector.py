@@ -20,8 +20,8 @@ from harness.host import cgroup, disks, processes
 from harness.host.disks import Disk
 from harness.job.clickstream.contract import CLICKSTREAM, INPUT
 from harness.kafka import Broker, topics
-from harness.run.testbed import Rig
 from harness.rundir.events import Deleted
+from harness.runner.testbed import Rig
 from harness.scenario import (
     DISKS_OF_THE_PIPELINE,
     FAULT_TARGETS_OF_SPARK,

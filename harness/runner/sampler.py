@@ -37,7 +37,7 @@ class Cpu:
             "brokers": list(self.cluster.pids()),
             "generator": [self.load.pid],
         }
-        for pid in self.cluster.pids():  # one that ends meanwhile tells nothing any more
+        for pid in self.cluster.pids():  # a process that ends meanwhile is left out
             self._seen_s[pid] = max(processes.tree_cpu_s(pid), self._seen_s.get(pid, 0.0))
         now: dict[str, float] = {
             "pipeline_cpu_s": round(self.system.cpu_s() + (self.spark.cpu_s() if self.spark else 0.0), 3),

@@ -21,8 +21,8 @@ from harness.host.disks import Disk, mounted
 from harness.job.clickstream.contract import INPUT, RESULT_BYTES_MAX
 from harness.kafka import Cluster, topics
 from harness.load.process import Load
-from harness.run.sampler import Cpu
 from harness.rundir.events import Recorder, Swept
+from harness.runner.sampler import Cpu
 from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
 
 LOG_BYTES = 5_000_000
