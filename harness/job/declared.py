@@ -152,11 +152,16 @@ class Invariant(_Declared, frozen=True, kw_only=True):
 
 
 class Pipeline(_Declared, frozen=True, kw_only=True):
-    """How the job is started: its command line and environment, with placeholders, and where its checkpoints are."""
+    """How the job is started: its command line and environment, with placeholders, and where its checkpoints are.
+
+    The command runs in the suite's folder. With `connector`, Spark finds the harness's copy of its Kafka connector,
+    which is that of the pyspark beside it.
+    """
 
     command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     environment: dict[str, str] = {}
     checkpoint: str = "{checkpoint}/{query}"
+    connector: bool = False
     ready_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
 
 

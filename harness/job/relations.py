@@ -204,7 +204,15 @@ class ExpectedRow:
 NOT_YET = -1
 
 
-def expected(connection: duckdb.DuckDBPyConnection, sql: str, watermarks: Watermarks) -> list[ExpectedRow]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a query, and the types of their columns, hidden ones left out."""
+
+    types: Mapping[str, pa.DataType]
+    rows: list[ExpectedRow]
+
+
+def expected(connection: duckdb.DuckDBPyConnection, sql: str, watermarks: Watermarks) -> Answer:
     """Every row of a query, those that no batch has released yet included.
 
     Without a column `_final`, a row with `window_end` or `session_end` is final then.
@@ -217,13 +225,14 @@ def expected(connection: duckdb.DuckDBPyConnection, sql: str, watermarks: Waterm
     final = next((name for name in ("_final", "window_end", "session_end") if name in table.column_names), None)
     shown = [name for name in table.column_names if not name.startswith("_")]
     rows = table.to_pylist()
-    return [
+    found = [
         ExpectedRow(
             {name: row[name] for name in shown},
             _appears(row.get("_batch"), row[final] if final else None, watermarks),
         )
         for row in rows
     ]
+    return Answer({name: table.schema.field(name).type for name in shown}, found)
 
 
 def _appears(batch: int | None, final: Any, watermarks: Watermarks) -> int | None:

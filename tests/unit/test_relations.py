@@ -51,7 +51,7 @@ def rows(sql: str, events: Sequence[Event], watermarks: Watermarks) -> list[tupl
     """The rows of a query over the relation `r`, sorted, each with its batch as the last value."""
     with relations.database() as database:
         database.register("r", table(events, watermarks))
-        found = relations.expected(database, sql, watermarks)
+        found = relations.expected(database, sql, watermarks).rows
     return sorted(((*row.columns.values(), row.batch) for row in found), key=str)
 
 
@@ -263,7 +263,7 @@ def test_the_clickstreams_sql_equals_the_reference(history, at):
         clicks_and_purchases(database, events, watermarks)
         for query, identity in IDENTITY.items():
             sql = (SQL / f"{query}.sql").read_text()
-            found, batches = answers(relations.expected(database, sql, watermarks), identity)
+            found, batches = answers(relations.expected(database, sql, watermarks).rows, identity)
             assert wanted[query].rows == found, query
             assert wanted[query].batch == batches, query
             drops = relations.dropped(database, sql, ("clicks", "purchases"), GROUPS.get(query, ""))
@@ -295,7 +295,7 @@ def test_sessions_whose_order_decides_equal_the_reference(history, at):
     wanted = by_reference(events, watermarks, Rules())["sessions"]
     with relations.database() as database:
         clicks_and_purchases(database, events, watermarks)
-        found = relations.expected(database, (SQL / "sessions.sql").read_text(), watermarks)
+        found = relations.expected(database, (SQL / "sessions.sql").read_text(), watermarks).rows
     due, batches = answers(found, 2)
     assert wanted.rows == due
     assert wanted.batch == batches
@@ -312,7 +312,7 @@ def test_once_equals_the_references_deduplication(history, at):
     with relations.database() as database:
         clicks_and_purchases(database, events, watermarks)
         found, batches = answers(
-            relations.expected(database, f"WITH firsts AS (FROM once(clicks, identity)) {sql}", watermarks), 4
+            relations.expected(database, f"WITH firsts AS (FROM once(clicks, identity)) {sql}", watermarks).rows, 4
         )
         drops = relations.dropped(database, "FROM once(clicks, identity)", ("clicks",))
     assert wanted.rows == found
@@ -331,7 +331,7 @@ def test_a_dead_letter_is_each_refused_record():
     wanted = reference.expected()["dead_letter"]
     with relations.database() as database:
         database.register("rejected", relation)
-        [row] = relations.expected(database, (SQL / "dead_letter.sql").read_text(), watermarks)
+        [row] = relations.expected(database, (SQL / "dead_letter.sql").read_text(), watermarks).rows
     topic, partition, offset, value, reason = row.columns.values()
     assert {(topic, partition, offset): (value, frozenset({reason}))} == wanted.rows
     assert {(topic, partition, offset): row.batch} == wanted.batch
