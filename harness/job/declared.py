@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.errors import ScenarioError
-from harness.job import relations
+from harness.job import models, relations
 from harness.job.lateness import Watermarks
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -314,8 +314,24 @@ def _of_query(query: Query, topics: Mapping[str, Topic], folder: Path) -> Iterat
         if file and not (folder / file).is_file():
             before += 1
             yield f"{where}: {field} = {file!r}: no such file in {folder}"
+    if query.python and not before:
+        yield from (f"{where}: {problem}" for problem in _of_model(query, topics, folder))
     if query.sql and not before:
         yield from (f"{where}: {problem}" for problem in _of_sql(query, topics, folder))
+
+
+def _of_model(query: Query, topics: Mapping[str, Topic], folder: Path) -> Iterator[str]:
+    if len(query.reads) != 1:
+        yield f"reads: a model reads one topic, not {len(query.reads)}"
+        return
+    [topic] = query.reads
+    try:
+        model = models.load(folder, query.python)
+    except ScenarioError as error:
+        yield str(error)
+        return
+    if model.key not in topics[topic].fields:
+        yield f"python = {query.python!r}: key {model.key!r} is no field of {topic!r}; there are: {', '.join(topics[topic].fields)}"
 
 
 def _of_reads(query: Query, topics: Mapping[str, Topic]) -> Iterator[str]:

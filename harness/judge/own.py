@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from harness.engines.spark import offset_log
 from harness.engines.spark.offset_log import Batch
 from harness.engines.spark.watermarks import lawful
 from harness.errors import RunError, ScenarioError
-from harness.job import declared, relations
+from harness.job import declared, models, relations
 from harness.job.declared import Column, Query
 from harness.job.draws import FLUSH, Array, Records
 from harness.job.lateness import Watermarks
@@ -191,12 +191,19 @@ def _compared(run: OwnRun, query: Query) -> Comparison:
     watermarks = Watermarks(tuple(batch.watermark_ms for batch in batches))
     folder = run.scenario.job.parent
     with _world(run, query, batches, watermarks) as (database, newest):
-        answer = _answer(run, query, database, watermarks)
-        if query.sql:
-            sql = (folder / query.sql).read_text(encoding="utf-8")
-            drops = relations.dropped(database, sql, list(query.reads), query.groups)
-            comparison.counted, comparison.late = _lateness(database, sql, query)
-            comparison.doubts += _drops(run, query, batches, drops, comparison)
+        sql = (
+            (folder / query.sql).read_text(encoding="utf-8")
+            if query.sql
+            else f"FROM on_time({next(iter(query.reads))})"
+        )
+        if query.python:
+            answer, doubts = _modelled(folder, query, database, watermarks)
+            comparison.doubts += doubts
+        else:
+            answer = relations.expected(database, sql, watermarks)
+        drops = relations.dropped(database, sql, list(query.reads), query.groups)
+        comparison.counted, comparison.late = _lateness(database, sql, query)
+        comparison.doubts += _drops(run, query, batches, drops, comparison)
         comparison.doubts += _watermarks(run, query, batches, newest)
         seen = _seen(run, query, answer)
         _hold(comparison, query, answer, seen, batches, run.restarts)
@@ -267,9 +274,20 @@ def _batch_of(batches: Sequence[Batch], topic: str, partition: Array, offset: Ar
     return found
 
 
-def _answer(run: OwnRun, query: Query, database: duckdb.DuckDBPyConnection, watermarks: Watermarks) -> Answer:
-    sql = (run.scenario.job.parent / query.sql).read_text(encoding="utf-8")
-    return relations.expected(database, sql, watermarks)
+def _modelled(
+    folder: Path, query: Query, database: duckdb.DuckDBPyConnection, watermarks: Watermarks
+) -> tuple[Answer, list[str]]:
+    """The rows of a model, and a doubt where they depend on the order of records within a batch, which Spark leaves open."""
+    model = models.load(folder, query.python)
+    [topic] = query.reads
+    try:
+        answer, reverse = (models.expected(database, topic, model, watermarks, order) for order in (False, True))
+    except Exception as error:  # of the model, which is somebody's code
+        raise RunError(f"{folder / query.python}: {type(error).__name__}: {error}; the run cannot be judged") from error
+    different = Counter(map(str, answer.rows)) - Counter(map(str, reverse.rows))
+    if not different:
+        return answer, []
+    return answer, [f"query {query.name}: {different.total():,} rows of {query.python} depend on the order in a batch: sort its rows"]  # fmt: skip
 
 
 def _lateness(database: duckdb.DuckDBPyConnection, sql: str, query: Query) -> tuple[int, int]:
@@ -305,7 +323,7 @@ def _drops(
     if not wrong:
         return []
     return [
-        f"query {query.name}: in {len(wrong)} of {comparison.batches} batches Spark's drops are not those of {query.sql}"
+        f"query {query.name}: in {len(wrong)} of {comparison.batches} batches Spark's drops are not those of {query.sql or query.python}"
         f" ({wrong[0]}): see its macros, reads and groups"
     ]
 

@@ -6,6 +6,7 @@ of all event times closes every window.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -32,10 +33,13 @@ COLUMNS = ("topic", "number", "partition", "offset", "due_us", "sent_us", "acked
 class Sender:
     """Sends the records of a job; `sent` and `acknowledged` count them, the flush records included."""
 
-    def __init__(self, job: Job, records: Records, bootstrap: str, eps: float, events: int) -> None:
+    def __init__(self, job: Job, records: Records, bootstrap: str, eps: float, events: int, log: Path) -> None:
+        """`log` is where the Kafka client writes what it has to say."""
         self._job, self._records, self._eps, self._events = job, records, eps, events
         settings = {"bootstrap.servers": bootstrap, **producer_settings(eps, "all", ACKNOWLEDGED_S)}
-        self._producer = confluent_kafka.Producer(settings)
+        client = logging.Logger("librdkafka")
+        client.addHandler(logging.FileHandler(log, delay=True))
+        self._producer = confluent_kafka.Producer(settings, logger=client)
         topic, number = records.order(events)
         flushed = np.arange(len(job.topics))
         size = events + len(flushed)

@@ -139,7 +139,8 @@ def _assemble(stack: ExitStack, scenario: OwnScenario, directory: Path, recorder
     reads = {query.name: list(query.reads) for query in job.queries}
     checkpoint = Checkpoint(pattern, directory / "checkpoints", reads, recorder)
     load = scenario.load
-    sender = Sender(job, Records(job, scenario.workload, load.seed, load.eps), cluster.bootstrap, load.eps, load.events)
+    records = Records(job, scenario.workload, load.seed, load.eps)
+    sender = Sender(job, records, cluster.bootstrap, load.eps, load.events, logs / "load.log")
     return Testbed(scenario, directory, scratch, cluster, system, checkpoint, sender, recorder, status)
 
 

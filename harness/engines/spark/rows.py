@@ -52,12 +52,21 @@ def _of_parquet(directory: Path) -> Iterator[Found]:
         files = [(str(path.relative_to(directory)), path.stat().st_mtime) for path in _data_files(directory)]
     for name, at_s in files:
         try:
-            rows = pq.ParquetFile(directory / name).read().to_pylist()
+            rows = _in_micros(pq.ParquetFile(directory / name).read()).to_pylist()
         except (OSError, pa.ArrowException) as error:
             yield Found(f"a file that cannot be read: {error}"[:200], name, at_s)
             continue
         for number, row in enumerate(rows):
             yield Found(_encoded(row), f"{name}#{number}", at_s)
+
+
+def _in_micros(table: pa.Table) -> pa.Table:
+    """Timestamps in µs, which is Spark's own resolution: its files have them in ns, which Python does not know."""
+    for at, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            micros = pa.timestamp("us", column.type.tz)
+            table = table.set_column(at, pa.field(column.name, micros), table.column(at).cast(micros))
+    return table
 
 
 def _encoded(row: dict[str, Any]) -> str:
