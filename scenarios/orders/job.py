@@ -1,17 +1,24 @@
 """A streaming job on orders and payments. It knows nothing of the harness."""
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
 
 bootstrap, checkpoint, output, rates_csv, *only = sys.argv[1:]
+
+ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+TEN_MINUTES, FIFTEEN_MINUTES = 600_000, 900_000  # ms
 
 spark = (
     SparkSession.builder.master("local[2]")
     .appName("orders")
     .config("spark.sql.shuffle.partitions", "2")
     .config("spark.sql.session.timeZone", "UTC")
+    .config("spark.sql.streaming.stateStore.providerClass", ROCKSDB)
     .config("spark.ui.enabled", "false")
     .config("spark.driver.host", "127.0.0.1")
     .config("spark.driver.bindAddress", "127.0.0.1")
@@ -71,6 +78,42 @@ def enriched() -> DataFrame:
     )
 
 
+class Fraud(StatefulProcessor):
+    """An alert at a customer's third order within ten minutes; quiet once he has made none for fifteen."""
+
+    def init(self, handle: StatefulProcessorHandle) -> None:
+        self.handle = handle
+        self.state = handle.getValueState("times", "times array<long>")
+
+    def handleInputRows(self, key: Any, rows: Iterator[Row], timerValues: Any) -> Iterator[Row]:
+        held = self.state.get()
+        times = list(held[0]) if held else []
+        found = []
+        for at_ms in sorted(row.at_ms for row in rows):
+            times = [before for before in times if before > at_ms - TEN_MINUTES] + [at_ms]
+            if len(times) == 3:
+                found.append(Row(customer=key[0], kind="alert", at_ms=at_ms))
+        self.state.update((times,))
+        for timer in list(self.handle.listTimers()):
+            self.handle.deleteTimer(timer)
+        self.handle.registerTimer(times[-1] + FIFTEEN_MINUTES)
+        return iter(found)
+
+    def handleExpiredTimer(self, key: Any, timerValues: Any, expiredTimerInfo: Any) -> Iterator[Row]:
+        self.state.clear()
+        yield Row(customer=key[0], kind="quiet", at_ms=expiredTimerInfo.getExpiryTimeInMs())
+
+    def close(self) -> None:
+        pass
+
+
+def fraud() -> DataFrame:
+    """Alerts and quiet customers."""
+    made = orders().select("customer", F.unix_millis("ordered_at").alias("at_ms"), "ordered_at")
+    schema = "customer string, kind string, at_ms long"
+    return made.groupBy("customer").transformWithState(Fraud(), schema, "Append", "EventTime")
+
+
 def to_kafka(rows: DataFrame, name: str) -> None:
     (
         rows.select(F.to_json(F.struct("*")).alias("value"))
@@ -96,7 +139,12 @@ def to_parquet(rows: DataFrame, name: str) -> None:
     )
 
 
-QUERIES = {"totals": (totals, to_kafka), "paid": (paid, to_parquet), "enriched": (enriched, to_parquet)}
+QUERIES = {
+    "totals": (totals, to_kafka),
+    "paid": (paid, to_parquet),
+    "enriched": (enriched, to_parquet),
+    "fraud": (fraud, to_kafka),
+}
 
 for name in only or QUERIES:
     query, start = QUERIES[name]
