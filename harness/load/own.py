@@ -26,8 +26,8 @@ from harness.load.engine import ACKNOWLEDGED_S, producer_settings
 
 SLICE = 2_000
 NAP_S = 0.002
+# The columns of sent.parquet: the topic's index in the job, the record's number in it, times in epoch µs, and 0 for never.
 COLUMNS = ("topic", "number", "partition", "offset", "due_us", "sent_us", "acked_us", "at_ms", "copy")
-"""The columns of sent.parquet: the topic's index in the job, the record's number in it, times in epoch µs, and 0 for never."""
 
 
 class Sender:
