@@ -5,10 +5,12 @@ start → load with faults → flush → drain → collect. Nothing is judged he
     scenario.toml, job/    the scenario, and the suite's folder      history.jsonl    events, as of every run
     sent.parquet           a row a record (harness/load/own.py)      checkpoints/     offsets and commits of each query
     outputs/               <query>.parquet: row, where, at_s         logs/            of every process
+    spark.json             the versions of Spark, by its event log
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -310,6 +312,8 @@ def _collect(testbed: Testbed) -> None:
         }
         pq.write_table(pa.table(table), target / f"{query.name}.parquet")
         names[event_log.query_id(testbed.checkpoint.source(query.name))] = query.name
+    versions = event_log.versions(testbed.scratch / "events")
+    (testbed.directory / "spark.json").write_text(json.dumps({"versions": versions}), encoding="utf-8")
     for report in event_log.progress(testbed.scratch / "events"):
         if report.id in names:
             testbed.history.write(Progress(query=names[report.id], batch=report.batch, progress=report.progress))

@@ -7,32 +7,24 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from harness.experiments import own
-from harness.experiments.own import Trial
 from harness.model import Verdict
-from harness.runner.console import Status
-from harness.scenario import own as scenarios
 
 pytestmark = pytest.mark.e2e
 
 SUITE = Path(__file__).parents[2] / "scenarios" / "orders"
 
 
-def run(scenario: Path, reports: Path) -> Trial:
-    """Run a scenario as `harness run` does."""
-    return own.run(scenarios.load(scenario), reports, Status(Console(quiet=True)))
-
-
-def test_an_unchanged_job_passes_under_kill(tmp_path):
+def test_an_unchanged_job_passes_under_kill(run_scenario, tmp_path):
     """Windows, a left outer join, deduplication with a table, and a stateful processor: every row, after a restart."""
-    done = run(SUITE / "kill.toml", tmp_path)
+    result = run_scenario(str(SUITE / "kill.toml"))
 
-    assert Verdict.PASS is done.result.verdict, own.story(done)
-    assert 1 == done.result.counts["restarts"]
-    assert all(done.result.counts[f"{query}.late"] for query in ("totals", "paid", "enriched", "fraud"))
-    assert done.result == own.judge(done.run.directory).result
+    assert Verdict.PASS is result.verdict, result.why
+    assert 1 == result.counts["restarts"]
+    assert all(result.counts[f"{query}.late"] for query in ("totals", "paid", "enriched", "fraud"))
+    [directory] = (tmp_path / "reports" / "kill").glob("2*")
+    assert result == own.judge(directory).result
 
 
 DEFECTS = {
@@ -44,7 +36,7 @@ DEFECTS = {
 """Query → the text of its source, what stands in its place, and the kinds of anomalies that this is found as."""
 
 
-def test_planted_defects_are_found_as_their_kind(tmp_path):
+def test_planted_defects_are_found_as_their_kind(run_scenario, tmp_path):
     """One in each query of a job, killed once; none is found in another query, or as another kind."""
     suite = tmp_path / "orders"
     shutil.copytree(SUITE, suite)
@@ -54,8 +46,8 @@ def test_planted_defects_are_found_as_their_kind(tmp_path):
         source = source.replace(right, wrong)
     (suite / "job.py").write_text(source)
 
-    done = run(suite / "kill.toml", tmp_path / "reports")
+    result = run_scenario(str(suite / "kill.toml"))
 
-    assert Verdict.FAIL is done.result.verdict, own.story(done)
-    found = Counter((anomaly.query, anomaly.kind) for anomaly in done.result.anomalies)
+    assert Verdict.FAIL is result.verdict, result.why
+    found = Counter((anomaly.query, anomaly.kind) for anomaly in result.anomalies)
     assert {(query, kind) for query, (_, _, kinds) in DEFECTS.items() for kind in kinds} == found.keys()

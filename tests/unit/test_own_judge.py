@@ -250,6 +250,14 @@ def test_a_fault_that_was_not_injected_makes_it_unknown(tmp_path):
     assert "fault kill pipeline: not injected" == result.why
 
 
+@pytest.mark.parametrize(("version", "verdict"), [("4.2.0", Verdict.PASS), ("4.1.1", Verdict.UNKNOWN)])
+def test_another_spark_is_unknown(tmp_path, version, verdict):
+    """Which records are late was confirmed for some versions alone."""
+    folder = made(tmp_path / "run")
+    (folder / "spark.json").write_text(json.dumps({"versions": [version]}))
+    assert verdict is judged(folder).verdict
+
+
 def test_no_row_shows_nothing(tmp_path):
     """A run in which no row was due is unknown."""
     folder = made(tmp_path / "run", lambda rows: [])

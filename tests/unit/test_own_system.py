@@ -94,7 +94,7 @@ def test_progress_is_read_from_the_event_log(tmp_path):
     event = "org.apache.spark.sql.streaming.StreamingQueryListener$QueryProgressEvent"
     report = {"id": "q1", "batchId": 4, "stateOperators": []}
     lines = [
-        json.dumps({"Event": "SparkListenerLogStart"}),
+        json.dumps({"Event": "SparkListenerLogStart", "Spark Version": "4.2.0"}),
         json.dumps({"Event": event, "progress": report}),
         json.dumps({"Event": event, "progress": json.dumps(report | {"batchId": 5})}),
         json.dumps({"Event": event, "progress": report})[:-9],
@@ -102,5 +102,6 @@ def test_progress_is_read_from_the_event_log(tmp_path):
     (tmp_path / "local-1.inprogress").write_text("\n".join(lines))
     (tmp_path / "metadata").write_text('{"id":"q1"}')
     assert [("q1", 4), ("q1", 5)] == [(found.id, found.batch) for found in event_log.progress(tmp_path)]
+    assert ["4.2.0"] == event_log.versions(tmp_path)
     assert "q1" == event_log.query_id(tmp_path)
     assert "" == event_log.query_id(tmp_path / "none")

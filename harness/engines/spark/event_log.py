@@ -39,6 +39,24 @@ def progress(folder: Path) -> Iterator[Reported]:
                     yield Reported(str(report["id"]), int(report["batchId"]), report)
 
 
+def versions(folder: Path) -> list[str]:
+    """The versions of Spark that the applications that logged to a folder name, each once."""
+    found = set()
+    for log in (path for path in folder.rglob("*") if path.is_file()):
+        with log.open("rb") as lines:
+            try:
+                found.add(msgspec.json.decode(next(lines, b""), type=_Start).version)
+            except msgspec.DecodeError:
+                continue
+    return sorted(found)
+
+
+class _Start(msgspec.Struct, rename={"version": "Spark Version"}):
+    """The first event of a log."""
+
+    version: str
+
+
 def query_id(checkpoint: Path) -> str:
     """The id that Spark gave a query, from the checkpoint that it began; empty where there is none."""
     try:
