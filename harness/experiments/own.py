@@ -108,7 +108,16 @@ def _anomalies(found: Sequence[Anomaly], most: int = 100) -> Table | None:
     if not found:
         return None
     rows = tuple(
-        (one.kind, one.query, "|".join(one.key), one.expected, one.observed, one.why, one.batch) for one in found[:most]
+        (
+            anomaly.kind,
+            anomaly.query,
+            "|".join(anomaly.key),
+            anomaly.expected,
+            anomaly.observed,
+            anomaly.why,
+            anomaly.batch,
+        )
+        for anomaly in found[:most]
     )
     columns = ("kind", "query", "row", "expected", "seen", "why", "batch")
     return Table("Anomalies", f"{len(found):,} in all, the first {len(rows):,} here.", columns, rows)

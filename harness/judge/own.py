@@ -8,13 +8,11 @@ the job is wrong, and the run is unknown.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,11 @@ from harness.engines.spark.offset_log import Batch
 from harness.engines.spark.watermarks import lawful
 from harness.errors import RunError, ScenarioError
 from harness.job import declared, models, relations
-from harness.job.declared import Column, Query
+from harness.job.declared import Query
 from harness.job.draws import FLUSH, Array, Records
 from harness.job.lateness import Watermarks
 from harness.job.relations import Answer, Dropped
+from harness.judge.own_rows import Seen, hold, typed
 from harness.model import Anomaly, Result, Verdict
 from harness.rundir import events
 from harness.rundir.events import (
@@ -47,13 +46,8 @@ from harness.rundir.events import (
 from harness.scenario import own
 from harness.scenario.own import OwnScenario
 
-CLOCK_S = 0.005
-"""Kafka and file times are in whole milliseconds, cut off: less than this is no order of events."""
-FLOATS_WITHIN = 1e-9
-"""Relative difference of two doubles that are the same sum in another order."""
 CONFIRMED = ("4.2",)
 """Versions of Spark on which tests/spark/test_relations.py holds what the macros leave out equal to Spark's operators."""
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +68,6 @@ class OwnRun:
     def restarts(self) -> int:
         """How often the job was started again."""
         return max(0, sum(isinstance(event, Process) and event.event == "start" for event in self.events) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A row as it was seen: its columns, None where it is no row, its text, where it is, and when it appeared."""
-
-    columns: Mapping[str, Any] | None
-    text: str
-    where: str
-    at_s: float
 
 
 @dataclass(slots=True)
@@ -220,7 +204,9 @@ def _compared(run: OwnRun, query: Query) -> Comparison:
         comparison.doubts += _drops(run, query, batches, drops, comparison)
         comparison.doubts += _watermarks(run, query, batches, newest)
         seen = _seen(run, query, answer)
-        _hold(comparison, query, answer, seen, batches, run.restarts)
+        held = hold(query, answer, seen, batches, run.restarts)
+        comparison.expected, comparison.right, comparison.copies = held.expected, held.right, held.copies
+        comparison.anomalies += held.anomalies
         comparison.anomalies += _invariants(run, query, database, answer, seen)
     return comparison
 
@@ -373,160 +359,7 @@ def _seen(run: OwnRun, query: Query, answer: Answer) -> list[Seen]:
     if not path.is_file():
         raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
     rows = pq.read_table(path).to_pylist()
-    return [Seen(_typed(row["row"], answer.types), row["row"], row["where"], row["at_s"]) for row in rows]
-
-
-def _typed(text: str, types: Mapping[str, pa.DataType]) -> dict[str, Any] | None:
-    """The declared columns of a row, of the types that the SQL gives them; None where the text is no JSON object."""
-    try:
-        row = json.loads(text, parse_float=Decimal)
-    except ValueError:
-        return None
-    return {name: _value(row.get(name), kind) for name, kind in types.items()} if isinstance(row, dict) else None
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    """A value of JSON in the type of its column; as it is where it has none of that type."""
-    try:
-        if value is None or isinstance(value, bool):
-            return value
-        if pa.types.is_timestamp(kind) and isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return (moment.astimezone(UTC) if moment.tzinfo else moment).replace(tzinfo=None)
-        if pa.types.is_date(kind) and isinstance(value, str):
-            return date.fromisoformat(value)
-        if pa.types.is_floating(kind) and isinstance(value, int | Decimal | str):
-            return float(value)
-        if pa.types.is_integer(kind) and isinstance(value, Decimal) and value == int(value):
-            return int(value)
-        if pa.types.is_decimal(kind) and isinstance(value, int | Decimal | str):
-            return Decimal(value)
-    except (ValueError, ArithmeticError):
-        pass
-    return value
-
-
-@dataclass(slots=True)
-class _Wanted:
-    """An expected row, and whether one has been seen that is equal."""
-
-    values: tuple[Any, ...]
-    batch: int | None
-    is_due: bool
-    taken: bool = False
-
-
-def _hold(
-    comparison: Comparison,
-    query: Query,
-    answer: Answer,
-    seen: Sequence[Seen],
-    batches: Sequence[Batch],
-    restarts: int,
-) -> None:
-    """Hold rows that were seen against those expected, key by key; without an identity, a row is its own key."""
-    names = [name for name in answer.types if not query.columns.get(name, Column()).ignore]
-    identity = [name for name in (query.row or names) if name in names]
-    others = [name for name in names if name not in identity]
-    wanted: dict[Key, list[_Wanted]] = defaultdict(list)
-    for row in answer.rows:
-        key = _key(row.columns, identity)
-        wanted[key].append(_Wanted(tuple(row.columns[name] for name in others), row.batch, row.is_due))
-    comparison.expected = sum(row.is_due for rows in wanted.values() for row in rows)
-    found: dict[Key, list[Seen]] = defaultdict(list)
-    for one in seen:
-        found[_key(one.columns, identity) if one.columns is not None else (one.where,)].append(one)
-    copies_max = restarts if query.promise == "at-least-once" else 0
-    for key in wanted.keys() | found.keys():
-        _hold_key(comparison, key, wanted.get(key, []), found.get(key, []), others, query, batches, copies_max)
-    comparison.right = comparison.expected - len(
-        [anomaly for anomaly in comparison.anomalies if anomaly.kind in ("lost_row", "wrong_value")]
-    )
-
-
-def _key(columns: Mapping[str, Any], names: Sequence[str]) -> Key:
-    """Identity columns, doubles rounded to the digits in which they are compared."""
-    return tuple(float(f"{value:.9g}") if isinstance(value := columns[name], float) else value for name in names)
-
-
-def _hold_key(
-    comparison: Comparison,
-    key: Key,
-    wanted: list[_Wanted],
-    found: list[Seen],
-    names: Sequence[str],
-    query: Query,
-    batches: Sequence[Batch],
-    copies_max: int,
-) -> None:
-    wrong: list[Seen] = []
-    copies = 0
-    shown = tuple(str(value) for value in key)
-
-    def note(kind: str, expected: str, one: Seen | None, why: str, batch: int | None = None) -> None:
-        observed = "no row" if one is None else f"{one.text[:300]} at {one.where}"
-        comparison.anomalies.append(Anomaly(kind, query.name, shown, expected, observed, why, batch=batch))
-
-    for one in found:
-        equal = [row for row in wanted if one.columns is not None and _agree(row.values, one.columns, names, query)]
-        free = next((row for row in equal if not row.taken), None)
-        if free is not None:
-            free.taken = True
-            if not free.is_due:
-                note("premature_row", "no row yet", one, "no batch's watermark has released it")
-            elif free.batch is not None and one.at_s < batches[free.batch].begun_s - CLOCK_S:
-                note(
-                    "premature_row", f"not before batch {free.batch}", one, "it appeared before that batch", free.batch
-                )
-        elif equal:
-            copies += 1
-            if copies > copies_max * len(wanted):
-                note("duplicated_row", f"{len(wanted)} row", one, "it is there more than once", equal[0].batch)
-        else:
-            wrong.append(one)
-    comparison.copies += copies
-    missing = [row for row in wanted if row.is_due and not row.taken]
-    for one in wrong:
-        if missing or wanted:
-            row = missing.pop() if missing else wanted[0]
-            note("wrong_value", _shown(row.values, names), one, _difference(row.values, one, names, query), row.batch)
-        else:
-            note("invented_row", "no row", one, "no record that counts is in it")
-    for row in missing:
-        note("lost_row", _shown(row.values, names) or "a row", None, "the row never came out", row.batch)
-
-
-def _agree(values: Sequence[Any], columns: Mapping[str, Any], names: Sequence[str], query: Query) -> bool:
-    return all(
-        _equal(value, columns[name], query.columns.get(name, Column()).within)
-        for name, value in zip(names, values, strict=True)
-    )
-
-
-def _equal(expected: Any, seen: Any, within: float) -> bool:
-    """Equal, or within a relative difference; doubles always are compared within the last digits."""
-    if isinstance(expected, float) or within:
-        try:
-            return math.isclose(float(expected), float(seen), rel_tol=max(within, FLOATS_WITHIN), abs_tol=1e-12)
-        except (TypeError, ValueError):
-            return bool(expected == seen)
-    return bool(expected == seen)
-
-
-def _shown(values: Sequence[Any], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-
-
-def _difference(values: Sequence[Any], one: Seen, names: Sequence[str], query: Query) -> str:
-    """The columns in which a row is wrong."""
-    if one.columns is None:
-        return "it is no JSON object"
-    wrong = [
-        f"{name}: expected {value}, saw {one.columns[name]}"
-        for name, value in zip(names, values, strict=True)
-        if not _equal(value, one.columns[name], query.columns.get(name, Column()).within)
-    ]
-    return "; ".join(wrong) or "one row more than expected with this identity"
+    return [Seen(typed(row["row"], answer.types), row["row"], row["where"], row["at_s"]) for row in rows]
 
 
 def _invariants(
@@ -536,7 +369,7 @@ def _invariants(
     rules = [rule for rule in run.scenario.declaration.invariants if rule.query == query.name]
     if not rules:
         return
-    rows = [one.columns for one in seen if one.columns is not None]
+    rows = [row.columns for row in seen if row.columns is not None]
     arrays = {name: _array([row[name] for row in rows], kind) for name, kind in answer.types.items()}
     database.register("seen", pa.table(arrays))
     for rule in rules:

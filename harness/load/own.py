@@ -50,6 +50,7 @@ class Sender:
         self._acks: list[tuple[int, int, int, int]] = []
         self._error = ""
         self._failed = 0
+        self._enough = threading.Event()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.sent = 0
@@ -75,8 +76,13 @@ class Sender:
             raise StackError(f"the load broke off: {self._failed} of {self.sent} records failed: {self._error}")
         return self._thread is not None and not self._thread.is_alive() and self.acknowledged == self.sent
 
+    def enough(self) -> None:
+        """Send nothing more of the load; the flush records can follow."""
+        self._enough.set()
+
     def stop(self) -> None:
-        """Send nothing more."""
+        """Send nothing more at all."""
+        self._enough.set()
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(5.0)
@@ -103,10 +109,10 @@ class Sender:
             due = at_s + rows / self._eps
             self._columns["due_us"][rows] = (due * 1e6).astype(np.int64)
             for row, due_s, key, value in zip(rows.tolist(), due.tolist(), keys, values, strict=True):
-                while due_s > time.time() and not self._stopped.is_set():
+                while due_s > time.time() and not self._enough.is_set():
                     self._producer.poll(0)
                     time.sleep(min(NAP_S, max(0.0, due_s - time.time())))
-                if self._stopped.is_set():
+                if self._enough.is_set():
                     return
                 self._produce(row, key, value, due_s)
             self._settle()

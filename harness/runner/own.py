@@ -50,6 +50,8 @@ from harness.scenario.own import OwnScenario, dump
 BATCH_S = 300.0
 HEAL_S = 180.0
 LEAD_S = 1.0
+# How long a stretched load goes on once everything is read.
+REST_S = 5.0
 RESULTS = {"message.timestamp.type": "LogAppendTime"}
 
 
@@ -202,29 +204,33 @@ def _followed(testbed: Testbed) -> Iterator[None]:
 
 
 def _offer(testbed: Testbed) -> None:
-    """The whole load, with the faults in it; returns once all records are acknowledged and all faults have healed."""
-    sender = testbed.sender
+    """The load, with the faults in it; returns once all that was sent is acknowledged and all faults have healed.
+
+    A stretched load goes on until what was sent when the last fault had healed is read, and `REST_S` of load more: so
+    there are batches after it, however slow the machine.
+    """
+    sender, load = testbed.sender, testbed.scenario.load
     counts = Counts(lambda: sender.sent, lambda: sender.acknowledged, testbed.checkpoint.read)
     schedule = Schedule(testbed.scenario.fault, counts, partial(_injected, testbed), testbed.history)
-    sender.start(time.time() + LEAD_S)
+    start_s = time.time() + LEAD_S
+    sender.start(start_s)
+
+    def over() -> bool:
+        if not schedule.is_over():
+            return False
+        is_stretched = load.stretch_s and time.time() >= start_s + load.warm_up_s + load.duration_s
+        if is_stretched and schedule.is_settled(round(REST_S * load.eps)):
+            sender.enough()
+        return sender.finished()
+
     try:
-        _wait(
-            testbed,
-            lambda: _over(schedule) and sender.finished(),
-            lambda: _moved(testbed, schedule),
-            "the load",
-            HEAL_S,
-        )
+        _wait(testbed, over, lambda: _moved(testbed, schedule), "the load and its faults", HEAL_S)
     except Stalled as error:
         testbed.history.write(Standstill(why=str(error)))
-        sender.stop()
+        sender.enough()
     finally:
         testbed.over.set()
         schedule.join(10.0)
-
-
-def _over(schedule: Schedule) -> bool:
-    return schedule.is_over()
 
 
 def _moved(testbed: Testbed, schedule: Schedule) -> int:

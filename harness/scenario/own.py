@@ -25,7 +25,7 @@ from harness.scenario.toml import Override, _build, _override, _table_lines, nea
 FAULTS = ("stop", "kill", "pause", "crash")
 """Kinds of faults that a declared job is tested under."""
 TARGETS = ("pipeline", *ONE_BROKER)
-UNUSED = ("burst_factor", "burst_at_s", "burst_s", "silence_s", "cool_down_s", "stretch_s", "acks")
+UNUSED = ("burst_factor", "burst_at_s", "burst_s", "silence_s", "cool_down_s", "acks")
 """Fields of `[load]` that a declared job has no use for."""
 
 

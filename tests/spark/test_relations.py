@@ -168,7 +168,7 @@ def test_a_macro_is_sparks_operator(spark: SparkSession, history: Path, tmp_path
         rows = law.query(source).writeStream.option("checkpointLocation", str(tmp_path / "checkpoint"))
 
         def take(frame: DataFrame, batch: int) -> None:
-            shown.extend((batch, json.loads(row)) for row in frame.toJSON().collect())
+            shown.extend((batch, row.asDict()) for row in frame.collect())
 
         query = rows.foreachBatch(take).outputMode("append").trigger(availableNow=True).start()
         query.awaitTermination()
@@ -182,7 +182,7 @@ def test_a_macro_is_sparks_operator(spark: SparkSession, history: Path, tmp_path
         answer = relations.expected(database, law.sql, watermarks)
         wanted = relations.dropped(database, law.sql, law.topics, law.groups)
     due = Counter((row.batch, _plain(row.columns)) for row in answer.rows if row.is_due)
-    seen = Counter((batch, _plain({name: row.get(name) for name in answer.types})) for batch, row in shown)
+    seen = Counter((batch, _plain({name: row[name] for name in answer.types})) for batch, row in shown)
     assert due == seen
     assert wanted is not None
     assert any(drops.values())
