@@ -5,6 +5,7 @@ Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -22,10 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError
+from harness.errors import HarnessError, ScenarioError, StackError
 from harness.experiments import drill, mutation, own, selfcheck, shrink, single
+from harness.host import cgroup, cleanup, jars
 from harness.host import doctor as machine
-from harness.host import jars
 from harness.judge import own as own_judge
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
@@ -37,6 +39,8 @@ from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
 SEED_MAX = 2**63 - 1
 MARK = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
@@ -325,6 +329,24 @@ def doctor() -> None:
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
+@app.command()
+def clean() -> None:
+    """End what dead runs have left: processes, folders, disks, containers. The next run does the same."""
+    swept = cleanup.sweep()
+    cgroup.sweep()
+    for what in (*swept.processes, *map(str, swept.folders), *_swept_containers()):
+        print(what)
+
+
+def _swept_containers() -> list[str]:
+    from harness.kafka import containers  # the Docker client is loaded where it is asked for
+
+    try:
+        return containers.sweep()
+    except StackError:  # no daemon answers: there are none
+        return []
+
+
 @app.command("jars")
 def fetch() -> None:
     """Fetch the jars of Spark's Kafka connector and of the broker, and print their folders."""
@@ -363,21 +385,27 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may not have every letter
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        code = Verdict.UNKNOWN.exit_code
+        code = INTERRUPTED
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         code = error.exit_code
     except typer.Abort:
-        code = Verdict.UNKNOWN.exit_code
+        code = INTERRUPTED
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
     _upon_signals(signal.SIG_IGN)
-    # Typer makes 130 of Ctrl-C; here an interrupted run is one of which nothing is known.
-    sys.exit(Verdict.UNKNOWN.exit_code if code == 130 else code or 0)
+    if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print("harness: interrupted: no verdict", file=sys.stderr)
+        code = Verdict.UNKNOWN.exit_code
+    sys.exit(code or 0)
 
 
 def _usage(error: Exception) -> int:

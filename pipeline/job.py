@@ -38,7 +38,7 @@ from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
 from pipeline.progress import Progress, emit
 from pipeline.schema import QUERIES
-from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, Settings
+from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, PINNED, Settings
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
@@ -225,7 +225,7 @@ def session(settings: Settings) -> SparkSession:
 
 def _configuration(settings: Settings) -> dict[str, str]:
     configuration = {
-        "spark.sql.session.timeZone": "UTC",
+        **{name: value for name, (value, _) in PINNED.items()},
         "spark.sql.shuffle.partitions": str(settings.partitions),
         "spark.sql.adaptive.enabled": "false",
         "spark.ui.enabled": "false",

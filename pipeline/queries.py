@@ -95,6 +95,7 @@ def _topic(spark: SparkSession, settings: Settings, topic: str, begin: Mapping[s
         spark.readStream.format("kafka")
         .options(**AGAIN_SOON)
         .option("kafka.bootstrap.servers", settings.bootstrap)
+        .option("kafka.isolation.level", settings.isolation)
         .option("subscribe", topic)
         .option("startingOffsets", begin.get(topic, settings.starting_offsets))
         .option("failOnDataLoss", "false" if settings.accept_loss else "true")

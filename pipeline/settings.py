@@ -15,6 +15,8 @@ from pipeline.schema import QUERIES
 GATEWAY = "PYSPARK_GATEWAY_PORT"
 """Of the environment, where it is spark-submit that starts this."""
 SINKS = ("kafka", "parquet", "console")
+ISOLATIONS = ("read_committed", "read_uncommitted")
+"""The values of Kafka's ``isolation.level``, the default first."""
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
@@ -27,6 +29,17 @@ WITH_A_FLAG = {
     "spark.sql.shuffle.partitions": "--partitions",
     "spark.sql.streaming.stateStore.providerClass": "--state-store",
 }
+PINNED = {
+    "spark.sql.session.timeZone": ("UTC", "all times are UTC, those without an offset too"),
+    "spark.sql.streaming.multipleWatermarkPolicy": ("min", "with max, events of the slower topic are dropped"),
+    "spark.sql.streaming.noDataMicroBatches.enabled": ("true", "rows are emitted once their window has closed"),
+    "spark.sql.caseSensitive": ("false", "columns are named as the contract has them"),
+    "spark.sql.ansi.enabled": ("true", "sums that overflow are errors, no other numbers"),
+    "spark.sql.legacy.timeParserPolicy": ("CORRECTED", "timestamps are read as the contract has them"),
+    "spark.sql.parquet.outputTimestampType": ("INT96", "readers of the results expect it"),
+    "spark.hadoop.fs.defaultFS": ("file:///", "checkpoint and output are folders of this machine"),
+}
+"""Settings that the contract rests on, each with its value and the reason; neither a flag nor Spark's files change them."""
 MEMORY = {unit: 1024**power for power, unit in enumerate("bkmgt")}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
@@ -74,6 +87,8 @@ class Settings:
     partitions: int
     state_store: str
     starting_offsets: str
+    isolation: str
+    """Which records of transactions are read: those of committed transactions alone, or all."""
     max_offsets_per_trigger: int | None = None
     accept_loss: bool = False
     conversions: str
@@ -169,11 +184,13 @@ def _computation(what: argparse._ArgumentGroup) -> None:
         "go on after records that Kafka deleted before they were read, at the start (the pipeline prints how many) and later;"
         " the default refuses, or ends"
     )
+    isolation = "records of transactions: of those that were committed, or of all, open and aborted ones too"
     add("--queries", type=_queries, metavar="A,B", help=f"of {', '.join(QUERIES)}; all where none is named")
     add("--sink", type=_sink, action="append", metavar="QUERY=SINK", help=sinks)
     add("--conversions", choices=("linear", "join"), help=f"both give the same rows {_of_profiles('conversions')}")
     add("--deduplicate", action="store_true", help="count an event id once, as long as the watermark has not passed it")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
+    add("--isolation", choices=ISOLATIONS, default=ISOLATIONS[0], help=isolation)
     add("--accept-loss", action="store_true", help=loss)
 
 
@@ -210,8 +227,8 @@ def _conf(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
     if flag := WITH_A_FLAG.get(name):
         raise argparse.ArgumentTypeError(f"{name}: use {flag}, which is held against the checkpoint's")
-    if name == "spark.sql.session.timeZone":
-        raise argparse.ArgumentTypeError(f"{name}: all times are UTC, those without an offset too")
+    if name in PINNED and value != PINNED[name][0]:
+        raise argparse.ArgumentTypeError(f"{name}: it is {PINNED[name][0]}: {PINNED[name][1]}")
     return name, value
 
 

@@ -125,7 +125,7 @@ def _written(directory: Path, traces: str) -> Path:
     log = directory / "logs" / "judge.log"
     with _writing(log):
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traces, encoding="utf-8")
+        write_whole(log, traces)
     return log
 
 

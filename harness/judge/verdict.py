@@ -105,14 +105,7 @@ def _given(run: Run) -> str:
 
 def _hurt(run: Run) -> set[int]:
     """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
-    everyone = set(range(1, run.scenario.kafka.nodes + 1))
-    hurt: set[int] = set()
-    for fault in _struck(run):
-        if fault.breaks_brokers:
-            named = fault.on.startswith("broker ") and fault.kind != "roll"
-            two = {1, 2} if fault.on == "two brokers" else everyone
-            hurt |= {int(fault.on.removeprefix("broker "))} if named else two
-    return hurt
+    return {broker for fault in _struck(run) for broker in fault.brokers_hurt(run.scenario.kafka.nodes)}
 
 
 def unknown(why: str) -> Result:
@@ -418,8 +411,8 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Ite
         )
     if counts["unclaimed"]:
         yield (
-            f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
-            " twice, or a send that was given up arrived"
+            f"{counts['unclaimed']:,} offsets were read that no acknowledgement covers: a producer's retry wrote records"
+            " twice, a send that was given up arrived, or they are markers or aborted records of transactions"
         )
 
 

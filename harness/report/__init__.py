@@ -100,9 +100,11 @@ def write(page: Page, target: Path) -> None:
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write a file whole, or not at all."""
+    """Write a file whole, or not at all; through no link and into no pipe that somebody has left there."""
     temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
     os.replace(temporary, target)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
@@ -226,12 +226,12 @@ def decode(line: str) -> Event:
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-def read(path: Path, text: str, decoded: Callable[[str], Event] = decode) -> Iterator[Event]:
-    """The events of a history's text, in order, each line read by `decoded`.
+def read(path: Path, lines: Iterable[str], decoded: Callable[[str], Event] = decode) -> Iterator[Event]:
+    """The events of a history's lines, in order, each line read by `decoded`.
 
     Raises RunError that names the path and the line which is no event.
     """
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             event = decoded(line)
         except msgspec.DecodeError as error:

@@ -21,16 +21,16 @@ from harness import scenario as scenarios
 from harness.engines.process import ticking
 from harness.engines.spark import sinks
 from harness.errors import HarnessError, PipelineDied, StackError, Stalled
-from harness.faults.schedule import Counts, Schedule
 from harness.host import processes
-from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
+from harness.job.clickstream.contract import INPUT, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
 from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
 from harness.runner.console import Status
-from harness.runner.injector import struck
+from harness.runner.injector import injected
+from harness.runner.schedule import Counts, Schedule
 from harness.runner.testbed import Rig, assemble
 from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
@@ -203,7 +203,7 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
     counts = _counts(rig)
-    schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    schedule = Schedule(rig.scenario.fault, counts, partial(injected, rig), phases.history)
     patience_s = AT_ONCE_S
     try:
         _replay(rig, phases, schedule, counts, start)
@@ -242,7 +242,7 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
 
     def over() -> bool:
         now_s = time.time()
-        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.struck_s + shown_s)
+        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.injected_s + shown_s)
 
     _heal(rig, phases, schedule, counts, over)
     rig.load.enough()
@@ -253,7 +253,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
 
     def progress() -> int:
         # A fault that is under way has a patience of its own.
-        return time.monotonic_ns() if schedule.is_striking() else counts.read()
+        return time.monotonic_ns() if schedule.is_under_way() else counts.read()
 
     try:
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))
@@ -297,7 +297,7 @@ def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
 
 
 def _drain(rig: Rig, phases: Phases) -> None:
-    names = [rig.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
+    names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     ends = topics.end_offsets(rig.cluster.bootstrap, names)
     goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
     flushed_ms = rig.load.flush_ms - WATERMARK_DELAY_S * 1000
@@ -338,8 +338,8 @@ def _quiet(rig: Rig, phases: Phases) -> None:
 def _has_drained(rig: Rig, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
     mine = {rig.cluster.topic_prefix + topic for topic in rig.scenario.queries[query].reads}
     wanted = {at: end for at, end in goal.items() if at[0] in mine}
-    windowed = query != "dead_letter"
-    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True
+    stateful = rig.scenario.queries[query].stateful
+    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if stateful else True
     return passed and rig.checkpoint.reached(query, wanted)
 
 

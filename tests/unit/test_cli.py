@@ -17,6 +17,8 @@ from harness.errors import HarnessError, RunError, StackError
 from harness.experiments import drill, selfcheck, single
 from harness.experiments.selfcheck import Tally
 from harness.experiments.simulate import simulate
+from harness.host.cleanup import Swept
+from harness.kafka import containers
 from harness.rundir import history
 
 
@@ -52,6 +54,31 @@ def harness(monkeypatch, capsys):
         return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
 
     return called
+
+
+def test_interruption_is_named(harness, monkeypatch):
+    """In the terminal too; nothing is known of the run."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(single, "run", interrupted)
+    done = harness("run", "late")
+
+    assert (3, "harness: interrupted: no verdict\n") == (done.code, done.err)
+
+
+def test_clean_names_what_it_ended(harness, monkeypatch, tmp_path):
+    """A line each: processes, folders, containers; no Docker daemon is no error."""
+    monkeypatch.setattr(cli.cleanup, "sweep", lambda: Swept(("12 java",), (tmp_path / "[x]",)))
+    monkeypatch.setattr(containers, "sweep", lambda: ["broker-1"])
+    assert (0, f"12 java\n{tmp_path / '[x]'}\nbroker-1\n") == (harness("clean").code, harness("clean").out)
+
+    def silent():
+        raise StackError("no Docker daemon answers")
+
+    monkeypatch.setattr(containers, "sweep", silent)
+    assert f"12 java\n{tmp_path / '[x]'}\n" == harness("clean").out
 
 
 def test_foreign_version_does_not_stop_check(harness, tmp_path):
