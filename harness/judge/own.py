@@ -99,7 +99,7 @@ def read(directory: Path) -> OwnRun:
         raise RunError(str(error)) from error
     history, sent, manifest = (directory / name for name in ("history.jsonl", "sent.parquet", "manifest.json"))
     try:
-        happened = tuple(events.read(history, history.read_text(encoding="utf-8")))
+        happened = tuple(events.read(history, history.read_text(encoding="utf-8").splitlines()))
         columns = {name: column.to_numpy() for name, column in _columns(sent)}
         spark = directory / "spark.json"
         versions = json.loads(spark.read_text(encoding="utf-8"))["versions"] if spark.is_file() else []

@@ -24,16 +24,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness import faults, kafka
+from harness import kafka
 from harness.engines import own
 from harness.engines.own import OwnSystem
 from harness.engines.process import Checkpoint, ticking
 from harness.engines.spark import event_log, rows
 from harness.errors import PipelineDied, StackError, Stalled
-from harness.faults import Outcome
+from harness.faults import Cancelled, Fault, Outcome, Patience, parts
 from harness.faults.crash import Query as Watched
-from harness.faults.schedule import Counts, Schedule
-from harness.faults.target import Cancelled, Patience
+from harness.faults.crash import crash
+from harness.faults.processes import inject
 from harness.host import cleanup, jars
 from harness.job.declared import duration_ms
 from harness.job.draws import Records
@@ -43,8 +43,9 @@ from harness.load.own import Sender
 from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Progress, Recorder, Standstill, Swept
 from harness.runner.console import Status
+from harness.runner.schedule import Counts, Schedule
 from harness.runner.waiting import STALL_S, Work, eventually
-from harness.scenario import BATCH_MAX_S, Fault
+from harness.scenario import BATCH_MAX_S
 from harness.scenario.own import OwnScenario, dump
 
 BATCH_S = 300.0
@@ -235,7 +236,7 @@ def _offer(testbed: Testbed) -> None:
 
 def _moved(testbed: Testbed, schedule: Schedule) -> int:
     """What grows as long as there is progress; a fault that is under way has a patience of its own."""
-    return time.monotonic_ns() if schedule.is_striking() else testbed.sender.sent + testbed.checkpoint.read()
+    return time.monotonic_ns() if schedule.is_under_way() else testbed.sender.sent + testbed.checkpoint.read()
 
 
 def _injected(testbed: Testbed, fault: Fault) -> Outcome:
@@ -244,13 +245,13 @@ def _injected(testbed: Testbed, fault: Fault) -> Outcome:
         query = testbed.scenario.declaration.query(fault.query)
         size = partial(rows.size, query, testbed.cluster.bootstrap, testbed.scratch / "output")
         watched = Watched(testbed.checkpoint.source(fault.query), size)
-        return faults.crash(fault, testbed.system, watched, testbed.patience)
-    if fault.on == "pipeline":
-        return faults.inject(fault, {fault.on: testbed.system}, testbed.patience)
+        return crash(fault, testbed.system, watched, testbed.patience)
+    if fault.on == parts.PIPELINE:
+        return inject(fault, {fault.on: testbed.system}, testbed.patience)
     bootstrap = testbed.cluster.bootstrap
     topic = testbed.scenario.declaration.topics[0].name
     leaders = partial(topics.leader, bootstrap, topic), partial(topics.controller, bootstrap)
-    return faults.inject(fault, faults.chosen(fault.on, testbed.cluster.brokers, *leaders), testbed.patience)
+    return inject(fault, parts.chosen(fault.on, testbed.cluster.brokers, *leaders), testbed.patience)
 
 
 def _drain(testbed: Testbed) -> None:

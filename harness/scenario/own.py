@@ -16,15 +16,16 @@ from typing import Any, cast
 import msgspec
 
 from harness.errors import ScenarioError
+from harness.faults import CRASH_POINTS, Fault, parts
 from harness.job import declared
 from harness.job.declared import Job
 from harness.job.draws import Workload
-from harness.scenario.fields import CRASH_POINTS, ONE_BROKER, Fault, Kafka, Load
+from harness.scenario.fields import Kafka, Load
 from harness.scenario.toml import Override, _build, _override, _table_lines, nearest
 
 FAULTS = ("stop", "kill", "pause", "crash")
 """Kinds of faults that a declared job is tested under."""
-TARGETS = ("pipeline", *ONE_BROKER)
+TARGETS = (parts.PIPELINE, *parts.ONE_BROKER)
 UNUSED = ("burst_factor", "burst_at_s", "burst_s", "silence_s", "cool_down_s", "acks")
 """Fields of `[load]` that a declared job has no use for."""
 

@@ -48,7 +48,7 @@ def test_it_is_ready_once_every_query_has_begun(tmp_path, system):
     system.look()
     system.look()
     assert system.is_up()
-    events = history.events.read(tmp_path, (tmp_path / "history.jsonl").read_text())
+    events = history.events.read(tmp_path, (tmp_path / "history.jsonl").read_text().splitlines())
     assert ["start", "ready"] == [event.event for event in events if isinstance(event, Process)]
 
 
