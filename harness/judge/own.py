@@ -32,7 +32,7 @@ from harness.job.lateness import Watermarks
 from harness.job.relations import Answer, Dropped
 from harness.judge.own_rows import Seen, hold, typed
 from harness.model import Anomaly, Result, Verdict
-from harness.rundir import events
+from harness.rundir import events, files
 from harness.rundir.events import (
     Commit,
     Event,
@@ -99,7 +99,7 @@ def read(directory: Path) -> OwnRun:
         raise RunError(str(error)) from error
     history, sent, manifest = (directory / name for name in ("history.jsonl", "sent.parquet", "manifest.json"))
     try:
-        happened = tuple(events.read(history, history.read_text(encoding="utf-8").splitlines()))
+        happened = tuple(events.read(history, files.lines(history)))
         columns = {name: column.to_numpy() for name, column in _columns(sent)}
         spark = directory / "spark.json"
         versions = json.loads(spark.read_text(encoding="utf-8"))["versions"] if spark.is_file() else []
