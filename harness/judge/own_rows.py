@@ -124,8 +124,9 @@ class _Identity:
 
     def anomalies(self) -> Iterator[Anomaly]:
         """Rows that are not as expected; each that was seen stands for one expected row that is equal, or is a copy."""
-        missing, wrong = list(self.expected), []
-        for seen in self.found:
+        # Of equal rows the first that was seen stands for the one that is due first.
+        missing, wrong = sorted(self.expected, key=_due), []
+        for seen in sorted(self.found, key=lambda seen: seen.at_s):
             free = next((row for row in missing if self._agree(row, seen)), None)
             if free is not None:
                 missing.remove(free)
@@ -179,6 +180,11 @@ class _Identity:
         if seen.columns is None:
             return "it is no JSON object"
         return "; ".join(self._differing(row, seen.columns)) or "a row more than expected with this identity"
+
+
+def _due(row: ExpectedRow) -> float:
+    """The batch in which a row appears, last if in none."""
+    return (row.batch or 0) if row.is_due else math.inf
 
 
 def _equal(expected: Any, seen: Any, within: float) -> bool:

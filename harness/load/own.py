@@ -38,7 +38,9 @@ class Sender:
         self._job, self._records, self._eps, self._events = job, records, eps, events
         settings = {"bootstrap.servers": bootstrap, **producer_settings(eps, "all", ACKNOWLEDGED_S)}
         client = logging.Logger("librdkafka")
-        client.addHandler(logging.FileHandler(log, delay=True))
+        # Once closed, it is not opened again: mode "a" would be.
+        self._log = logging.FileHandler(log, mode="w", delay=True)
+        client.addHandler(self._log)
         self._producer = confluent_kafka.Producer(settings, logger=client)
         topic, number = records.order(events)
         flushed = np.arange(len(job.topics))
@@ -86,6 +88,7 @@ class Sender:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(5.0)
+        self._log.close()
 
     def write(self, target: Path) -> None:
         """Write sent.parquet: a row for each record that was handed over."""
