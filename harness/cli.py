@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -24,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError, StackError
+from harness.errors import HarnessError, RunError, ScenarioError, StackError
 from harness.experiments import drill, mutation, own, selfcheck, shrink, single
-from harness.host import cgroup, cleanup, jars
+from harness.host import cgroup, cleanup, jars, streams
 from harness.host import doctor as machine
 from harness.judge import own as own_judge
 from harness.judge import verdict
@@ -60,6 +59,10 @@ def run(
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=65_535, help="serve the run's metrics for Prometheus, on loopback"),
+    ] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,7 +84,7 @@ def run(
         raise typer.Exit(_run_own(path, [*overrides, *_named(sets or [])], reports, as_json).exit_code)
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
-        done = single.run(chosen, reports, Status(people), sys.argv[1:])
+        done = single.run(chosen, reports, Status(people), sys.argv[1:], metrics_port)
     except HarnessError as error:
         if as_json and not isinstance(error, ScenarioError):
             _print_json(verdict.unknown(str(error)))
@@ -160,15 +163,18 @@ def shrink_(
 
 
 def _shrink(failed: Assessment, reports: Path) -> Path:
-    """The file of the smallest scenario that fails as a run did."""
+    """The file of the smallest scenario that fails as a run did: in its directory, or in a new one if it is read-only."""
 
     def attempt(smaller: Scenario) -> Result:
         return single.run(smaller, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
-    target = failed.run.directory / "shrunk.toml"
-    target.write_text(scenario.dump(smallest), encoding="utf-8")
-    return target
+    text = scenario.dump(smallest)
+    try:
+        return single.written(failed.run.directory / "shrunk.toml", text)
+    except RunError as error:
+        _say(f"{error}; it is written to a folder of its own")
+        return single.written(single.new_folder(reports, "shrunk") / "shrunk.toml", text)
 
 
 @app.command("selfcheck")
@@ -385,38 +391,39 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may not have every letter
-            stream.reconfigure(errors="backslashreplace")
+    streams.guard()
     try:
         code = app(standalone_mode=False)
-    except KeyboardInterrupt:
+        streams.flush()
+    except streams.Unwritable as error:  # by `| head -1` it is closed, and that is no error
+        code = Verdict.UNKNOWN.exit_code if error.is_closed else _ends(f"harness: {error}", Verdict.UNKNOWN.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        code = error.exit_code
-    except typer.Abort:
-        code = INTERRUPTED
+        code = _ends(f"harness: {error}", error.exit_code)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
     _upon_signals(signal.SIG_IGN)
     if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
-        with contextlib.suppress(OSError):  # a terminal that was closed
-            print("harness: interrupted: no verdict", file=sys.stderr)
-        code = Verdict.UNKNOWN.exit_code
+        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
     sys.exit(code or 0)
+
+
+def _ends(line: str, code: int) -> int:
+    """Print a last line, if there is still somebody to read it, and return the exit code."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return code
 
 
 def _usage(error: Exception) -> int:
     """Click's own usage errors as one line; anything else is a defect of ours, keeps its trace, and is no verdict."""
     text = getattr(error, "format_message", None)
     if text is None:
-        traceback.print_exception(error)
-        return Verdict.UNKNOWN.exit_code
-    if message := text():  # where no command was named, the help is printed already
-        print(f"harness: {message}", file=sys.stderr)
-    return 2
+        return _ends("".join(traceback.format_exception(error)).rstrip(), Verdict.UNKNOWN.exit_code)
+    message = text()  # where no command was named, the help is printed already
+    return _ends(f"harness: {message}", 2) if message else 2
 
 
 def _upon_signals(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

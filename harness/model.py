@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -104,7 +104,8 @@ class Verdict(Enum):
 class Target:
     """A figure held against its limit: `value` must stay below it, or above where `at_least`.
 
-    One that is not `judged` is measured and shown, and the verdict of the run does not depend on it.
+    One that is not `judged` is measured and shown, and the verdict of the run does not depend on it. `why` is the reason
+    where it is unknown, or where it is missed though its value is within its limit.
     """
 
     name: str
@@ -114,6 +115,13 @@ class Target:
     verdict: Verdict
     at_least: bool = False
     judged: bool = True
+    why: str = ""
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the limit; a share of 1 meets a limit of 1."""
+        if self.at_least:
+            return value > self.limit or value == self.limit == 1
+        return value < self.limit
 
     @property
     def headroom(self) -> float | None:
@@ -148,3 +156,5 @@ class Result:
     anomalies: tuple[Anomaly, ...]
     faults: tuple[Mapping[str, Any], ...] = ()
     crashes: tuple[Crash, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Path in result.json, such as ``figures.lag_slope_eps``, → why its value is null."""

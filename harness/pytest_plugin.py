@@ -23,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.model import Result
+    from harness.scenario import Override
 
 OPTIONS = {"--harness-kafka": "kafka.where", "--harness-seed": "load.seed", "--harness-eps": "load.eps"}
 """Options of pytest, and the field of the scenario that each sets."""
@@ -179,10 +180,17 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     from harness.scenario import own as own_scenario
 
     options = {option: config.getoption(option) for option in OPTIONS}
-    flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
-    sets = [*flags, *overrides]
+    sets: list[str | scenario.Override] = [
+        scenario.Override(f"{OPTIONS[option]}={json.dumps(value)}", f"{option} {value}")
+        for option, value in options.items()
+        if value is not None
+    ]
+    sets += overrides
     if (path := own_scenario.find(name)) is not None:
-        named = [scenario.Override(text, f"--set {text}") for text in sets]
+        named = [
+            scenario.Override(override, f"override {override}") if isinstance(override, str) else override
+            for override in sets
+        ]
         judged = own.run(own_scenario.load(path, named), reports, Status(Console(stderr=True)), _again(name, sets))
         return own.story(judged), judged.result
     chosen = scenario.load(name, sets)
@@ -193,6 +201,7 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     return single.story(done), done.result
 
 
-def _again(name: str, sets: Iterable[str]) -> list[str]:
+def _again(name: str, sets: Iterable[str | Override]) -> list[str]:
     """The arguments of `harness` that do the same again."""
-    return ["run", name, *chain.from_iterable(("--set", setting) for setting in sets)]
+    settings = [setting if isinstance(setting, str) else setting.text for setting in sets]
+    return ["run", name, *chain.from_iterable(("--set", setting) for setting in settings)]

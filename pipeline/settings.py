@@ -22,6 +22,7 @@ TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 LOCAL_FILES = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
 LOCAL_FILES_JAR = "hadoop-bare-naked-local-fs-*.jar"
+LOOPBACK = "127.0.0.1"
 DAY_MS = 86_400_000
 DIGITS_MAX = 19
 """Of a number that Java can hold."""
@@ -101,6 +102,11 @@ class Settings:
     hashed_groups: int
     driver_memory: str
     standby: bool = False
+    metrics_port: int | None = None
+    """Where metrics are served over HTTP; None for nowhere."""
+    metrics_host: str = LOOPBACK
+    lag_group: str | None = None
+    """The consumer group that the committed offsets are written to, and never read from; None for none."""
     conf: Sequence[tuple[str, str]] = ()
 
     def interval_ms(self, query: str) -> int:
@@ -151,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _places(parser.add_argument_group("where"))
     _computation(parser.add_argument_group("what"))
     _execution(parser.add_argument_group("how"))
+    _monitoring(parser.add_argument_group("what others see"))
     return parser
 
 
@@ -215,6 +222,24 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     add("--standby", action="store_true", help=standby)
     setting = "any setting of Spark; may be repeated"
     add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
+
+
+def _monitoring(seen: argparse._ArgumentGroup) -> None:
+    add = seen.add_argument
+    add("--metrics-port", type=_whole(65_535), metavar="N", help="serve metrics for Prometheus over HTTP at this port")
+    host = "the address that metrics are served at; 0.0.0.0 is every network of this machine"
+    add("--metrics-host", default=LOOPBACK, metavar="ADDRESS", help=host)
+    group = (
+        "write the offsets that every query has committed to this consumer group, for tools that show its lag;"
+        " the pipeline never reads them: its checkpoint has its offsets"
+    )
+    add("--lag-group", type=_group, metavar="NAME", help=group)
+
+
+def _group(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no consumer group")
+    return text
 
 
 def _of_profiles(name: str, unit: str = "") -> str:

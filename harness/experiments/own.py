@@ -13,7 +13,7 @@ from harness.experiments.single import described, new_folder
 from harness.judge import own, verdict
 from harness.judge.own import OwnRun
 from harness.model import Anomaly, Result
-from harness.report import Page, Table, write, write_whole
+from harness.report import Page, Table, render, write_whole
 from harness.report.page import of_unjudged
 from harness.runner import own as runner
 from harness.runner.console import Status
@@ -59,13 +59,13 @@ def judge(directory: Path) -> Trial:
         _write_unknown(directory, str(error))
         raise
     write_whole(directory / "result.json", json.dumps(verdict.as_json(result), indent=1, default=str))
-    write(_page(done, result), directory / "report.html")
+    write_whole(directory / "report.html", render(_page(done, result)))
     return Trial(done, result)
 
 
 def _write_unknown(directory: Path, why: str) -> None:
     write_whole(directory / "result.json", json.dumps(verdict.as_json(verdict.unknown(why)), indent=1))
-    write(of_unjudged(directory, why), directory / "report.html")
+    write_whole(directory / "report.html", render(of_unjudged(directory, why)))
 
 
 def story(done: Trial) -> list[str]:

@@ -17,17 +17,17 @@ from pathlib import Path
 from harness.errors import HarnessError, NoRun, PipelineDied, RunError, ScenarioError
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
+from harness.judge import death, verdict
 from harness.judge import explain as explaining
-from harness.judge import verdict
 from harness.judge.assessment import Assessment
 from harness.model import Anomaly, Result, Target
-from harness.report import Page, figure, write_whole
+from harness.report import figure, render, write_whole
 from harness.report import page as pages
-from harness.report import write as write_page
 from harness.rundir import history
 from harness.rundir.history import Run
 from harness.runner import conductor
 from harness.runner.console import Status
+from harness.runner.metrics import Metrics, served
 from harness.scenario import Scenario
 
 SHOWN = 3
@@ -38,18 +38,32 @@ class ReadOnly(RunError):
     """A file cannot be written because its file system or its directory is read-only."""
 
 
-def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Assessment:
+def run(
+    scenario: Scenario,
+    reports: Path,
+    status: Status,
+    command: Sequence[str] = (),
+    metrics_port: int | None = None,
+) -> Assessment:
     """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
 
-    Raises StackError where this machine lacks what the scenario needs; no directory is made then.
-    Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
+    The run's metrics are served at `metrics_port` of loopback meanwhile, if one is given.
+    Raises StackError where this machine lacks what the scenario needs, ScenarioError where the port is taken; no directory
+    is made then. Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
     needs.require(scenario)
+    with served(scenario, metrics_port) as metrics:
+        return _run(scenario, reports, status, command, metrics)
+
+
+def _run(
+    scenario: Scenario, reports: Path, status: Status, command: Sequence[str], metrics: Metrics | None
+) -> Assessment:
     directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]
         try:
-            conductor.run(scenario, directory, status, again)
+            conductor.run(scenario, directory, status, again, metrics)
         except OSError as error:
             raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
     except PipelineDied:
@@ -82,11 +96,21 @@ def judge(directory: Path) -> Assessment:
     except ReadOnly:
         return replace(assessed, written=False)
     try:
-        page = pages.of_run(assessed)
-    except Exception as error:
-        raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
-    _write_page(directory, page)
+        text = render(pages.of_run(assessed))
+    except Exception as error:  # the result is written, and the verdict is known without a page
+        return _without_page(assessed, f"the page could not be made: {_traced(directory, error, 'page.log')}")
+    _write_page(directory, text)
     return assessed
+
+
+def _without_page(assessed: Assessment, why: str) -> Assessment:
+    """Leave a page with the verdict alone, or none: an older page may have another verdict."""
+    target = assessed.run.directory / "report.html"
+    with _writing(target):
+        target.unlink(missing_ok=True)
+    with contextlib.suppress(Exception):
+        _write_page(assessed.run.directory, render(pages.of_verdict(assessed, why)))
+    return replace(assessed, page_crash=why)
 
 
 def _judged(directory: Path) -> Assessment:
@@ -107,22 +131,22 @@ def _judged(directory: Path) -> Assessment:
         return assessed
 
 
-def _traced(directory: Path, error: Exception) -> str:
+def _traced(directory: Path, error: Exception, name: str = "judge.log") -> str:
     """A defect of the harness, or damage to a run that it does not know, in a line; the trace is in a file.
 
     In a read-only directory the line ends with the last place of the trace instead.
     """
     try:
-        trace = _written(directory, "".join(traceback.format_exception(error)))
+        trace = _written(directory, "".join(traceback.format_exception(error)), name)
     except ReadOnly:
         at = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error}; at {at.filename}:{at.lineno}"
     return f"{type(error).__name__}: {error}; see {trace}"
 
 
-def _written(directory: Path, traces: str) -> Path:
+def _written(directory: Path, traces: str, name: str = "judge.log") -> Path:
     """The file of the run that the traces of crashes are written to."""
-    log = directory / "logs" / "judge.log"
+    log = directory / "logs" / name
     with _writing(log):
         log.parent.mkdir(exist_ok=True)
         write_whole(log, traces)
@@ -138,6 +162,7 @@ def story(done: Assessment, most: int = SHOWN) -> list[str]:
         lines += [f"  {line}" for line in described(anomaly)]
     if len(result.anomalies) > most:
         lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
+    lines += [f"  {done.page_crash}"] if done.page_crash else []
     again = shlex.join(["harness", *done.run.manifest["command"]])
     page = done.run.directory / "report.html"
     where = str(page) if done.written else f"{done.run.directory} is read-only: no result and no report written"
@@ -148,12 +173,12 @@ def _line(target: Target) -> str:
     """A target in the units of the page."""
     printed = pages.shown(target)
     value = "not measured" if target.value is None else figure(printed["value"])
-    judged = target.verdict.value if target.judged else "shown"
-    sign = ">" if target.at_least else "<"
+    # No comparison is printed that does not hold: `983.5 misses > 1,000`, and nothing is compared with no value.
+    sign = f"{'misses ' if printed['missed'] else 'limit ' if target.value is None else ''}{printed['operator']}"
     room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-    return (
-        f"{judged:<8}{printed['name']:<12}{value:>14} {sign} {figure(printed['limit']):<8}{printed['unit']:<16}{room}"
-    )
+    notes = "; ".join(note for note in (room, target.why) if note)
+    line = f"{printed['verdict']:<8}{printed['name']:<12}{value:>14} {sign:>8} {figure(printed['limit']):<8}"
+    return f"{line}{printed['unit']:<16}{notes}".rstrip()
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:
@@ -168,7 +193,7 @@ def described(anomaly: Anomaly) -> Iterator[str]:
 
 
 def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
-    """Everything known about a row, by its identity joined by |, or about the first anomalies."""
+    """Everything known about a row, by its identity joined by |, or about the first anomalies and the pipeline's death."""
     read = history.read(directory)
     try:
         yield from _explained(read, row, most)
@@ -181,10 +206,10 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     assessed = verdict.assess(read)
     if row is None:
-        found = assessed.anomalies[:most]
-        yield from (
-            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {assessed.why}",)
-        )
+        found = [line for anomaly in assessed.anomalies[:most] for line in described(anomaly)]
+        if died := list(death.explained(read)):
+            found = [*died, f"  verdict  {assessed.verdict.value}: {assessed.why}", *found]
+        yield from found or [f"no anomaly: {assessed.why}"]
         return
     gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
     if gathered is None:
@@ -241,12 +266,19 @@ def _write_unknown(directory: Path, why: str) -> None:
     """Write result and page of a run that could not be judged; where that fails, the error that is already under way matters more."""
     with contextlib.suppress(RunError):
         _write_result(directory, verdict.unknown(why))
-        _write_page(directory, pages.of_unjudged(directory, why))
+        _write_page(directory, render(pages.of_unjudged(directory, why)))
 
 
-def _write_page(directory: Path, page: Page) -> None:
+def _write_page(directory: Path, text: str) -> None:
     with _writing(directory / "report.html"):
-        write_page(page, directory / "report.html")
+        write_whole(directory / "report.html", text)
+
+
+def written(path: Path, text: str) -> Path:
+    """The path of a file that is written whole. Raises RunError where it cannot be written."""
+    with _writing(path):
+        write_whole(path, text)
+    return path
 
 
 @contextmanager

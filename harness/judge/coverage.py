@@ -45,6 +45,8 @@ def counts(
     unknown: set[str] = set()
     if "sessions" in queries.keys() - answers.keys():
         unknown |= {"dropped_late_sessions", "sessions_merged", "sessions_over_restarts"}
+    if gathered.run.scenario.black_box:
+        unknown.add("sessions_over_restarts")
     if "page_views" in queries.keys() - comparisons.keys():
         unknown.add("hot_views")
     return counted(of, unknown, guard)

@@ -26,6 +26,7 @@ class Load:
         self.sent = 0
         self.acknowledged = 0
         self.flush_ms = 0
+        self.delay_ms_p99 = 0.0
         self._cpu_s = 0.0
 
     @property
@@ -79,5 +80,6 @@ class Load:
             event = json.loads(line)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.flush_ms = event.get("flush_ms", self.flush_ms)
+            self.delay_ms_p99 = event.get("delay_ms_p99", self.delay_ms_p99)
             self._cpu_s = max(self._cpu_s, event.get("cpu_s", 0.0))
         stream.close()

@@ -94,17 +94,11 @@ class Page:
     tables: tuple[Table, ...]
 
 
-def write(page: Page, target: Path) -> None:
-    """Write the page."""
-    write_whole(target, render(page))
-
-
 def write_whole(target: Path, text: str) -> None:
     """Write a file whole, or not at all; through no link and into no pipe that somebody has left there."""
     temporary = target.with_name(target.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8") as file:
-        file.write(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, target)
 
 

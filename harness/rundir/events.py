@@ -193,24 +193,28 @@ Event: TypeAlias = (
 class Recorder:
     """Appends events to history.jsonl, each with its time; safe to call from several threads."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, heed: Callable[[Event], None] = lambda event: None) -> None:
+        """`heed` is called with each event that is written."""
         self._stream = stream
+        self._heed = heed
         self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
         """Write one event, with the epoch second at which it is written."""
-        line = encode(msgspec.structs.replace(event, t=round(time.time(), 4)))
+        timed = msgspec.structs.replace(event, t=round(time.time(), 4))
+        line = encode(timed)
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
+        self._heed(timed)
 
 
 @contextmanager
-def recording(directory: Path) -> Iterator[Recorder]:
-    """Open a run directory's history for appending."""
+def recording(directory: Path, heed: Callable[[Event], None] = lambda event: None) -> Iterator[Recorder]:
+    """Open a run directory's history for appending; `heed` is called with each event."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "history.jsonl").open("a", encoding="utf-8") as stream:
-        yield Recorder(stream)
+        yield Recorder(stream, heed)
 
 
 def encode(event: Event) -> str:

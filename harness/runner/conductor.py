@@ -30,6 +30,7 @@ from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
 from harness.runner.console import Status
 from harness.runner.injector import injected
+from harness.runner.metrics import LOOK_S, Metrics, Reading
 from harness.runner.schedule import Counts, Schedule
 from harness.runner.testbed import Rig, assemble
 from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
@@ -46,18 +47,22 @@ BREAK_OFF_S = 10.0
 AT_ONCE_S = 1.0
 # How long a broker that is not down may take to answer while everything beside it is ending.
 ANSWER_S = 5.0
+# What the status line shows of a figure that nobody has reported.
+UNKNOWN = "unknown"
 
 
-def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
+def run(scenario: Scenario, directory: Path, status: Status, args: list[str], metrics: Metrics | None = None) -> None:
     """Do the run. Raises HarnessError where none is possible; the directory then shows how far it came."""
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
-    with history.recording(directory) as happenings, status:
+    heed = (metrics.heed,) if metrics else ()
+    with history.recording(directory, *heed) as happenings, status:
         phases = Phases(happenings, status)
         manifest.write(directory, scenario, args, prefix="")
         try:
             with ExitStack() as stack:
                 phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
                 rig = assemble(stack, scenario, directory, happenings)
+                rig.metrics = metrics
                 manifest.write(directory, scenario, args, rig.cluster.topic_prefix)
                 try:
                     _conduct(rig, phases)
@@ -172,6 +177,8 @@ def _followed(rig: Rig) -> Iterator[None]:
             rig.history.write(Unsampled(why=str(error)))
 
     threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
+    if rig.metrics:
+        threads.append(ticking(LOOK_S, partial(_show, rig, rig.metrics), stop, failed))
     for thread in threads:
         thread.start()
     patience_s = AT_ONCE_S
@@ -184,9 +191,19 @@ def _followed(rig: Rig) -> Iterator[None]:
             thread.join(patience_s)
 
 
+def _show(rig: Rig, metrics: Metrics) -> None:
+    """Give the metrics what is known of the run now."""
+    read = None if rig.scenario.black_box else rig.checkpoint.read()
+    state_bytes = _state_bytes(rig)
+    delay_s = rig.load.delay_ms_p99 / 1e3
+    metrics.look(Reading(rig.load.sent, rig.load.acknowledged, read, delay_s, state_bytes), time.time())
+
+
 def _offer(rig: Rig, phases: Phases) -> None:
     load = rig.scenario.load
     start = time.time() + 1.5
+    if rig.metrics:
+        rig.metrics.begin(start)
     plan = {
         "workload": msgspec.to_builtins(rig.scenario.workload),
         "seed": load.seed,
@@ -285,15 +302,27 @@ def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
     if rig.blind:
         raise StackError(rig.blind[0])
     rig.load.finished()
-    lag = max(0, rig.load.acknowledged - rig.checkpoint.read())
-    figures = {
+    phases.status.show(**_figures(rig), **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
+
+
+def _figures(rig: Rig) -> dict[str, str]:
+    """What the status line shows, by name; `unknown` is what the pipeline has not reported, or a black box never will."""
+    batch_ms, state_bytes = rig.system.batch_ms, _state_bytes(rig)
+    lag = None if rig.scenario.black_box else max(0, rig.load.acknowledged - rig.checkpoint.read())
+    return {
         "sent": f"{rig.load.sent:,}",
-        "lag": f"{lag:,}",
-        "batch": f"{rig.system.batch_ms / 1e3:.1f} s",
-        "state": f"{sum(rig.system.state_bytes.values()) / 1e6:.0f} MB",
+        "lag": UNKNOWN if lag is None else f"{lag:,}",
+        "batch": UNKNOWN if batch_ms is None else f"{batch_ms / 1e3:.1f} s",
+        "state": UNKNOWN if state_bytes is None else f"{state_bytes / 1e6:.0f} MB",
         "CPU": f"{psutil.cpu_percent():.0f} %",
     }
-    phases.status.show(**figures, **({} if left_s is None else {"left": f"{left_s:.0f} s"}))
+
+
+def _state_bytes(rig: Rig) -> float | None:
+    """Bytes of state of all queries that have reported some; None before the first, or where a report lacks the figure."""
+    state = list(rig.system.state_bytes.values())
+    known = [size for size in state if size is not None]
+    return sum(known) if known and len(known) == len(state) else None
 
 
 def _drain(rig: Rig, phases: Phases) -> None:

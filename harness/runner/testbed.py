@@ -22,6 +22,7 @@ from harness.job.clickstream.contract import INPUT, RESULT_BYTES_MAX
 from harness.kafka import Cluster, topics
 from harness.load.process import Load
 from harness.rundir.events import Recorder, Swept
+from harness.runner.metrics import Metrics
 from harness.runner.sampler import Cpu
 from harness.scenario import Scenario
 
@@ -50,6 +51,8 @@ class Rig:
     spark: Standalone | None
     # Set when the load is over: a fault that has not healed by then breaks off.
     over: threading.Event = field(default_factory=threading.Event)
+    # Where the figures of the run are offered to Prometheus, if anywhere.
+    metrics: Metrics | None = None
     # Why the pipeline cannot be followed any more; empty while it can.
     blind: list[str] = field(default_factory=list)
 

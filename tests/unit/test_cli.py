@@ -200,13 +200,16 @@ def files(directory):
 
 
 @pytest.fixture
-def read_only(monkeypatch):
-    """Nothing can be written: root could in a directory without the permission."""
+def read_only(monkeypatch, run):
+    """No file of the run can be written: root could in a directory without the permission."""
+    opened = Path.open
 
-    def refused(path, *args, **kwargs):
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
+    def refused(path, mode="r", *args, **kwargs):
+        if run in path.parents and set(mode) & set("wxa+"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(Path, "open", refused)
 
 
 def test_read_only_run_is_judged(harness, run, read_only):
@@ -217,6 +220,19 @@ def test_read_only_run_is_judged(harness, run, read_only):
     assert (0, "pass") == (done.code, json.loads(done.out)["verdict"])
     assert f"{run} is read-only: no result and no report written" in done.err
     assert before == files(run)
+
+
+def test_read_only_run_is_shrunk(harness, run, read_only, tmp_path, monkeypatch):
+    """The scenario is written to a folder of its own, which is named, and no attempt is lost."""
+    history.write_rows(run, "page_views", [])
+    failed = single.judge(run)
+    monkeypatch.setattr(cli.single, "run", lambda one, *_: failed)
+    done = harness("shrink", run, "--reports", tmp_path / "reports")
+    [smallest] = (tmp_path / "reports" / "shrunk").glob("*/shrunk.toml")
+
+    assert (0, f"harness run {smallest}\n") == (done.code, done.out)
+    assert "shrunk.toml: cannot be written: Read-only file system; it is written to a folder of its own" in done.err
+    assert scenario.load(str(smallest)).load.events < failed.run.scenario.load.events
 
 
 def test_read_only_crash_is_named(harness, run, read_only, monkeypatch):

@@ -224,10 +224,11 @@ def test_wrong_row_is_never_rounded_away(right, value, limit, words):
     """Success is 100 % only where all rows are right."""
     run, result = right
     target = Target("success", value, limit, "share of rows", Verdict.PASS, at_least=True)
+    sign = "at least" if limit == 1 else "above"
     html = render(page_of(run, replace(result, targets=(target,))))
 
     assert f'<span class="value">{words[0]} <small>% of rows' in html
-    assert f"above {words[1]} % of rows" in html
+    assert f"{sign} {words[1]} % of rows" in html
 
 
 def test_chart_words_match_tables(right):

@@ -209,13 +209,34 @@ def test_incomplete_table_is_one_line(run, file, column, value, said):
         single.judge(run)
 
 
-def test_page_crash_keeps_the_result(run, monkeypatch):
-    """One line, and where the trace is; what was explained then ends in the same way."""
-    monkeypatch.setattr(single.pages, "of_run", lambda *_: {}["cpu"])
-    with pytest.raises(RunError, match=r"judged, and its page could not be made: KeyError: 'cpu'; see .*judge.log"):
-        single.judge(run)
-    assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
+@pytest.mark.parametrize(
+    ("part", "has_page"),
+    [
+        pytest.param("of_run", True, id="the page"),
+        pytest.param("_percentiles", True, id="a table"),
+        pytest.param("_cpu", True, id="a chart"),
+        pytest.param("Page", False, id="every page"),
+    ],
+)
+def test_page_crash_keeps_the_verdict(run, monkeypatch, part, has_page):
+    """One line, and where the trace is; no older page is left with another verdict."""
+    history.write_rows(run, "page_views", [])
+    (run / "report.html").write_text("an older page")
+    monkeypatch.setattr(single.pages, part, lambda *_, **__: {}["cpu"])
+    done = single.judge(run)
+    [line] = [line for line in single.story(done) if "page could not be made" in line]
+    page = run / "report.html"
 
+    assert re.fullmatch(r"  the page could not be made: KeyError: 'cpu'; see .*/logs/page.log", line)
+    assert "KeyError" in (run / "logs" / "page.log").read_text()
+    assert Verdict.FAIL is done.verdict
+    assert "fail" == json.loads((run / "result.json").read_text())["verdict"]
+    assert not page.exists() or "<title>FAIL" in page.read_text()
+    assert has_page == page.exists()
+
+
+def test_explain_crash_is_one_line(run, monkeypatch):
+    """It names the file of the trace."""
     monkeypatch.setattr(single.verdict.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
         list(single.explain(run, "a", 1))
@@ -254,7 +275,7 @@ def test_unwritable_result_is_one_line(run, name):
 def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
     """Such as a full disk."""
 
-    def broken(chosen, directory, status, command):
+    def broken(chosen, directory, status, command, metrics):
         (directory / "result.json").mkdir()
         raise StackError("no broker")
 
@@ -266,7 +287,7 @@ def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
 def test_full_disk_is_one_line(tmp_path, monkeypatch):
     """Its directory has a result: unknown."""
 
-    def full(chosen, directory, status, command):
+    def full(chosen, directory, status, command, metrics):
         raise OSError(28, "No space left on device", str(directory / "plan.json"))
 
     monkeypatch.setattr(single.conductor, "run", full)
