@@ -6,7 +6,9 @@ Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shlex
 import signal
 import sys
@@ -37,6 +39,8 @@ from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
+UNWRITABLE = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF)
+"""Errors of a standard output that is full, closed, or a terminal that has hung up."""
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
 SEED_MAX = 2**63 - 1
@@ -350,38 +354,62 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may not have every letter
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     try:
         code = app(standalone_mode=False)
-    except KeyboardInterrupt:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        code = error.exit_code
-    except typer.Abort:
-        code = INTERRUPTED
+        code = _ends(f"harness: {error}", error.exit_code)
+    except SystemExit:  # so Click ends where a pipe is closed
+        code = _unwritable(os.strerror(errno.EPIPE))
+    except OSError as error:
+        code = _unwritable(error.strerror) if error.errno in UNWRITABLE and not error.filename else _usage(error)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
     _upon_signals(signal.SIG_IGN)
     if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
-        with contextlib.suppress(OSError):  # a terminal that was closed
-            print("harness: interrupted: no verdict", file=sys.stderr)
-        code = Verdict.UNKNOWN.exit_code
+        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
     sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Standard output and error, of a terminal that may not have every letter, or may have been closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unwritable(why: str | None) -> int:
+    """The exit code where a verdict cannot be printed: nobody has heard it. Python itself writes nothing more."""
+    code = _ends(f"harness: standard output or error cannot be written: {why}", Verdict.UNKNOWN.exit_code)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(silent, stream.fileno())
+    return code
+
+
+def _ends(line: str, code: int) -> int:
+    """Print a last line, if there is still somebody to read it, and return the exit code."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return code
 
 
 def _usage(error: Exception) -> int:
     """Click's own usage errors as one line; anything else is a defect of ours, keeps its trace, and is no verdict."""
     text = getattr(error, "format_message", None)
     if text is None:
-        traceback.print_exception(error)
-        return Verdict.UNKNOWN.exit_code
-    if message := text():  # where no command was named, the help is printed already
-        print(f"harness: {message}", file=sys.stderr)
-    return 2
+        return _ends("".join(traceback.format_exception(error)).rstrip(), Verdict.UNKNOWN.exit_code)
+    message = text()  # where no command was named, the help is printed already
+    return _ends(f"harness: {message}", 2) if message else 2
 
 
 def _upon_signals(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -321,3 +324,25 @@ def test_selfcheck_takes_scenarios_with_mutants_only(harness):
 
     assert 2 == done.code
     assert "--mutants" in done.err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux's")
+@pytest.mark.parametrize("args", [["list"], ["check", "{run}", "--json"], ["doctor"], ["explain", "{run}"], ["--help"]])
+def test_full_output_is_unknown(run, args):
+    """One line, and the exit code of neither verdict; closed output, or full standard error, likewise."""
+    command = [sys.executable, "-m", "harness", *(part.format(run=run) for part in args)]
+    with open("/dev/full", "w") as full:
+        filled = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        unheard = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, check=False)
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+
+    for done, why in ((filled, errno.ENOSPC), (closed, errno.EPIPE)):
+        assert 3 == done.returncode
+        assert (
+            f"harness: standard output or error cannot be written: {os.strerror(why)}" == done.stderr.splitlines()[-1]
+        )
+        assert "Traceback" not in done.stderr
+    assert unheard.returncode in ((3,) if "check" in args else (0, 1) if "doctor" in args else (0,))

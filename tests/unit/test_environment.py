@@ -11,6 +11,7 @@ import pytest
 
 from harness.engines.process import System
 from harness.host import environment, processes
+from harness.host.waiting import await_true
 from harness.rundir.history import recording
 
 PRINTS = "import json, os, sys; print(json.dumps({'event': 'x', 'path': sys.path, 'environ': dict(os.environ)}))"
@@ -75,8 +76,7 @@ def pipeline_sees(folder: Path, inherit: bool) -> dict[str, str]:
     with recording(folder) as history:
         system = System([sys.executable, "-c", program], folder / "log", folder, history, inherit=inherit)
         system.start(may_end=True)
-        assert system._now is not None
-        system._now.process.wait(60)
+        assert await_true(system.has_ended, 60)
         system.close()
     return json.loads((folder / "environ").read_text())
 
