@@ -6,19 +6,16 @@ Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,12 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError, StackError
-from harness.experiments import drill, mutation, selfcheck, shrink, single
-from harness.host import cgroup, cleanup, jars
+from harness.errors import HarnessError, RunError, ScenarioError, StackError
+from harness.experiments import capacity, drill, mutation, needs, selfcheck, shrink, single
+from harness.host import cgroup, cleanup, jars, streams
 from harness.host import doctor as machine
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
+from harness.load import distributed
 from harness.model import Result, Verdict
 from harness.runner.console import Status
 from harness.scenario import Scenario
@@ -39,8 +37,6 @@ from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
-UNWRITABLE = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF)
-"""Errors of a standard output that is full, closed, or a terminal that has hung up."""
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
 SEED_MAX = 2**63 - 1
@@ -61,6 +57,17 @@ def run(
         str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="harness|locust", help="one load engine, or several that Locust coordinates")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="locust: load engines, started here unless --master is given")
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="locust: address of this machine for workers of other machines"),
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="locust: serve its page while the run goes on")] = False,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
     metrics_port: Annotated[
         int | None,
@@ -77,12 +84,16 @@ def run(
         "--seed": ("load.seed", seed),
         "--kafka": ("kafka.where", kafka),
         "--profile": ("pipeline.profile", profile),
+        "--engine": ("load.engine", engine),
+        "--workers": ("load.workers", workers),
+        "--master": ("load.master", master),
     }
     overrides = [
         scenario.Override(f"{field}={json.dumps(value) if isinstance(value, str) else value}", f"{flag} {value}")
         for flag, (field, value) in flags.items()
         if value is not None
     ]
+    overrides += [scenario.Override("load.web=true", "--web")] if web else []
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
         done = single.run(chosen, reports, Status(people), sys.argv[1:], metrics_port)
@@ -91,6 +102,99 @@ def run(
             _print_json(verdict.unknown(str(error)))
         raise
     raise typer.Exit(_tell(done, as_json).exit_code)
+
+
+@app.command("capacity")
+def capacity_(
+    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="whose pipeline, data and limits")] = "load",
+    start: Annotated[float, typer.Option("--from", metavar="EPS", help="the first rate, events per second")] = 5_000,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="within 25 % instead of 10, shorter runs, and each rate once instead of three times"
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="go on with a search that was broken off; no other option counts"),
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="where the search and its runs are written")] = Path("reports"),
+    sets: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print capacity.json, alone, on standard output")] = False,
+) -> None:
+    """Find the highest rate at which all targets hold, and what gives way above it.
+
+    Doubling, bisection, then three runs at the answer and three at one step above. Exit code 3 also where the load engine was the limit.
+    """
+    if resume:
+        found = capacity.Capacity.resume(resume)
+    else:
+        chosen, settings = capacity.prepared(scenario.load(name, sets or []), start, quick=quick)
+        found = capacity.Capacity.begin(single.new_folder(reports, f"capacity-{chosen.name}"), chosen, settings)
+    try:
+        answer = found.search(_step)
+    except (HarnessError, KeyboardInterrupt):
+        _say(f"go on: harness capacity --resume {found.folder}")
+        raise
+    if as_json:
+        print(json.dumps(found.as_json()))
+    else:
+        _print_curve(found.curve())
+    people.print(Text.assemble((answer.verdict.value.upper(), MARK[answer.verdict]), f"  {answer.why}"), soft_wrap=True)
+    _say(f"  {_between(answer.spread)}  {found.folder / capacity.FILE}")
+    raise typer.Exit(answer.verdict.exit_code)
+
+
+def _step(chosen: Scenario, folder: Path) -> tuple[Result, Path]:
+    _say(f"step      {chosen.load.eps:,.0f} events/s")
+    done = single.run(chosen, folder, Status(people))
+    _tell(done, as_json=False)
+    return done.result, done.run.directory
+
+
+def _between(spread: tuple[float | None, float | None]) -> str:
+    """The spread of a capacity in words."""
+    held, missed = spread
+    words = [f"every run held up to {held:,.0f}"] if held else []
+    words += [f"none held from {missed:,.0f} on"] if missed else []
+    return ", ".join(words) or "no rate had the same outcome in all of its runs"
+
+
+CURVE = {
+    "latency": ("latency p99, s", 1.0),
+    "cpu": ("pipeline CPU, %", 100.0),
+    "machine_cpu_share": ("machine CPU, %", 100.0),
+    "state_size": ("state, MB", 1e-6),
+    "lag_records_max": ("lag, records", 1.0),
+    "generator_delay_ms_p99": ("generator delay p99, ms", 1.0),
+}
+"""Figure of a curve → its heading, and the factor to its unit."""
+
+
+def _print_curve(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row a rate: medians, with least and most where there are several runs."""
+    table = Table("events/s", "hold", *(heading for heading, _ in CURVE.values()), "gave way")
+    for row in rows:
+        figures = (_median(row["figures"].get(name), factor) for name, (_, factor) in CURVE.items())
+        table.add_row(f"{row['eps']:,.0f}", f"{row['hold']} of {row['runs']}", *figures, ", ".join(row["gave_way"]))
+    Console().print(table)
+
+
+def _median(spread: Mapping[str, float] | None, factor: float) -> str:
+    if spread is None:
+        return "–"
+    values = (spread[name] * factor for name in ("median", "min", "max"))
+    middle, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    return middle if least == most else f"{middle} ({least}–{most})"
+
+
+@app.command("load-worker")
+def load_worker(
+    master: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="the --master of `harness run --engine locust`")],
+) -> None:
+    """Send a share of the load of a run on another machine; ends with it."""
+    needs.locust()
+    raise typer.Exit(distributed.take_part(master))
 
 
 @app.command()
@@ -135,15 +239,18 @@ def shrink_(
 
 
 def _shrink(failed: Assessment, reports: Path) -> Path:
-    """The file of the smallest scenario that fails as a run did."""
+    """The file of the smallest scenario that fails as a run did: in its directory, or in a new one if it is read-only."""
 
     def attempt(smaller: Scenario) -> Result:
         return single.run(smaller, reports / "shrink", Status(people)).result
 
     smallest = shrink.shrink(failed.run.scenario, failed.result, attempt, _say)
-    target = failed.run.directory / "shrunk.toml"
-    target.write_text(scenario.dump(smallest), encoding="utf-8")
-    return target
+    text = scenario.dump(smallest)
+    try:
+        return single.written(failed.run.directory / "shrunk.toml", text)
+    except RunError as error:
+        _say(f"{error}; it is written to a folder of its own")
+        return single.written(single.new_folder(reports, "shrunk") / "shrunk.toml", text)
 
 
 @app.command("selfcheck")
@@ -354,19 +461,16 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
-    _open_streams()
+    streams.guard()
     try:
         code = app(standalone_mode=False)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        streams.flush()
+    except streams.Unwritable as error:  # by `| head -1` it is closed, and that is no error
+        code = Verdict.UNKNOWN.exit_code if error.is_closed else _ends(f"harness: {error}", Verdict.UNKNOWN.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except HarnessError as error:
         code = _ends(f"harness: {error}", error.exit_code)
-    except SystemExit:  # so Click ends where a pipe is closed
-        code = _unwritable(os.strerror(errno.EPIPE))
-    except OSError as error:
-        code = _unwritable(error.strerror) if error.errno in UNWRITABLE and not error.filename else _usage(error)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
@@ -374,26 +478,6 @@ def main() -> NoReturn:
     if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
         code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
     sys.exit(code or 0)
-
-
-def _open_streams() -> None:
-    """Standard output and error, of a terminal that may not have every letter, or may have been closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
-        elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _unwritable(why: str | None) -> int:
-    """The exit code where a verdict cannot be printed: nobody has heard it. Python itself writes nothing more."""
-    code = _ends(f"harness: standard output or error cannot be written: {why}", Verdict.UNKNOWN.exit_code)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(silent, stream.fileno())
-    return code
 
 
 def _ends(line: str, code: int) -> int:

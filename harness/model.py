@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -66,8 +66,9 @@ Moment = tuple[str, bool]
 class Anomaly:
     """One way in which the output breaks the guarantee, with what was expected and what was seen.
 
-    `why` is the likely cause in a sentence; `events` and `near` are the evidence: the events that
-    contribute to the row (where, event time, batch), and the nearest rows that did come out.
+    `why` is what is known of the row, in sentences; `events` and `near` are the evidence: the events that decide (where,
+    event time, batch, content), and the nearest rows that did come out. `cause` is equal for anomalies with one cause,
+    empty where none is known.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Anomaly:
     batch: int | None = None
     events: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
+    cause: str = ""
 
 
 class Verdict(Enum):
@@ -104,7 +106,8 @@ class Verdict(Enum):
 class Target:
     """A figure held against its limit: `value` must stay below it, or above where `at_least`.
 
-    One that is not `judged` is measured and shown, and the verdict of the run does not depend on it.
+    One that is not `judged` is measured and shown, and the verdict of the run does not depend on it. `why` is the reason
+    where it is unknown, or where it is missed though its value is within its limit.
     """
 
     name: str
@@ -114,6 +117,13 @@ class Target:
     verdict: Verdict
     at_least: bool = False
     judged: bool = True
+    why: str = ""
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the limit; a share of 1 meets a limit of 1."""
+        if self.at_least:
+            return value > self.limit or value == self.limit == 1
+        return value < self.limit
 
     @property
     def headroom(self) -> float | None:
@@ -148,3 +158,5 @@ class Result:
     anomalies: tuple[Anomaly, ...]
     faults: tuple[Mapping[str, Any], ...] = ()
     crashes: tuple[Crash, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Path in result.json, such as ``figures.lag_slope_eps``, → why its value is null."""

@@ -178,16 +178,21 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     from harness.runner.console import Status
 
     options = {option: config.getoption(option) for option in OPTIONS}
-    flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]
-    sets = [*flags, *overrides]
+    sets: list[str | scenario.Override] = [
+        scenario.Override(f"{OPTIONS[option]}={json.dumps(value)}", f"{option} {value}")
+        for option, value in options.items()
+        if value is not None
+    ]
+    sets += overrides
     chosen = scenario.load(name, sets)
     if options["--harness-kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
         sets = [f"kafka.where={json.dumps(_kafka(config)[0])}", *sets]
         chosen = scenario.load(name, sets)
+    settings = [setting if isinstance(setting, str) else setting.text for setting in sets]
     done = single.run(
         chosen,
         reports,
         Status(Console(stderr=True)),
-        ["run", name, *chain.from_iterable(("--set", setting) for setting in sets)],
+        ["run", name, *chain.from_iterable(("--set", setting) for setting in settings)],
     )
     return single.story(done), done.result

@@ -58,7 +58,7 @@ def _environment(temporary: Path, java: str) -> dict[str, str]:
 
 
 class _Operator(msgspec.Struct):
-    memoryUsedBytes: float = 0
+    memoryUsedBytes: float | msgspec.UnsetType = msgspec.UNSET
     numRowsTotal: float = 0
     numRowsDroppedByWatermark: float = 0
 
@@ -127,8 +127,10 @@ class System:
         self._closed = False
         self._worked = False
         self._unwritten = ""
-        self.batch_ms = 0.0
-        self.state_bytes: dict[str, float] = {}
+        # How long the last batch took; None until the pipeline reports it.
+        self.batch_ms: float | None = None
+        # Query → bytes of its state by its last report; None where the report has an operator without that figure.
+        self.state_bytes: dict[str, float | None] = {}
 
     def is_up(self) -> bool:
         """Whether its queries have started, and its process has not ended, nor is it frozen with all that it started."""
@@ -310,8 +312,10 @@ class System:
             case "progress":
                 query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
                 self._history.write(Progress(query=query, batch=progress.batchId, progress=said.progress))
-                self.batch_ms = progress.durationMs.get("triggerExecution", 0)
-                self.state_bytes[query] = sum(part.memoryUsedBytes for part in progress.stateOperators)
+                self.batch_ms = progress.durationMs.get("triggerExecution")
+                if used := [part.memoryUsedBytes for part in progress.stateOperators]:
+                    known = [size for size in used if size is not msgspec.UNSET]
+                    self.state_bytes[query] = sum(known) if len(known) == len(used) else None
 
 
 class Checkpoint:
@@ -417,8 +421,10 @@ class Checkpoint:
         """The watermark of the query's last committed batch."""
         return self._watermark_ms[query]
 
-    def size_bytes(self) -> int:
-        """Bytes of the checkpoint on disk."""
+    def size_bytes(self) -> int | None:
+        """Bytes of the checkpoint on disk; None where the pipeline has no checkpoint that can be seen."""
+        if not self._sources:
+            return None
         total = 0
         for source in self._sources.values():
             for folder, _, names in os.walk(source):

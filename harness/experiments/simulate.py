@@ -92,7 +92,7 @@ def _write_history(directory: Path, events: list[Event]) -> None:
 def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
     load, shape = scenario.load, scenario.workload
     total = load.events
-    journal = Journal(total + len(TOPICS))
+    journal = Journal(np.arange(total + len(TOPICS)))
     columns = journal.columns
     for first in range(0, total, CHUNK):
         rows = slice(first, min(total, first + CHUNK))

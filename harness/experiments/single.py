@@ -17,13 +17,13 @@ from pathlib import Path
 from harness.errors import HarnessError, NoRun, PipelineDied, RunError, ScenarioError
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
+from harness.judge import causes, death, verdict
 from harness.judge import explain as explaining
-from harness.judge import verdict
 from harness.judge.assessment import Assessment
+from harness.judge.causes import Group
 from harness.model import Anomaly, Result, Target
-from harness.report import Page, figure, write_whole
+from harness.report import figure, render, write_whole
 from harness.report import page as pages
-from harness.report import write as write_page
 from harness.rundir import history
 from harness.rundir.history import Run
 from harness.runner import conductor
@@ -97,11 +97,21 @@ def judge(directory: Path) -> Assessment:
     except ReadOnly:
         return replace(assessed, written=False)
     try:
-        page = pages.of_run(assessed)
-    except Exception as error:
-        raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
-    _write_page(directory, page)
+        text = render(pages.of_run(assessed))
+    except Exception as error:  # the result is written, and the verdict is known without a page
+        return _without_page(assessed, f"the page could not be made: {_traced(directory, error, 'page.log')}")
+    _write_page(directory, text)
     return assessed
+
+
+def _without_page(assessed: Assessment, why: str) -> Assessment:
+    """Leave a page with the verdict alone, or none: an older page may have another verdict."""
+    target = assessed.run.directory / "report.html"
+    with _writing(target):
+        target.unlink(missing_ok=True)
+    with contextlib.suppress(Exception):
+        _write_page(assessed.run.directory, render(pages.of_verdict(assessed, why)))
+    return replace(assessed, page_crash=why)
 
 
 def _judged(directory: Path) -> Assessment:
@@ -122,22 +132,22 @@ def _judged(directory: Path) -> Assessment:
         return assessed
 
 
-def _traced(directory: Path, error: Exception) -> str:
+def _traced(directory: Path, error: Exception, name: str = "judge.log") -> str:
     """A defect of the harness, or damage to a run that it does not know, in a line; the trace is in a file.
 
     In a read-only directory the line ends with the last place of the trace instead.
     """
     try:
-        trace = _written(directory, "".join(traceback.format_exception(error)))
+        trace = _written(directory, "".join(traceback.format_exception(error)), name)
     except ReadOnly:
         at = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error}; at {at.filename}:{at.lineno}"
     return f"{type(error).__name__}: {error}; see {trace}"
 
 
-def _written(directory: Path, traces: str) -> Path:
+def _written(directory: Path, traces: str, name: str = "judge.log") -> Path:
     """The file of the run that the traces of crashes are written to."""
-    log = directory / "logs" / "judge.log"
+    log = directory / "logs" / name
     with _writing(log):
         log.parent.mkdir(exist_ok=True)
         write_whole(log, traces)
@@ -149,10 +159,13 @@ def story(done: Assessment, most: int = SHOWN) -> list[str]:
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
     lines += [f"  {_line(target)}" for target in result.targets]
-    for anomaly in result.anomalies[:most]:
-        lines += [f"  {line}" for line in described(anomaly)]
-    if len(result.anomalies) > most:
-        lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
+    groups = causes.groups(result.anomalies)
+    for group in groups[:most]:
+        lines += [f"  {line}" for line in of_group(group)]
+    shown = min(most, len(groups))
+    if len(result.anomalies) > shown:
+        lines.append(f"  … and {len(result.anomalies) - shown:,} more: harness explain {done.run.directory}")
+    lines += [f"  {done.page_crash}"] if done.page_crash else []
     again = shlex.join(["harness", *done.run.manifest["command"]])
     page = done.run.directory / "report.html"
     where = str(page) if done.written else f"{done.run.directory} is read-only: no result and no report written"
@@ -163,12 +176,19 @@ def _line(target: Target) -> str:
     """A target in the units of the page."""
     printed = pages.shown(target)
     value = "not measured" if target.value is None else figure(printed["value"])
-    judged = target.verdict.value if target.judged else "shown"
-    sign = ">" if target.at_least else "<"
+    # No comparison is printed that does not hold: `983.5 misses > 1,000`, and nothing is compared with no value.
+    sign = f"{'misses ' if printed['missed'] else 'limit ' if target.value is None else ''}{printed['operator']}"
     room = "" if target.headroom is None else f"head-room {target.headroom:.1%}"
-    return (
-        f"{judged:<8}{printed['name']:<12}{value:>14} {sign} {figure(printed['limit']):<8}{printed['unit']:<16}{room}"
-    )
+    notes = "; ".join(note for note in (room, target.why) if note)
+    line = f"{printed['verdict']:<8}{printed['name']:<12}{value:>14} {sign:>8} {figure(printed['limit']):<8}"
+    return f"{line}{printed['unit']:<16}{notes}".rstrip()
+
+
+def of_group(group: Group) -> Iterator[str]:
+    """The cause of a group and its number, and the first of its anomalies with its evidence, a line each."""
+    if group.cause or len(group.anomalies) > 1:
+        yield f"{len(group.anomalies):,} × {group.cause or f'{group.anomalies[0].kind}, no cause found'}"
+    yield from described(group.anomalies[0])
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:
@@ -183,7 +203,7 @@ def described(anomaly: Anomaly) -> Iterator[str]:
 
 
 def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
-    """Everything known about a row, by its identity joined by |, or about the first anomalies."""
+    """Everything known about a row, by its identity joined by |, or about the first anomalies and the pipeline's death."""
     read = history.read(directory)
     try:
         yield from _explained(read, row, most)
@@ -196,10 +216,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     assessed = verdict.assess(read)
     if row is None:
-        found = assessed.anomalies[:most]
-        yield from (
-            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {assessed.why}",)
-        )
+        yield from _by_cause(assessed, most)
         return
     gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
     if gathered is None:
@@ -219,8 +236,37 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
         yield f"  expected {comparisons[query].expected.get(key, 'no row')}  by batch {answers[query].batch.get(key)}"
         for seen in comparisons[query].observed.get(key, ()):
             yield f"  saw      {seen.values}  {seen.where}  {datetime.fromtimestamp(seen.at_s, UTC):%H:%M:%S.%f}"
-        for event in explaining.contributing(gathered, {(query, key)})[query, key]:
-            yield f"  event    {event}"
+        anomalies = [anomaly for anomaly in assessed.anomalies if (anomaly.query, anomaly.key) == (query, key)]
+        unexplained = [anomaly for anomaly in anomalies if not anomaly.events]
+        explained = explaining.explain(gathered, unexplained, answers, comparisons)
+        for anomaly in [*(anomaly for anomaly in anomalies if anomaly.events), *explained]:
+            yield from (f"  {line}" for line in described(anomaly))
+        words, events = explaining.of_row(gathered, query, key, comparisons)
+        yield f"  made of  {words}"
+        yield from (f"  event    {event}" for event in events)
+
+
+def _by_cause(assessed: Assessment, most: int) -> Iterator[str]:
+    """Each cause with its number, then the first `most` anomalies, those of one cause one after the other."""
+    if died := list(death.explained(assessed.run)):
+        yield from (*died, f"  verdict  {assessed.verdict.value}: {assessed.why}")
+    elif not assessed.anomalies:
+        yield f"no anomaly: {assessed.why}"
+    groups = causes.groups(assessed.anomalies)
+    for group in groups:
+        yield f"{len(group.anomalies):>9,} × {group}"
+    for group in _shared(groups, most):
+        yield from (line for anomaly in group.anomalies for line in described(anomaly))
+
+
+def _shared(groups: Sequence[Group], most: int) -> Iterator[Group]:
+    """The groups with `most` anomalies in all, so that each group has its first before any has its second."""
+    sizes = [0] * len(groups)
+    while sum(sizes) < most and any(size < len(group.anomalies) for size, group in zip(sizes, groups, strict=True)):
+        for at, group in enumerate(groups):
+            sizes[at] += sum(sizes) < most and sizes[at] < len(group.anomalies)
+    for size, group in zip(sizes, groups, strict=True):
+        yield Group(group.cause, group.anomalies[:size])
 
 
 def new_folder(reports: Path, name: str, ending: str = "") -> Path:
@@ -256,12 +302,19 @@ def _write_unknown(directory: Path, why: str) -> None:
     """Write result and page of a run that could not be judged; where that fails, the error that is already under way matters more."""
     with contextlib.suppress(RunError):
         _write_result(directory, verdict.unknown(why))
-        _write_page(directory, pages.of_unjudged(directory, why))
+        _write_page(directory, render(pages.of_unjudged(directory, why)))
 
 
-def _write_page(directory: Path, page: Page) -> None:
+def _write_page(directory: Path, text: str) -> None:
     with _writing(directory / "report.html"):
-        write_page(page, directory / "report.html")
+        write_whole(directory / "report.html", text)
+
+
+def written(path: Path, text: str) -> Path:
+    """The path of a file that is written whole. Raises RunError where it cannot be written."""
+    with _writing(path):
+        write_whole(path, text)
+    return path
 
 
 @contextmanager

@@ -175,9 +175,21 @@ def _jars(name: str) -> Check:
 
 
 def _disk(name: str, folder: Path, hint: str) -> Check:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    there = next(parent for parent in (folder, *folder.parents) if _exists(parent))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return Check(
+            name, f"{there} cannot be written", f"{DISK_GIB} GiB", False, hint.replace("free some", "allow it")
+        )
     free = shutil.disk_usage(there).free
     return Check(name, f"{_gib(free)} in {there}", f"{DISK_GIB} GiB", free >= DISK_GIB * GIB, hint)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path can be seen; one below a folder that may not be read cannot."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _answers(path: str) -> bool:

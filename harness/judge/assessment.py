@@ -24,6 +24,7 @@ class Assessment:
 
     `evidence` is None where the run could not be judged; `answers` and `comparisons` are then empty, and lack a query
     whose oracle or rows crashed. `written` is False where the directory is read-only, and has no result and no report.
+    `page_crash` is one line about a page that could not be made, and empty otherwise.
     """
 
     run: Run
@@ -32,6 +33,7 @@ class Assessment:
     answers: Mapping[str, Expected] = field(default_factory=dict)
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     written: bool = True
+    page_crash: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -74,7 +74,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "at": "position in the stream at which it was to be injected, in acknowledged events",
         "injected_at": "acknowledged events when it was injected",
         "unread": "events acknowledged and not read when it was injected",
-        "injected": "time of injection",
+        "injected": "time of injection, of the first try where a fault missed its point at first",
         "healed": "time at which it was seen to have healed, NaT if never",
         "effect_observed": "True if its effect was observed",
         "first_commit_s": "seconds from injection to the next commit",
@@ -193,7 +193,7 @@ def faults(result: Result) -> pd.DataFrame:
     """A row a fault that was injected, with its cost."""
     injected = [
         {RENAMED.get(name, name): value for name, value in fault.items()}
-        | {"injected": _time(fault["at_s"]), "healed": _time(fault["healed_s"])}
+        | {"injected": _time(fault["proof"].get("first_s") or fault["at_s"]), "healed": _time(fault["healed_s"])}
         for fault in result.faults
     ]
     return pd.DataFrame(injected, columns=list(COLUMNS["faults"]))

@@ -167,7 +167,7 @@ def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span
     due = np.searchsorted(np.sort(due_s), at_s, side="left")
     if len(at_s) < 3 or due[0] == due[-1]:
         return None
-    committed, offered = (slope(at_s, one) for one in (_read_by(batch, batches, at_s), due))
+    committed, offered = (_least_squares(at_s, one) for one in (_read_by(batch, batches, at_s), due))
     return max(0.0, committed / offered)  # the slope of nothing may come out just below 0
 
 
@@ -278,17 +278,26 @@ def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> i
     )
 
 
-def slope(times_s: Array, values: Array) -> float:
-    """Least-squares slope per second."""
-    return float(np.polyfit(times_s - times_s[0], values, 1)[0]) if len(times_s) > 2 else 0.0
+def slope(times_s: Array, values: Array) -> float | None:
+    """Least-squares slope per second; None with fewer than three points, or a value that is not known."""
+    if len(times_s) < 3 or not np.isfinite(values).all():
+        return None
+    return _least_squares(times_s, values)
+
+
+def _least_squares(times_s: Array, values: Array) -> float:
+    return float(np.polyfit(times_s - times_s[0], values, 1)[0])
 
 
 def state(progress: Sequence[Progress], field: str) -> tuple[Array, Array]:
-    """(times, sum over all operators of all queries) of a state figure such as memoryUsedBytes, at each progress."""
+    """(times, sum over all operators of all queries) of a state figure such as memoryUsedBytes, at each progress.
+
+    The sum is NaN while the last report of a query has an operator without that figure.
+    """
     latest: dict[str, float] = {}
     times, sums = [], []
     for event in progress:
-        latest[event.query] = sum(operator.get(field, 0) for operator in event.operators)
+        latest[event.query] = sum(operator.get(field, np.nan) for operator in event.operators)
         times.append(event.t)
         sums.append(sum(latest.values()))
     return np.array(times), np.array(sums)

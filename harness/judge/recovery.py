@@ -1,4 +1,7 @@
-"""What each fault cost: how long nothing was committed, until the lag was back, and what was done twice."""
+"""What each fault cost: how long nothing was committed, until the lag was back, and what was done twice.
+
+A fault that missed its point and was injected again costs from its first try on.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +30,22 @@ def costs(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Guar
     None is a cost that was not seen, or one that crashed.
     """
     struck = gathered.run.of(FaultHealed)
-    # A crash that missed its point was a crash all the same: what it cost is not the fault's before.
-    begins_s = [event.proof.get("first_s", event.at_s) for event in struck]
+    begins_s = [begun_s(event) for event in struck]
     healed_s = 0.0
     since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
     calm: Span | None = None
     for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
-        at_s = fault.at_s
         before = Span(max(since_s, begin_s - CALM_S), begin_s)
         if before.end_s - before.start_s >= (CALM_MIN_S if calm else metrics.LAG_EVERY_S):
             calm = before
         named = f"of {fault.fault.name}"
         cost = guard.of(
             f"the recovery {named}",
-            partial(_recovery, gathered, comparisons, calm, at_s, fault.healed_s or float("inf"), healed_s),
+            partial(_recovery, gathered, comparisons, calm, begin_s, fault.healed_s or float("inf"), healed_s),
             dict.fromkeys(SECONDS),
         )
-        healed_s = fault.healed_s or at_s
-        since_s = max(since_s, healed_s, at_s + (cost["recovered_s"] or 0.0))
+        healed_s = fault.healed_s or fault.at_s
+        since_s = max(since_s, healed_s, begin_s + (cost["recovered_s"] or 0.0))
         yield (
             written(fault)
             | cost
@@ -55,9 +56,14 @@ def costs(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Guar
                 "duplicates": guard.of(
                     f"the duplicates {named}", partial(_duplicates, gathered, comparisons, begin_s, next_s), None
                 ),
-                "behind": guard.of(f"the lag {named}", partial(_behind, gathered, at_s), {}),
+                "behind": guard.of(f"the lag {named}", partial(_behind, gathered, fault.at_s), {}),
             }
         )
+
+
+def begun_s(event: FaultHealed) -> float:
+    """The epoch second of a fault's first try: a crash that missed its point was a crash all the same."""
+    return float(event.proof.get("first_s") or event.at_s)
 
 
 def written(event: FaultHealed) -> dict[str, Any]:
@@ -77,7 +83,12 @@ def written(event: FaultHealed) -> dict[str, Any]:
 
 
 def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
-    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed."""
+    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed.
+
+    Empty for a black box.
+    """
+    if gathered.run.scenario.black_box:
+        return {}
     return {
         query: metrics.behind(gathered.sent, gathered.batch_of[query], batches, at_s)
         for query, batches in gathered.batches.items()
@@ -92,7 +103,7 @@ def _recovery(
     healed_s: float,
     since_s: float,
 ) -> dict[str, float | None]:
-    """What a fault cost, in seconds from its stroke, over all queries (measuring.md, "Recovery"); None is not seen.
+    """What a fault cost, in seconds from its first try, over all queries (measuring.md, "Recovery"); None is not seen.
 
     What lies before `since_s`, when the fault before had healed, is that one's.
 
@@ -136,8 +147,10 @@ def _new_right_rows(comparison: Comparison) -> Iterator[float]:
             yield min(right)
 
 
-def _replayed(gathered: Evidence, after_s: float, until_s: float) -> int:
-    """Batches that were run again after a fault and before the next."""
+def _replayed(gathered: Evidence, after_s: float, until_s: float) -> int | None:
+    """Batches that were run again after a fault and before the next; None for a black box."""
+    if gathered.run.scenario.black_box:
+        return None
     return metrics.replayed(gathered.batches.values(), _starts(gathered, after_s, until_s))
 
 

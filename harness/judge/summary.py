@@ -17,6 +17,7 @@ from harness.judge.guard import STRICT, Guard
 from harness.judge.metrics import Array, Span
 from harness.judge.timeline import Evidence
 from harness.rundir.events import Progress, Sample
+from harness.rundir.history import Run
 
 ALMOST_NOTHING = 0.01
 """Share of the load below which a query's throughput says nothing, as of an idle source."""
@@ -28,10 +29,14 @@ LARGEST = {
 """Figures that are the largest value of a field of the samples."""
 
 
-COUNTS_EACH = ("page_views", "revenue")
+COUNTS_EACH = tuple(query.name for query in QUERIES.values() if query.counts_each)
 """The queries whose rows count every event of a topic once."""
 OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
+OF_CHECKPOINT = ("read", "dropped_late", "deduplicated", "unclaimed")
+"""The counts that take a checkpoint to tell."""
+OF_REJECTED = ("dead_letter",)
+"""The counts that take a query for rejected records."""
 
 
 def counts(
@@ -42,16 +47,17 @@ def counts(
 ) -> dict[str, int | None]:
     """Every count of result.json; None is unknown, because it crashed or what it counts crashed before."""
     sent = gathered.sent
-    acknowledged = sent["offset"] >= 0
     both = [answers[query] for query in COUNTS_EACH if query in answers]
     of: dict[str, Callable[[], int]] = {
         "sent": lambda: int((sent["sent_us"] > 0).sum()),
-        "acknowledged": lambda: int(acknowledged.sum()) + len(gathered.overwritten),
-        "read": lambda: int((acknowledged & ~_unread(gathered)).sum()),
+        "acknowledged": lambda: int((sent["offset"] >= 0).sum()) + len(gathered.overwritten),
+        "read": lambda: int(((sent["offset"] >= 0) & ~_unread(gathered)).sum()),
         "counted": lambda: _counted(comparisons) + sum(answer.open_events for answer in both),
         "dropped_late": lambda: sum(answer.late_events for answer in both),
         "deduplicated": lambda: sum(answer.repeated for answer in both),
-        "dead_letter": lambda: len(comparisons["dead_letter"].observed) if "dead_letter" in comparisons else 0,
+        "dead_letter": lambda: sum(
+            len(found.observed) for query, found in comparisons.items() if QUERIES[query].rejects
+        ),
         "rows_expected": lambda: sum(len(comparison.expected) for comparison in comparisons.values()),
         "rows_seen": lambda: sum(
             len(rows) for comparison in comparisons.values() for rows in comparison.observed.values()
@@ -62,8 +68,15 @@ def counts(
     unknown = {
         *(OF_ANSWERS if queries - answers.keys() else ()),
         *(OF_ROWS if queries - comparisons.keys() else ()),
+        *(OF_CHECKPOINT if gathered.run.scenario.black_box else ()),
+        *(() if rejects(gathered) else OF_REJECTED),
     }
     return coverage.counted(of, unknown, guard) | coverage.counts(gathered, answers, comparisons, guard)
+
+
+def rejects(gathered: Evidence) -> bool:
+    """Whether the pipeline has a query for rejected records."""
+    return any(query.rejects for query in gathered.run.scenario.queries.values())
 
 
 def _unread(gathered: Evidence) -> Array:
@@ -94,15 +107,15 @@ def figures(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Gu
     samples, progress = run.of(Sample), run.of(Progress)
     during = [event for event in progress if event.t >= measured.start_s]
     of: dict[str, Callable[[], Any]] = {
-        "state_bytes_max": lambda: _largest(metrics.state(progress, "memoryUsedBytes")[1]),
-        "state_rows_max": lambda: _largest(metrics.state(progress, "numRowsTotal")[1]),
-        "state_slope_bytes_s": lambda: round(metrics.slope(*metrics.state(during, "memoryUsedBytes")), 1),
+        "state_bytes_max": lambda: _state_max(gathered, progress, "memoryUsedBytes"),
+        "state_rows_max": lambda: _state_max(gathered, progress, "numRowsTotal"),
+        "state_slope_bytes_s": lambda: _state_slope(gathered, during),
     }
     return {
         **_latencies(gathered, comparisons, guard),
         **_rates(gathered, guard),
         **{name: guard.of(f"the figure {name}", figure, None) for name, figure in of.items()},
-        **_resources(samples, measured, int(run.manifest["cores"]), guard),
+        **_resources(run, samples, measured, guard),
     }
 
 
@@ -110,9 +123,9 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     """Percentiles of each latency, and beside them how many of its samples are negative."""
 
     def of(what: str, samples: Callable[[], Array]) -> tuple[dict[str, float] | None, int | None]:
-        return guard.of(f"the figure {what}", lambda: _told(samples()), (None, None))
+        return guard.of(f"the figure {what}", lambda: _percentiles(samples()), (None, None))
 
-    windowed = [query for query in gathered.run.scenario.queries if query != "dead_letter"]
+    windowed = [query for query in gathered.run.scenario.queries if QUERIES[query].stateful]
     durations = {
         query: of(f"durable_latency_ms of {query}", partial(durable, gathered, query)) for query in gathered.batches
     }
@@ -142,7 +155,7 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     }
 
 
-def _told(samples: Array) -> tuple[dict[str, float] | None, int]:
+def _percentiles(samples: Array) -> tuple[dict[str, float] | None, int]:
     return metrics.percentiles(samples), int((samples < 0).sum())
 
 
@@ -155,23 +168,40 @@ def durable(gathered: Evidence, query: str) -> Array:
 
 def emission(gathered: Evidence, comparison: Comparison) -> Array:
     """Emission delay of the query's rows in ms."""
-    first = {key: min(seen, key=lambda one: one.at_s) for key, seen in comparison.observed.items()}
+    first = {key: min(seen, key=lambda row: row.at_s) for key, seen in comparison.observed.items()}
     rows = [(key, seen.values, seen.at_s) for key, seen in first.items()]
     return metrics.emission_delay_ms(comparison.query, rows, gathered.sent, gathered.measured)
 
 
-def _largest(values: Array) -> int | None:
-    return int(values.max()) if len(values) else None
+def silent_of_state(gathered: Evidence, progress: Sequence[Progress]) -> list[str]:
+    """The queries with state of which no progress report has a state operator."""
+    reported = {event.query for event in progress if event.operators}
+    return [query for query in gathered.batches if QUERIES[query].stateful and query not in reported]
+
+
+def _state_max(gathered: Evidence, progress: Sequence[Progress], field: str) -> int | None:
+    """The largest sum over all queries; None where a query with state does not report it."""
+    sums = metrics.state(progress, field)[1]
+    if silent_of_state(gathered, progress) or not len(sums) or not np.isfinite(sums).all():
+        return None
+    return int(sums.max())
+
+
+def _state_slope(gathered: Evidence, progress: Sequence[Progress]) -> float | None:
+    if silent_of_state(gathered, progress):
+        return None
+    slope = metrics.slope(*metrics.state(progress, "memoryUsedBytes"))
+    return None if slope is None else round(slope, 1)
 
 
 def _rates(gathered: Evidence, guard: Guard) -> dict[str, Any]:
-    sent, measured = gathered.sent, gathered.measured
-    own = measured.holds(sent["due_us"] / 1e6) & ~sent["flush"]
-    offered_eps = float(own.sum()) / (measured.end_s - measured.start_s)
+    sent = gathered.sent
     of: dict[str, Callable[[], Any]] = {
-        "throughput_eps": lambda: _throughput(gathered, own, offered_eps),
-        "offered_eps": lambda: round(offered_eps, 2),
-        "due_sent_share": lambda: round(float((own & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6),
+        "throughput_eps": lambda: _throughput(gathered),
+        "offered_eps": lambda: round(_offered_eps(gathered), 2),
+        "due_sent_share": lambda: round(
+            float((own(gathered) & (sent["sent_us"] > 0)).sum()) / max(1, _due(gathered)), 6
+        ),
         # Of a black box it is not known what it has read.
         "lag_records_max": lambda: None if gathered.run.scenario.black_box else _largest_lag(gathered),
         "lag_slope_eps": lambda: None if gathered.run.scenario.black_box else _lag_slope(gathered),
@@ -179,10 +209,20 @@ def _rates(gathered: Evidence, guard: Guard) -> dict[str, Any]:
     return {name: guard.of(f"the figure {name}", figure, None) for name, figure in of.items()}
 
 
-def _throughput(gathered: Evidence, own: Array, offered_eps: float) -> float | None:
-    shares = _shares(gathered, own)
+def own(gathered: Evidence) -> Array:
+    """Which rows of `sent` were due in the measured part."""
+    inside: Array = gathered.measured.holds(gathered.sent["due_us"] / 1e6) & ~gathered.sent["flush"]
+    return inside
+
+
+def _offered_eps(gathered: Evidence) -> float:
+    return float(own(gathered).sum()) / (gathered.measured.end_s - gathered.measured.start_s)
+
+
+def _throughput(gathered: Evidence) -> float | None:
+    shares = [_share(gathered, query) for query in loaded(gathered)]
     seen = [share for share in shares if share is not None]
-    return round(offered_eps * min(seen), 2) if seen and len(seen) == len(shares) else None
+    return round(_offered_eps(gathered) * min(seen), 2) if seen and len(seen) == len(shares) else None
 
 
 def _largest_lag(gathered: Evidence) -> int:
@@ -194,29 +234,44 @@ def _largest_lag(gathered: Evidence) -> int:
     return max(int(lag.max(initial=0)) for lag in lags)
 
 
-def _lag_slope(gathered: Evidence) -> float:
-    """The steepest slope of all queries, in records per second."""
-    slopes = (
-        metrics.slope(*metrics.lag_at_commits(gathered.sent, gathered.batch_of[query], batches, gathered.measured))
+def _lag_slope(gathered: Evidence) -> float | None:
+    """The steepest slope of all queries, in records per second; None where that of a loaded query is not known."""
+    slopes = {
+        query: metrics.slope(
+            *metrics.lag_at_commits(gathered.sent, gathered.batch_of[query], batches, gathered.measured)
+        )
         for query, batches in gathered.batches.items()
-    )
-    return round(max(slopes), 2)
+    }
+    known = [slope for slope in slopes.values() if slope is not None]
+    if not known or any(slopes[query] is None for query in loaded(gathered)):
+        return None
+    return round(max(known), 2)
 
 
-def _shares(gathered: Evidence, own: Array) -> list[float | None]:
-    """What each query has kept up with, but for those that almost none of the measured events were due to.
+def loaded(gathered: Evidence) -> list[str]:
+    """The queries that more than almost none of the measured events were due to; none of a black box.
 
-    Due to it is what was to be written to a topic that it reads, though a broker may never have acknowledged it.
+    Due to a query is what was to be written to a topic that it reads, though a broker may never have acknowledged it.
     """
     if gathered.run.scenario.black_box:  # it is not known what it has read
         return []
-    sent, shares = gathered.sent, []
-    for query, batches in gathered.batches.items():
-        due = np.isin(sent["topic"], QUERIES[query].reads)
-        if due[own].sum() > ALMOST_NOTHING * own.sum():
-            due_s = sent["due_us"][due] / 1e6
-            shares.append(metrics.kept_up(due_s, gathered.batch_of[query], batches, gathered.measured))
-    return shares
+    measured = own(gathered)
+    return [
+        query
+        for query in gathered.batches
+        if _due_to(gathered, query)[measured].sum() > ALMOST_NOTHING * measured.sum()
+    ]
+
+
+def _due_to(gathered: Evidence, query: str) -> Array:
+    """Which rows of `sent` were to be written to a topic that the query reads."""
+    return np.isin(gathered.sent["topic"], QUERIES[query].reads)
+
+
+def _share(gathered: Evidence, query: str) -> float | None:
+    """The share of the records due to a query that it has kept up with."""
+    due_s = gathered.sent["due_us"][_due_to(gathered, query)] / 1e6
+    return metrics.kept_up(due_s, gathered.batch_of[query], gathered.batches[query], gathered.measured)
 
 
 def _due(gathered: Evidence) -> int:
@@ -226,16 +281,16 @@ def _due(gathered: Evidence) -> int:
     return int(((due >= load.warm_up_s) & (due < load.warm_up_s + load.duration_s)).sum())
 
 
-def _resources(samples: Sequence[Sample], measured: Span, cores: int, guard: Guard) -> dict[str, Any]:
-    length = measured.end_s - measured.start_s
-    used = {
-        who: guard.of(f"the CPU of {who}", partial(metrics.consumed, samples, f"{who}_cpu_s", measured), None)
+def _resources(run: Run, samples: Sequence[Sample], measured: Span, guard: Guard) -> dict[str, Any]:
+    per_s = {
+        who: guard.of(f"the CPU of {who}", partial(_cores, samples, who, measured), None)
         for who in ("pipeline", "machine", "brokers", "generator", "harness")
     }
-    per_s = {who: None if seconds is None else round(seconds / length, 4) for who, seconds in used.items()}
     return {
         "pipeline_cores": per_s["pipeline"],
-        "machine_cpu_share": None if per_s["machine"] is None else round(per_s["machine"] / cores, 4),
+        "machine_cpu_share": guard.of(
+            "the figure machine_cpu_share", lambda: _share_of_cores(run, per_s["machine"]), None
+        ),
         "brokers_cores": per_s["brokers"],
         "generator_cores": per_s["generator"],
         "harness_cores": per_s["harness"],
@@ -244,3 +299,13 @@ def _resources(samples: Sequence[Sample], measured: Span, cores: int, guard: Gua
             for name, field in LARGEST.items()
         },
     }
+
+
+def _cores(samples: Sequence[Sample], who: str, measured: Span) -> float | None:
+    """CPU seconds used in a second of the measured part."""
+    seconds = metrics.consumed(samples, f"{who}_cpu_s", measured)
+    return None if seconds is None else round(seconds / (measured.end_s - measured.start_s), 4)
+
+
+def _share_of_cores(run: Run, used: float | None) -> float | None:
+    return None if used is None else round(used / int(run.manifest["cores"]), 4)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
+from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.reference import Expected
 from harness.judge import anomalies as checkers
-from harness.judge import coverage, findings, metrics, recovery, timeline
+from harness.judge import causes, coverage, findings, metrics, recovery, timeline, unmeasured
 from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
 from harness.judge.assessment import Assessment
 from harness.judge.guard import Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
-from harness.rundir.events import FaultHealed, FaultInjected, Interrupted, PipelineEnded, Progress, Standstill
+from harness.rundir.events import FaultHealed, FaultInjected, Interrupted, PipelineEnded, Standstill
 from harness.rundir.history import Run
 from harness.scenario import Fault, Limits
 
@@ -60,10 +62,14 @@ def assess(run: Run) -> Assessment:
     row_checks_crashed = bool(guard.crashes)
     counts = measured.counts(gathered, answers, comparisons, guard)
     figures = measured.figures(gathered, comparisons, guard)
-    faults = tuple(recovery.costs(gathered, comparisons, guard))
-    targets = _targets(gathered, figures, anomalies, counts, guard, whole=not row_checks_crashed)
+    faults: tuple[dict[str, Any], ...] = guard.of(
+        "the costs of the faults", lambda: tuple(recovery.costs(gathered, comparisons, guard)), ()
+    )
+    reasons = unmeasured.reasons(gathered, figures, counts, faults, guard)
+    targets = _targets(gathered, figures, anomalies, counts, reasons, guard, whole=not row_checks_crashed)
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults, guard)
-    result = Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
+    crashes = tuple(guard.crashes)
+    result = Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, crashes, reasons)
     return Assessment(run, result, gathered, answers, comparisons)
 
 
@@ -129,15 +135,35 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
                 "headroom": None if target.headroom is None else round(target.headroom, 4),
                 "verdict": target.verdict.value,
                 "judged": target.judged,
+                **({"why": target.why} if target.why else {}),
             }
             for target in result.targets
         },
         "figures": dict(result.figures),
         "counts": dict(result.counts),
+        "unknown": dict(result.unknown),
         "anomalies": by_kind,
+        **_causes(result.anomalies),
         "examples": [asdict(anomaly) for anomaly in result.anomalies[:most]],
         "faults": list(result.faults),
         "recovery_s": _longest([one.get("recovered_s") for one in result.faults]),
+    }
+
+
+def _causes(anomalies: Sequence[Anomaly]) -> dict[str, Any]:
+    """The key `causes` of a run with anomalies: each cause with its number, kinds and some examples, the first first."""
+    if not anomalies:  # the result of a right run is as it was before there were causes
+        return {}
+    return {
+        "causes": [
+            {
+                "cause": group.cause or None,
+                "number": len(group.anomalies),
+                "kinds": sorted({f"{anomaly.kind} in {anomaly.query}" for anomaly in group.anomalies}),
+                "examples": ["|".join(map(str, anomaly.key)) for anomaly in group.anomalies[: causes.EXAMPLES]],
+            }
+            for group in causes.groups(anomalies)
+        ]
     }
 
 
@@ -151,64 +177,105 @@ def _targets(
     figures: Mapping[str, Any],
     anomalies: Sequence[Anomaly],
     counts: Mapping[str, int | None],
+    reasons: Mapping[str, str],
     guard: Guard,
     *,
     whole: bool,
 ) -> list[Target]:
     """The five targets. Where a checker crashed, and the check is not `whole`, the share of right rows is unknown."""
     limits = gathered.run.scenario.limits
-    usable = gathered.run.manifest.get("usable_cores", gathered.run.manifest["cores"])
-    cores = min(gathered.run.scenario.pipeline.cores, usable)
-    durable, emission = (list(figures[name].values()) for name in ("durable_latency_ms", "emission_delay_ms"))
-    needed = emission if gathered.run.scenario.black_box else durable + emission
-    latency = max(one["p99"] for one in needed) / 1e3 if needed and all(needed) else None
-    cpu = None if figures["pipeline_cores"] is None else figures["pipeline_cores"] / cores
-    bad = sum(anomaly.kind not in checkers.OF_RECORDS for anomaly in anomalies)
-    success = 1 - bad / counts["rows_expected"] if whole and counts["rows_expected"] else None
-    records_lost = any(anomaly.kind == "record_lost" for anomaly in anomalies)
-    targets = [
-        _target("latency", latency, limits.latency_s, "s"),
-        _throughput(figures, limits.throughput_eps),
-        _target(
-            "state_size",
-            guard.of("the target state_size", lambda: _state(gathered, figures), None),
-            limits.state_bytes,
-            "bytes",
+    judged: list[tuple[Target, Callable[[Target], Target]]] = [
+        (
+            Target("latency", None, limits.latency_s, "s", Verdict.UNKNOWN),
+            lambda target: _latency(target, gathered, figures, reasons),
         ),
-        _target("cpu", cpu, limits.cpu_share, "share of cores"),
-        _target("success", success, limits.success_share, "share of rows", at_least=True, also=not records_lost),
+        (_throughput_target(limits.throughput_eps), lambda target: _throughput(target, figures, reasons)),
+        (
+            Target("state_size", None, limits.state_bytes, "bytes", Verdict.UNKNOWN),
+            lambda target: _held_to(target, figures["state_bytes_max"], reasons.get("figures.state_bytes_max", "")),
+        ),
+        (
+            Target("cpu", None, limits.cpu_share, "share of cores", Verdict.UNKNOWN),
+            lambda target: _held_to(target, _cpu(gathered, figures), reasons.get("figures.pipeline_cores", "")),
+        ),
+        (
+            Target("success", None, limits.success_share, "share of rows", Verdict.UNKNOWN, at_least=True),
+            lambda target: _success(target, anomalies, counts, whole=whole),
+        ),
+    ]
+    targets = [
+        guard.of(f"the target {blank.name}", partial(judge_, blank), replace(blank, why=unmeasured.CRASHED))
+        for blank, judge_ in judged
     ]
     return [replace(target, judged=target.name in gathered.run.scenario.judged) for target in targets]
 
 
-def _state(gathered: Evidence, figures: Mapping[str, Any]) -> int | None:
-    """The state's largest size, where every query that has one has told it."""
-    told = {event.query for event in gathered.run.of(Progress)}
-    size: int | None = figures["state_bytes_max"]
-    return size if gathered.batches.keys() - {"dead_letter"} <= told else None
-
-
-def _target(
-    name: str, value: float | None, limit: float, unit: str, *, at_least: bool = False, also: bool = True
-) -> Target:
+def _held_to(target: Target, value: float | None, unknown_why: str, missed_why: str = "") -> Target:
+    """The target with its value: unknown without one, missed beyond the limit or where there is a reason `missed_why`."""
     if value is None:
-        return Target(name, None, limit, unit, Verdict.UNKNOWN, at_least)
-    holds = (value > limit or value == limit == 1 if at_least else value < limit) and also
-    return Target(name, value, limit, unit, Verdict.PASS if holds else Verdict.FAIL, at_least)
+        return replace(target, why=unknown_why)
+    within = target.is_met(value)
+    verdict = Verdict.PASS if within and not missed_why else Verdict.FAIL
+    return replace(target, value=value, verdict=verdict, why=missed_why)
 
 
-def _throughput(figures: Mapping[str, Any], limit: float) -> Target:
+def _latency(target: Target, gathered: Evidence, figures: Mapping[str, Any], reasons: Mapping[str, str]) -> Target:
+    """The largest p99, in seconds, of all latencies that there must be."""
+    names = ("emission_delay_ms",) if gathered.run.scenario.black_box else ("durable_latency_ms", "emission_delay_ms")
+    needed = {f"figures.{name}.{query}": found for name in names for query, found in figures[name].items()}
+    if missing := [path for path, found in needed.items() if not found]:
+        return replace(target, why="; ".join(dict.fromkeys(reasons[path] for path in missing if path in reasons)))
+    if not needed:
+        return replace(target, why="the pipeline has no query with a latency")
+    return _held_to(target, max(found["p99"] for found in needed.values()) / 1e3, "")
+
+
+def _cpu(gathered: Evidence, figures: Mapping[str, Any]) -> float | None:
+    """The share of the cores given to the pipeline, of those that may be used, that it used."""
+    if figures["pipeline_cores"] is None:
+        return None
+    manifest = gathered.run.manifest
+    usable = manifest.get("usable_cores", manifest["cores"])
+    return float(figures["pipeline_cores"] / min(gathered.run.scenario.pipeline.cores, usable))
+
+
+def _success(target: Target, anomalies: Sequence[Anomaly], counts: Mapping[str, int | None], *, whole: bool) -> Target:
+    if not whole:
+        return replace(target, why="a checker crashed, see the verdict")
+    if not counts["rows_expected"]:
+        return replace(target, why="no row was expected")
+    bad = sum(anomaly.kind not in checkers.OF_RECORDS for anomaly in anomalies)
+    lost = sum(anomaly.kind == "record_lost" for anomaly in anomalies)
+    why = f"{lost:,} acknowledged records were lost" if lost else ""
+    return _held_to(target, 1 - bad / counts["rows_expected"], "", why)
+
+
+def _throughput_target(limit: float) -> Target:
+    return Target("throughput", None, limit, "events/s", Verdict.UNKNOWN, at_least=True)
+
+
+def _throughput(target: Target, figures: Mapping[str, Any], reasons: Mapping[str, str]) -> Target:
     """Above the limit, at least 99 % of what was offered, and the lag grows by at most 1 % of the load.
 
     Unknown where the pipeline kept up with a load that is not above the limit: it might have carried more.
     """
     value, offered, slope = figures["throughput_eps"], figures["offered_eps"], figures["lag_slope_eps"]
     if value is None or offered is None:
-        return _target("throughput", None, limit, "events/s", at_least=True)
-    keeps_up = value >= 0.99 * offered and (slope is None or slope <= 0.01 * offered)
-    target = _target("throughput", value, limit, "events/s", at_least=True, also=keeps_up)
-    unknown = keeps_up and (offered <= limit or slope is None)
-    return replace(target, verdict=Verdict.UNKNOWN) if unknown else target
+        return replace(target, why=reasons.get("figures.throughput_eps", reasons.get("figures.offered_eps", "")))
+    behind = ""
+    if value < 0.99 * offered:
+        behind = f"less than 99 % of the {offered:,.0f} events/s offered"
+    elif slope is not None and slope > 0.01 * offered:
+        behind = f"the lag grows by {slope:,.0f} records/s"
+    if behind:
+        return _held_to(target, value, "", behind)
+    if offered <= target.limit:
+        why = f"it kept up with the {offered:,.0f} events/s offered, and might carry more"
+    elif slope is None:
+        why = f"the slope of the lag is unknown: {reasons.get('figures.lag_slope_eps', '')}"
+    else:
+        return _held_to(target, value, "")
+    return replace(target, value=value, why=why)
 
 
 def _conclude(
@@ -227,7 +294,12 @@ def _conclude(
     findings = [
         *_wrong(gathered, targets, counts, comparisons, anomalies, guard),
         *((Verdict.FAIL, f"missed: {name}") for name in _missed(targets) if name == "state_size"),
-        *((slow, why) for why in _too_slow(gathered, targets, figures, faults)),
+        *((slow, why) for why in guard.of("the check of recoveries", lambda: list(_overlong(gathered, faults)), [])),
+        *((slow, f"missed: {', '.join(names)}") for names in [_missed_speed(targets)] if names),
+        *(
+            (slow, why)
+            for why in guard.of("the cause of slowness", lambda: list(_too_slow(targets, figures, faults)), [])
+        ),
         *_doubts(gathered, targets, figures, counts, comparisons, faults, guard, limited=bool(limited)),
     ]
     crashed = "; ".join(f"{crash.part} crashed, {crash.error}" for crash in guard.crashes)
@@ -266,9 +338,9 @@ def _wrong(
     )
     verdict = Verdict.UNKNOWN if excused else Verdict.FAIL
     if anomalies:
-        first = anomalies[0]
-        key = "|".join(map(str, first.key))
-        yield verdict, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {key}"
+        first = causes.groups(anomalies)[0]
+        number = f"{len(first.anomalies):,} of {len(anomalies):,} anomalies"
+        yield verdict, f"{number if len(anomalies) > 1 else '1 anomaly'}, {first}"
     if "success" in _missed(targets):
         yield verdict, "missed: success"
 
@@ -289,15 +361,22 @@ def _missed(targets: Sequence[Target]) -> list[str]:
     return [target.name for target in targets if target.judged and target.verdict is Verdict.FAIL]
 
 
-def _too_slow(
-    gathered: Evidence, targets: Sequence[Target], figures: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
-    """What took longer, or more CPU, than it may."""
+def _missed_speed(targets: Sequence[Target]) -> list[str]:
+    return [name for name in _missed(targets) if name not in ("success", "state_size")]
+
+
+def _overlong(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The recoveries and gaps that are longer than the scenario allows."""
     for what, value, limit in _limited(gathered, faults):
         if value is not None and value > limit:
             yield f"{what}: {value:g} s, above {limit:g} s"
-    if names := [name for name in _missed(targets) if name not in ("success", "state_size")]:
-        yield f"missed: {', '.join(names)}"
+
+
+def _too_slow(
+    targets: Sequence[Target], figures: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Why throughput or latency is missed, as far as the figures show it."""
+    names = _missed_speed(targets)
     if "throughput" in names:
         slope = figures["lag_slope_eps"]
         growing = "" if slope is None else f", the lag growing by {slope:,.0f} events/s"
@@ -386,7 +465,7 @@ def _still_to_run(gathered: Evidence) -> list[str]:
     """Queries whose last watermark no batch has run at: rows that it closes have not come out."""
     if gathered.run.scenario.black_box:
         return []
-    windowed = {query: found for query, found in gathered.batches.items() if found and query != "dead_letter"}
+    windowed = {query: found for query, found in gathered.batches.items() if found and QUERIES[query].stateful}
     return [
         query
         for query, found in windowed.items()
@@ -437,23 +516,25 @@ def _not_seen(
 ) -> Iterator[str]:
     """Queries without a row to compare, and judged targets without a figure."""
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
-    if empty == ["dead_letter"] and not gathered.sent["malformed"].any():
-        empty = []
+    if not gathered.sent["malformed"].any():
+        empty = [query for query in empty if not QUERIES[query].rejects or len(empty) > 1]
     if empty:
         yield f"nothing to compare in {', '.join(empty)}"
     unseen = ("throughput", "state_size") if gathered.run.scenario.black_box else ()
-    unmeasured = [
-        one.name for one in targets if one.judged and one.verdict is Verdict.UNKNOWN and one.name not in unseen
-    ]
-    if "throughput" in unmeasured and figures["throughput_eps"] is not None and figures["lag_slope_eps"] is not None:
-        unmeasured.remove("throughput")
+    unknown = {
+        target.name: target.why
+        for target in targets
+        if target.judged and target.verdict is Verdict.UNKNOWN and target.name not in unseen
+    }
+    if "throughput" in unknown and figures["throughput_eps"] is not None and figures["lag_slope_eps"] is not None:
+        del unknown["throughput"]
         yield (
             f"it kept up with the {figures['offered_eps']:,.0f} events/s it was offered, and the target is"
             f" {gathered.run.scenario.limits.throughput_eps:,.0f}: raise load.eps, or leave throughput out of judged"
         )
-    if unmeasured:
-        yield f"not measured: {', '.join(unmeasured)}"
-    if "latency" in unmeasured and (never := [name for name, one in figures["emission_delay_ms"].items() if not one]):
+    if unknown:
+        yield f"not measured: {', '.join(f'{name} ({why})' if why else name for name, why in unknown.items())}"
+    if "latency" in unknown and (never := [name for name, one in figures["emission_delay_ms"].items() if not one]):
         yield (
             f"no row of {', '.join(never)} could close in the measured part: make load.duration_s longer, or raise"
             " workload.time_scale"

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from harness import scenario
-from harness.judge import metrics
+from harness.judge import causes, metrics, recovery
 from harness.judge.assessment import Assessment
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
 from harness.judge.verdict import accounted_for
 from harness.model import Result, Target, Verdict
-from harness.report import Chart, Page, Series, Table
-from harness.rundir.events import FaultHealed, Progress, Sample
+from harness.report import Chart, Page, Series, Table, figure
+from harness.rundir.events import FaultHealed, LoadWorkers, Progress, Sample
 from harness.rundir.history import Run
 from harness.scenario import Load, Scenario
 
@@ -38,6 +38,8 @@ PARTS = {
 }
 """Parts of a batch's time, by the names of Spark's durationMs."""
 WHOLE = "triggerExecution"
+SIGNS = {"<": "below", ">": "above", ">=": "at least"}
+"""Operator of a target → the word for it."""
 RECONCILED = (
     "sent",
     "acknowledged",
@@ -69,6 +71,7 @@ def of_run(assessed: Assessment) -> Page:
         why=result.why,
         targets=tuple(shown(target) | {"of": _of(target, result.figures)} for target in result.targets),
         anomalies=_anomalies(result),
+        causes=_causes(result),
         charts=_charts(evidence, result.figures) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
         measured_s=_ends_before_the_load(run.scenario.load),
@@ -78,12 +81,21 @@ def of_run(assessed: Assessment) -> Page:
 
 def of_unjudged(directory: Path, why: str) -> Page:
     """The page of a run that cannot be judged, of which perhaps only the folder is known."""
+    return _bare(directory, Verdict.UNKNOWN, why)
+
+
+def of_verdict(assessed: Assessment, crash: str) -> Page:
+    """The page of a run with its verdict alone, where the whole page could not be made."""
+    return _bare(assessed.run.directory, assessed.verdict, f"{assessed.why}; {crash}")
+
+
+def _bare(directory: Path, verdict: Verdict, why: str) -> Page:
     directory = directory.absolute()
     return Page(
         heading=f"{directory.parent.name} · {directory.name}",
         about="",
         again=f"harness check {shlex.quote(str(directory))}",
-        verdict=Verdict.UNKNOWN.value,
+        verdict=verdict.value,
         why=why,
         targets=(),
         anomalies=None,
@@ -103,7 +115,7 @@ def _shaded(evidence: Evidence) -> tuple[dict[str, Any], ...]:
     """The warm-up, and each fault from its injection until it healed, in seconds of the measured part; None is no end."""
     faults = (
         {
-            "from": _second(evidence, event.at_s),
+            "from": _second(evidence, recovery.begun_s(event)),
             "to": _second(evidence, event.healed_s),
             "label": event.fault.name if event.healed_s is not None else f"{event.fault.name}, {NOT_HEALED}",
         }
@@ -135,14 +147,15 @@ def _faults(evidence: Evidence, result: Result) -> tuple[Table, ...]:
         (
             number,
             fault["fault"],
-            _second(evidence, fault["at_s"]),
+            _second(evidence, fault["proof"].get("first_s") or fault["at_s"]),
             NOT_HEALED if fault["healed_s"] is None else _second(evidence, fault["healed_s"]),
             *(fault.get(name) for name in names),
         )
         for number, fault in enumerate(result.faults, 1)
     )
     note = (
-        "Injected and healed are seconds of the measured part, as in the charts; the other seconds count from the injection."
+        "Injected and healed are seconds of the measured part, as in the charts; the other seconds count from the injection,"
+        " of a fault that missed its point at first from its first try."
         " At event is the number of acknowledged events by then, of which some were still unread."
         " Proved: it worked before, and did not after."
     )
@@ -155,16 +168,40 @@ def _headed(name: str) -> str:
 
 
 def shown(target: Target) -> dict[str, Any]:
-    """A target as a person reads it: its value and its limit in a unit that suits them."""
+    """A target as a person reads it: its value and its limit in a unit that suits them, and whether it misses the limit."""
+    value, limit = target.value, _in_unit(target, target.limit)
     return {
         "name": target.name.replace("_", " "),
-        "value": None if target.value is None else _in_unit(target, target.value),
-        "limit": _in_unit(target, target.limit),
-        "sign": "above" if target.at_least else "below",
+        "value": None if value is None else _apart(_in_unit(target, value), limit),
+        "limit": limit,
+        "sign": SIGNS[_operator(target)],
+        "operator": _operator(target),
         "unit": _unit(target)[0],
         "headroom": target.headroom,
+        "missed": value is not None and not target.is_met(value),
         "verdict": target.verdict.value if target.judged else "shown",
+        "why": f"not measured: {target.why}" if value is None and target.why else target.why,
     }
+
+
+def _operator(target: Target) -> str:
+    """How a value that meets the target compares with its limit."""
+    if not target.at_least:
+        return "<"
+    return ">=" if target.is_met(target.limit) else ">"
+
+
+def _apart(value: float | str, limit: float | str) -> float | str:
+    """A value as it is, or, where it would read like a limit that it is not, with as many digits as tell them apart."""
+    if isinstance(value, str) or isinstance(limit, str) or value == limit or _read(figure(value)) != limit:
+        return value
+    texts = (f"{value:,.{digits}f}" for digits in range(1, 18))
+    return next((text for text in texts if _read(text) != limit), value)
+
+
+def _read(text: str) -> float:
+    """The number that a person reads."""
+    return float(text.replace(",", ""))
 
 
 def _of(target: Target, figures: Mapping[str, Any]) -> str:
@@ -189,6 +226,23 @@ def _per_cent(value: float) -> str:
     """A share of rows, cut off after four digits: one that is wrong in a million is not none."""
     cut = Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_FLOOR)
     return f"{(cut * 100).normalize():,f}"
+
+
+def _causes(result: Result) -> Table | None:
+    """The causes of the anomalies with their numbers; those without a known cause by kind and query."""
+    if not result.anomalies:
+        return None
+    rows = tuple(
+        (
+            len(group.anomalies),
+            group.cause or "no cause found",
+            ", ".join(sorted({f"{anomaly.kind.replace('_', ' ')} in {anomaly.query}" for anomaly in group.anomalies})),
+            "; ".join("|".join(map(str, anomaly.key)) for anomaly in group.anomalies[: causes.EXAMPLES]),
+        )
+        for group in causes.groups(result.anomalies)[:ANOMALIES_MAX]
+    )
+    note = "Anomalies with one cause, and some of their rows; the events that decide are below."
+    return Table("Causes", note, ("anomalies", "cause", "kinds", "rows"), rows)
 
 
 def _anomalies(result: Result) -> Table | None:
@@ -225,7 +279,15 @@ def _where(count: int) -> str:
 def _figures(evidence: Evidence, result: Result) -> tuple[Table, ...]:
     figures = result.figures
     counts = _counts(result.counts, evidence.run.scenario)
-    return (*_faults(evidence, result), _percentiles(figures), counts, _resources(figures))
+    return (*_faults(evidence, result), _percentiles(figures), counts, _resources(figures), *_unknown(result))
+
+
+def _unknown(result: Result) -> tuple[Table, ...]:
+    """What was not measured, and why."""
+    if not result.unknown:
+        return ()
+    note = "Each by its path in result.json, where its value is null; a table above has a dash in its place."
+    return (Table("Not measured", note, ("figure", "why"), tuple(result.unknown.items())),)
 
 
 def _percentiles(figures: Mapping[str, Any]) -> Table:
@@ -245,8 +307,8 @@ def _percentiles(figures: Mapping[str, Any]) -> Table:
 def _negative(found: Mapping[str, Mapping[str, int | None] | int | None]) -> str:
     """How many samples of which figure are negative; nothing where none is."""
     named: dict[str, int | None] = {}
-    for figure, of in found.items():
-        words = figure.replace("_", " ")
+    for name, of in found.items():
+        words = name.replace("_", " ")
         if isinstance(of, Mapping):
             named |= {f"{words} of {query}": count for query, count in of.items()}
         else:
@@ -325,6 +387,14 @@ def _versions(run: Run) -> Table:
         ("machine", manifest["machine"]),
         ("cores", manifest["cores"]),
         ("memory", f"{manifest['memory_bytes'] / 1e9:.1f} GB"),
+    ]
+    rows += [
+        (
+            f"load worker {worker.index}",
+            f"{worker.host}, clock {worker.skew_ms:+.1f} ms (± {worker.round_trip_ms / 2:.1f} ms)",
+        )
+        for joined in run.of(LoadWorkers)
+        for worker in joined.workers
     ]
     rows += [("python", manifest["python"]), ("git", manifest["git"])]
     rows += list(manifest["versions"].items())
@@ -426,17 +496,19 @@ def _batch_time(evidence: Evidence) -> Chart:
     for event in evidence.run.of(Progress):
         by_query.setdefault(event.query, []).append(event)
     took = {query: _took_s(evidence, events) for query, events in by_query.items()}
-    slowest = max(took, key=lambda query: np.median(took[query] or [0]))
+    slowest = max(took, key=lambda query: np.median(took[query] or [-1]))
     events, seconds = by_query[slowest], took[slowest]
     x = tuple(round(event.t - evidence.measured.start_s, 2) for event in events)
     series = tuple(
-        Series(part, tuple(sum(_part_s(event, name) for name in names) for event in events))
+        Series(part, tuple(_sum([_part_s(event, name) for name in names]) for event in events))
         for part, names in PARTS.items()
     )
     words = "No batch ended in the measured part."
+    if not any(_part_s(event, WHOLE) is not None for event in events):
+        words = f"The progress reports of the pipeline have no duration {WHOLE}."
     if seconds:
         words = f"In the measured part the slowest query was {slowest}: its batches took {np.median(seconds):.2f} s in the median and {max(seconds):.2f} s at most."
-        longest = max(_part_s(event, WHOLE) for event in events)
+        longest = max(_part_s(event, WHOLE) or 0.0 for event in events)
         if longest > max(seconds):
             words += f" Over the whole run the longest took {longest:.2f} s."
     return Chart("batches", f"Time of a batch by part, {slowest}", "s", x, series, words, stacked=True)
@@ -446,12 +518,19 @@ def _took_s(evidence: Evidence, events: Sequence[Progress]) -> list[float]:
     """How long each batch took that ended in the measured part, without those of the warm-up, the flush and the drain."""
     measured = evidence.measured
     during = (event for event in events if measured.start_s <= event.t < measured.end_s)
-    return [_part_s(event, WHOLE) for event in during]
+    return [seconds for event in during if (seconds := _part_s(event, WHOLE)) is not None]
 
 
-def _part_s(event: Progress, name: str) -> float:
-    """Seconds of a part of a batch; 0 where the pipeline does not report it."""
-    return float(event.progress.get("durationMs", {}).get(name, 0)) / 1e3
+def _part_s(event: Progress, name: str) -> float | None:
+    """Seconds of a part of a batch; None where the pipeline does not report it."""
+    took_ms = event.progress.get("durationMs", {}).get(name)
+    return None if took_ms is None else float(took_ms) / 1e3
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    """The sum of the parts that are known; None where none is."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
 
 
 def _state(evidence: Evidence) -> Chart:
@@ -459,7 +538,11 @@ def _state(evidence: Evidence) -> Chart:
     times, used = metrics.state(progress, "memoryUsedBytes")
     _, rows = metrics.state(progress, "numRowsTotal")
     x = tuple((times - evidence.measured.start_s).round(2).tolist())
-    words = f"The state of all queries came to {used.max(initial=0) / 1e6:,.1f} MB and {rows.max(initial=0):,.0f} rows at most."
+    words = "The progress reports of the pipeline do not have the memory and the rows of every state operator."
+    if not any(event.operators for event in progress):
+        words = "No progress report of the pipeline has a state operator."
+    elif np.isfinite(used).all() and np.isfinite(rows).all():
+        words = f"The state of all queries came to {used.max() / 1e6:,.1f} MB and {rows.max():,.0f} rows at most."
     series = (Series("memory", _rounded(used / 1e6)), Series("rows", _rounded(rows), right=True))
     return Chart("state", "State of all queries", "MB", x, series, words, right_unit="rows")
 
@@ -478,5 +561,7 @@ def _cpu(evidence: Evidence) -> Chart:
         series.append(Series(who, _rounded(np.maximum(np.diff(used), 0) / np.maximum(np.diff(times), 0.01))))
     inside = _is_measured(evidence, np.array(x))
     mean = [value for value, is_in in zip(series[0].values, inside, strict=True) if value is not None and is_in]
-    words = f"The pipeline used {np.mean(mean or [0]):.2f} of {evidence.run.manifest['cores']} cores on average over the measured part."
+    words = "No sample of the pipeline's CPU lies in the measured part."
+    if mean:
+        words = f"The pipeline used {np.mean(mean):.2f} of {evidence.run.manifest['cores']} cores on average over the measured part."
     return Chart("cpu", "CPU by who used it", "cores", x, tuple(series), words)

@@ -36,13 +36,16 @@ MEASURE = "measure"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counts of events until now, p99 of the generator delay in seconds, and bytes of state. `read` is None of a black box."""
+    """Counts of events until now, p99 of the generator delay in seconds, and bytes of state.
+
+    `read` is None of a black box, and `state_bytes` until the pipeline reports its state.
+    """
 
     sent: int
     acknowledged: int
     read: int | None
     delay_s: float
-    state_bytes: float
+    state_bytes: float | None
 
 
 class Latency:
@@ -151,6 +154,7 @@ class Metrics(Collector):
         delay = "Send less due time of the last 5,000 events, the 99th percentile."
         self._delay = Gauge("harness_generator_delay_seconds", delay, **of)
         self._lag = Gauge("harness_lag_events", "Events acknowledged that not every query has committed.", **of)
+        self._lag.set(float("nan"))  # until it is known: 0 would read as a pipeline that keeps up
         in_progress = "Faults that are injected and have not healed."
         self._faults = Gauge("harness_faults_in_progress", in_progress, ("kind", "target"), **of)
         for fault in self._scenario.fault:
@@ -186,8 +190,9 @@ class Metrics(Collector):
             self._values.labels("cpu").set(cores / given)
 
     def _take_targets(self, reading: Reading, now_s: float) -> None:
-        self._state_bytes = max(self._state_bytes, reading.state_bytes)
-        self._values.labels("state_size").set(self._state_bytes)
+        if reading.state_bytes is not None:
+            self._state_bytes = max(self._state_bytes, reading.state_bytes)
+            self._values.labels("state_size").set(self._state_bytes)
         if self._measured and reading.read is not None and now_s > self._measured[0]:
             rate = (reading.read - self._measured[1]) / (now_s - self._measured[0])
             self._values.labels("throughput").set(rate)

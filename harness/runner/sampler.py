@@ -45,12 +45,17 @@ class Cpu:
         }
         if self._seen_s:  # brokers elsewhere have no processes here: what they use is not 0, it is not known
             now["brokers_cpu_s"] = round(sum(self._seen_s.values()), 3)
-        now |= {f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid) for who, ids in pids.items()}
+        now |= {
+            f"{who}_rss": sum(processes.tree_rss_bytes(pid) for pid in ids if pid)
+            for who, ids in pids.items()
+            if who != "brokers" or self._seen_s
+        }
         now["harness_cpu_s"] = round(sum(own.cpu_times()[:2]), 3)
         now["harness_rss"] = own.memory_info().rss + now["generator_rss"]
         now["machine_cpu_s"] = round(
             sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0), 3
         )
-        now["checkpoint_bytes"] = self.checkpoint.size_bytes()
+        if (size := self.checkpoint.size_bytes()) is not None:
+            now["checkpoint_bytes"] = size
         counted = {"sent": self.load.sent, "acknowledged": self.load.acknowledged}
         self.history.write(msgspec.convert(now | counted, Sample))

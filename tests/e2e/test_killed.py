@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.host import ownership
-from harness.kafka.cluster import await_true
+from harness.host.waiting import await_true
 
 pytestmark = pytest.mark.e2e
 

@@ -54,6 +54,27 @@ def test_cores_are_those_usable(monkeypatch, usable, ok):
     assert (f"{usable:g}", ok) == (check.found, check.ok)
 
 
+def test_unwritable_cache_is_named(monkeypatch, tmp_path):
+    """A file in its place, a folder without the permission, and one that nobody may look into."""
+    (tmp_path / "file").touch()
+    for name in ("file", "file/below"):
+        monkeypatch.setattr(doctor.jars, "cache", lambda name=name: tmp_path / name)
+        check = doctor.disk_for_cache()
+        assert (False, f"{tmp_path / 'file'} cannot be written") == (check.ok, check.found)
+        assert check.hint.endswith("name another folder in HARNESS_CACHE")
+
+    monkeypatch.setattr(doctor.jars, "cache", lambda: tmp_path / "none")
+    assert doctor.disk_for_cache().found.endswith(f"in {tmp_path}")
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert f"{tmp_path} cannot be written" == doctor.disk_for_cache().found
+
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(doctor.Path, "exists", lambda path: forbidden(path) if path.name == "none" else True)
+    assert f"{tmp_path} cannot be written" == doctor.disk_for_cache().found
+
+
 @pytest.mark.parametrize(("gib", "ok"), [(3.9, False), (4.0, True)])
 def test_memory_is_what_is_free(monkeypatch, gib, ok):
     """Free now, in GiB."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,11 +11,12 @@ from harness import scenario
 from harness.errors import RunError
 from harness.experiments import single
 from harness.experiments.simulate import simulate
-from harness.judge import anomalies, coverage, explain, findings, metrics, recovery, timeline, verdict
+from harness.judge import anomalies, coverage, explain, findings, metrics, recovery, timeline, unmeasured, verdict
 from harness.judge import summary as measured
 from harness.model import Row, Verdict
 from harness.rundir import history
 from harness.rundir.events import Commit, FaultHealed
+from harness.scenario import Limits
 
 FINDS_THE_LOST_ROW = ("lost",)
 CHECKERS = [checker.__name__ for checker in anomalies.FORBIDDEN["exactly-once"]]
@@ -31,7 +33,12 @@ FIGURES += [(recovery, name) for name in ("_recovery", "_replayed", "_duplicates
 FIGURES += [
     (coverage, name) for name in ("unclaimed", "_over_restarts", "_restarts", "_burst", "_hot", "_idle", "_on_the_edge")
 ]
-FIGURES += [(metrics, "out_of_order"), (timeline, "executors_replaced")]
+FIGURES += [(metrics, "out_of_order"), (timeline, "executors_replaced"), (recovery, "written"), (recovery, "begun_s")]
+CONCLUSIONS = [
+    (verdict, name)
+    for name in ("_latency", "_throughput", "_cpu", "_success", "_held_to", "_overlong", "_limited", "_too_slow")
+]
+CONCLUSIONS += [(unmeasured, name) for name in ("_of_figures", "_of_counts", "_of_faults")]
 
 
 def crash(*args, **named):
@@ -126,6 +133,38 @@ def test_figure_crash_hides_nothing(runs, monkeypatch, module, name):
     assert_nothing_hidden(runs)
 
 
+@pytest.mark.parametrize(("module", "name"), CONCLUSIONS, ids=[name for _, name in CONCLUSIONS])
+def test_conclusion_crash_hides_nothing(runs, monkeypatch, module, name):
+    """What the figures show is concluded all the same."""
+    monkeypatch.setattr(module, name, crash)
+
+    assert_nothing_hidden(runs)
+
+
+def test_slowness_crash_keeps_the_missed_target(runs, monkeypatch):
+    """Whatever made it slow."""
+    run = history.read(runs / "right")
+    slow = replace(run, scenario=replace(run.scenario, limits=Limits(latency_s=0.1), judged=("latency",)))
+    monkeypatch.setattr(verdict, "_too_slow", crash)
+    monkeypatch.setattr(verdict, "_overlong", crash)
+    result = verdict.judge(slow)
+
+    assert Verdict.FAIL is result.verdict
+    assert "missed: latency" in result.why
+    assert "the cause of slowness crashed" in result.why
+
+
+def test_damaged_manifest_hides_nothing(runs):
+    """A run on no core has no share of them; its lost row is lost."""
+    lost = history.read(runs / "lost")
+    result = verdict.judge(replace(lost, manifest={**lost.manifest, "cores": 0, "usable_cores": 0}))
+
+    assert Verdict.FAIL is result.verdict, result.why
+    assert "lost_row in revenue" in result.why
+    assert {"the figure machine_cpu_share", "the target cpu"} == {found.part for found in result.crashes}
+    assert None is result.figures["machine_cpu_share"]
+
+
 def test_a_crashing_explanation_leaves_the_anomaly(runs, monkeypatch):
     """Without its evidence."""
     monkeypatch.setattr(explain, "explain", crash)
@@ -144,6 +183,7 @@ def test_a_crashing_oracle_invents_no_anomaly(runs, monkeypatch):
     assert (Verdict.UNKNOWN, ()) == (result.verdict, result.anomalies)
     assert "the oracle crashed" in result.why
     assert None is result.counts["rows_expected"]
+    assert unmeasured.CRASHED == result.unknown["figures.emission_delay_ms.sessions"]
 
 
 def test_reader_crash_spares_other_queries(runs, monkeypatch):

@@ -112,6 +112,17 @@ def test_repeat_line_has_the_settings(monkeypatch, tmp_path):
     assert ["run", "late", *sets] == repeated
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--harness-eps", -1.0), ("--harness-seed", -5), ("--harness-kafka", "nowhere")]
+)
+def test_option_errors_name_the_option(option, value, tmp_path):
+    """Not a `--set` that nobody has typed."""
+    with pytest.raises(ScenarioError, match=f"^{option} {value}: ") as error:
+        _run(SimpleNamespace(getoption={option: value}.get), "late", (), tmp_path)
+
+    assert "--set" not in str(error.value)
+
+
 def test_foreign_options_do_not_collide(pytester):
     """A project may have options --seed, --kafka and --eps of its own."""
     pytester.makeconftest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
 import subprocess
@@ -100,9 +101,17 @@ def test_a_black_box_has_no_lag_and_no_latency(metrics):
     metrics.heed(Phase(t=START_S + 2, phase="measure"))
     metrics.look(reading(None), START_S + 4)
 
-    assert 0 == value(metrics, "harness_lag_events")
+    assert math.isnan(value(metrics, "harness_lag_events"))
     assert value(metrics, "harness_target_value", target="latency") is None
     assert value(metrics, "harness_target_value", target="throughput") is None
+
+
+def test_unreported_state_is_absent(metrics):
+    """0 bytes would be a value of the target."""
+    metrics.heed(Phase(t=START_S + 2, phase="measure"))
+    metrics.look(replace(reading(300), state_bytes=None), START_S + 4)
+
+    assert value(metrics, "harness_target_value", target="state_size") is None
 
 
 def test_targets_are_measured_in_their_phase_alone(metrics, asked):

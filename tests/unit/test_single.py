@@ -209,13 +209,34 @@ def test_incomplete_table_is_one_line(run, file, column, value, said):
         single.judge(run)
 
 
-def test_page_crash_keeps_the_result(run, monkeypatch):
-    """One line, and where the trace is; what was explained then ends in the same way."""
-    monkeypatch.setattr(single.pages, "of_run", lambda *_: {}["cpu"])
-    with pytest.raises(RunError, match=r"judged, and its page could not be made: KeyError: 'cpu'; see .*judge.log"):
-        single.judge(run)
-    assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
+@pytest.mark.parametrize(
+    ("part", "has_page"),
+    [
+        pytest.param("of_run", True, id="the page"),
+        pytest.param("_percentiles", True, id="a table"),
+        pytest.param("_cpu", True, id="a chart"),
+        pytest.param("Page", False, id="every page"),
+    ],
+)
+def test_page_crash_keeps_the_verdict(run, monkeypatch, part, has_page):
+    """One line, and where the trace is; no older page is left with another verdict."""
+    history.write_rows(run, "page_views", [])
+    (run / "report.html").write_text("an older page")
+    monkeypatch.setattr(single.pages, part, lambda *_, **__: {}["cpu"])
+    done = single.judge(run)
+    [line] = [line for line in single.story(done) if "page could not be made" in line]
+    page = run / "report.html"
 
+    assert re.fullmatch(r"  the page could not be made: KeyError: 'cpu'; see .*/logs/page.log", line)
+    assert "KeyError" in (run / "logs" / "page.log").read_text()
+    assert Verdict.FAIL is done.verdict
+    assert "fail" == json.loads((run / "result.json").read_text())["verdict"]
+    assert not page.exists() or "<title>FAIL" in page.read_text()
+    assert has_page == page.exists()
+
+
+def test_explain_crash_is_one_line(run, monkeypatch):
+    """It names the file of the trace."""
     monkeypatch.setattr(single.verdict.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
         list(single.explain(run, "a", 1))

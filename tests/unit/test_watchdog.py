@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.host import cleanup, environment
-from harness.kafka.cluster import await_true
+from harness.host.waiting import await_true
 
 OWNS = """
 import subprocess, sys, threading
