@@ -220,9 +220,10 @@ def _columns(evidence: Evidence) -> tuple[Columns, Expected]:
     for first in range(0, len(plain), CHUNK):
         rows = plain[first : first + CHUNK]
         drawn = workload.draw(shape, load.seed, load.eps, sent["n"][rows].astype(np.uint64))
-        build.add(
-            rows, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
-        )
+        told, cents = ~drawn.is_form, drawn.cents(shape)
+        others = np.append(others, rows[~told])
+        columns = (drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.owner, drawn.period, drawn.product, cents)
+        build.add(rows[told], *(column[told] for column in columns))
     letters = Expected()
     read_by = evidence.batch_of.get("dead_letter")
     for row, record in _written(evidence, others):
