@@ -50,12 +50,23 @@ def measure(names: Sequence[str]) -> Iterator[Measured]:
         yield from pool.map(_measured, [_thinned(scenarios.load(name)) for name in chosen])
 
 
+def killed(measured: Sequence[Measured]) -> set[str]:
+    """Names of the mutants that any of the scenarios kills."""
+    return set().union(*(found.killed for found in measured))
+
+
 def alive(measured: Sequence[Measured]) -> list[str]:
-    """A line for each mutant that no measured scenario kills."""
-    killed = set().union(*(found.killed for found in measured))
+    """A line for each mutant that no measured scenario kills, and with the reason for each that no input can."""
+    dead = killed(measured)
+    living = [mutant for mutant in MUTANTS if mutant.name not in dead]
     return [
-        f"no event distinguishes {mutant.sentence}: 0 rows differ" for mutant in MUTANTS if mutant.name not in killed
+        *(f"no event distinguishes {mutant.sentence}: 0 rows differ" for mutant in living if not mutant.equivalent),
+        *(f"no input distinguishes {mutant.sentence}: {mutant.equivalent}" for mutant in living if mutant.equivalent),
     ]
+
+
+KILLABLE = frozenset(mutant.name for mutant in MUTANTS if mutant.equivalent is None)
+"""Names of the mutants that some input kills."""
 
 
 def _thinned(scenario: Scenario) -> Scenario:
