@@ -5,13 +5,17 @@ Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unknown.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -22,18 +26,23 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import scenario
-from harness.errors import HarnessError, ScenarioError
+from harness.errors import HarnessError, ScenarioError, StackError
 from harness.experiments import drill, mutation, selfcheck, shrink, single
-from harness.experiments.single import Trial
+from harness.host import cgroup, cleanup, jars
 from harness.host import doctor as machine
-from harness.host import jars
 from harness.judge import verdict
+from harness.judge.assessment import Assessment
 from harness.model import Result, Verdict
-from harness.run.console import Status
+from harness.runner.console import Status
 from harness.scenario import Scenario
+from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 people = Console(stderr=True)
+UNWRITABLE = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF)
+"""Errors of a standard output that is full, closed, or a terminal that has hung up."""
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
 SEED_MAX = 2**63 - 1
 MARK = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "bold yellow"}
 
@@ -53,6 +62,10 @@ def run(
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=65_535, help="serve the run's metrics for Prometheus, on loopback"),
+    ] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +85,7 @@ def run(
     ]
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
-        done = single.run(chosen, reports, Status(people), sys.argv[1:])
+        done = single.run(chosen, reports, Status(people), sys.argv[1:], metrics_port)
     except HarnessError as error:
         if as_json and not isinstance(error, ScenarioError):
             _print_json(verdict.unknown(str(error)))
@@ -121,7 +134,7 @@ def shrink_(
     print(f"harness run {_shrink(single.judge(run), reports)}")
 
 
-def _shrink(failed: Trial, reports: Path) -> Path:
+def _shrink(failed: Assessment, reports: Path) -> Path:
     """The file of the smallest scenario that fails as a run did."""
 
     def attempt(smaller: Scenario) -> Result:
@@ -213,9 +226,9 @@ def random_(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Random faults at random, from a seed; a run that fails is made smaller, as by `harness shrink RUN`."""
-    failed: list[Trial] = []
+    failed: list[Assessment] = []
 
-    def attempt(scenario: Scenario) -> Trial:
+    def attempt(scenario: Scenario) -> Assessment:
         done = _attempt(scenario, reports)
         if done.result.anomalies:
             failed.append(done)
@@ -237,18 +250,18 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Trial]:
+def _seeded(seed: int, reports: Path) -> Callable[[Scenario], Assessment]:
     return lambda scenario: _attempt(replace(scenario, load=replace(scenario.load, seed=seed)), reports)
 
 
-def _attempt(scenario: Scenario, reports: Path) -> Trial:
+def _attempt(scenario: Scenario, reports: Path) -> Assessment:
     done = single.run(scenario, reports, Status(people))
     _tell(done, as_json=False)
     return done
 
 
 def _drill(
-    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Trial], seed: int, reports: Path
+    name: str, plans: Iterable[drill.Plan], attempt: Callable[[Scenario], Assessment], seed: int, reports: Path
 ) -> Verdict:
     target = single.new_folder(reports, f"drill-{name}") / "drill.html"
     cells: list[drill.Cell] = []
@@ -275,6 +288,12 @@ def show(name: Annotated[str, typer.Argument(metavar="SCENARIO")], sets: SetOpti
     print(scenario.described(scenario.load(name, sets or [])), end="")
 
 
+@app.command("schema")
+def schema_() -> None:
+    """The JSON Schema of a scenario file, for an editor that completes and checks TOML."""
+    print(json.dumps(scenario_schema.schema(), indent=1))
+
+
 @app.command()
 def doctor() -> None:
     """What this machine has and lacks."""
@@ -287,6 +306,24 @@ def doctor() -> None:
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
+@app.command()
+def clean() -> None:
+    """End what dead runs have left: processes, folders, disks, containers. The next run does the same."""
+    swept = cleanup.sweep()
+    cgroup.sweep()
+    for what in (*swept.processes, *map(str, swept.folders), *_swept_containers()):
+        print(what)
+
+
+def _swept_containers() -> list[str]:
+    from harness.kafka import containers  # the Docker client is loaded where it is asked for
+
+    try:
+        return containers.sweep()
+    except StackError:  # no daemon answers: there are none
+        return []
+
+
 @app.command("jars")
 def fetch() -> None:
     """Fetch the jars of Spark's Kafka connector and of the broker, and print their folders."""
@@ -294,7 +331,7 @@ def fetch() -> None:
     print(jars.broker_jars())
 
 
-def _tell(done: Trial, as_json: bool) -> Verdict:
+def _tell(done: Assessment, as_json: bool) -> Verdict:
     style = MARK[done.result.verdict]
     first, *rest = single.story(done)
     people.print(
@@ -319,32 +356,62 @@ def _print_json(result: Result) -> None:
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
     _upon_signals(_interrupt)
+    _open_streams()
     try:
         code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        code = Verdict.UNKNOWN.exit_code
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        code = error.exit_code
-    except typer.Abort:
-        code = Verdict.UNKNOWN.exit_code
+        code = _ends(f"harness: {error}", error.exit_code)
+    except SystemExit:  # so Click ends where a pipe is closed
+        code = _unwritable(os.strerror(errno.EPIPE))
+    except OSError as error:
+        code = _unwritable(error.strerror) if error.errno in UNWRITABLE and not error.filename else _usage(error)
     except Exception as error:
         code = _usage(error)
     # What comes now comes too late to change the exit code, as it would while Python itself ends.
     _upon_signals(signal.SIG_IGN)
-    # Typer makes 130 of Ctrl-C; here an interrupted run is one of which nothing is known.
-    sys.exit(Verdict.UNKNOWN.exit_code if code == 130 else code or 0)
+    if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
+        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
+    sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Standard output and error, of a terminal that may not have every letter, or may have been closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unwritable(why: str | None) -> int:
+    """The exit code where a verdict cannot be printed: nobody has heard it. Python itself writes nothing more."""
+    code = _ends(f"harness: standard output or error cannot be written: {why}", Verdict.UNKNOWN.exit_code)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(silent, stream.fileno())
+    return code
+
+
+def _ends(line: str, code: int) -> int:
+    """Print a last line, if there is still somebody to read it, and return the exit code."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return code
 
 
 def _usage(error: Exception) -> int:
     """Click's own usage errors as one line; anything else is a defect of ours, keeps its trace, and is no verdict."""
     text = getattr(error, "format_message", None)
     if text is None:
-        traceback.print_exception(error)
-        return Verdict.UNKNOWN.exit_code
-    if message := text():  # where no command was named, the help is printed already
-        print(f"harness: {message}", file=sys.stderr)
-    return 2
+        return _ends("".join(traceback.format_exception(error)).rstrip(), Verdict.UNKNOWN.exit_code)
+    message = text()  # where no command was named, the help is printed already
+    return _ends(f"harness: {message}", 2) if message else 2
 
 
 def _upon_signals(do: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -175,7 +175,7 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
 
     from harness import scenario
     from harness.experiments import single
-    from harness.run.console import Status
+    from harness.runner.console import Status
 
     options = {option: config.getoption(option) for option in OPTIONS}
     flags = [f"{OPTIONS[option]}={json.dumps(value)}" for option, value in options.items() if value is not None]

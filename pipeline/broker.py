@@ -5,7 +5,7 @@ Queried through Spark's own Kafka client, so that the job needs no other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,19 +25,16 @@ class BrokerError(Exception):
 
 def names(spark: SparkSession, bootstrap: str) -> set[str]:
     """The names of all topics."""
-    with _admin(spark, bootstrap, ANSWERS_MS) as admin:
+    with client(spark, bootstrap, ANSWERS_MS) as admin:
         return set(admin.listTopics().names().get())
 
 
 def topics(spark: SparkSession, bootstrap: str, wanted: Collection[str]) -> dict[str, Topic]:
     """Id and offsets of each wanted topic; every one must exist."""
     jvm: Any = spark._jvm
-    with _admin(spark, bootstrap, LEADS_MS) as admin:
-        asked = jvm.java.util.ArrayList()
-        for name in sorted(wanted):
-            asked.add(name)
-        described = admin.describeTopics(asked).allTopicNames().get()
-        places = [(name, info.partition()) for name in sorted(wanted) for info in described.get(name).partitions()]
+    with client(spark, bootstrap, LEADS_MS) as admin:
+        described = _described(jvm, admin, wanted)
+        places = _places(described, wanted)
         begins, ends = (_offsets(jvm, admin, places, spec) for spec in ("earliest", "latest"))
         return {
             name: Topic(
@@ -46,6 +43,35 @@ def topics(spark: SparkSession, bootstrap: str, wanted: Collection[str]) -> dict
             )
             for name in wanted
         }
+
+
+def ends(spark: SparkSession, admin: Any, wanted: Collection[str]) -> dict[tuple[str, int], int]:
+    """The exclusive end offset of each partition of the wanted topics, by a client of `client`."""
+    jvm: Any = spark._jvm
+    return _offsets(jvm, admin, _places(_described(jvm, admin, wanted), wanted), "latest")
+
+
+def write_group(spark: SparkSession, admin: Any, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+    """Set a consumer group's offsets, by a client of `client`."""
+    jvm: Any = spark._jvm
+    java = jvm.java.util.HashMap()
+    for place, offset in offsets.items():
+        java.put(
+            jvm.org.apache.kafka.common.TopicPartition(*place),
+            jvm.org.apache.kafka.clients.consumer.OffsetAndMetadata(offset),
+        )
+    admin.alterConsumerGroupOffsets(group, java).all().get()
+
+
+def _described(jvm: Any, admin: Any, wanted: Collection[str]) -> Any:
+    asked = jvm.java.util.ArrayList()
+    for name in sorted(wanted):
+        asked.add(name)
+    return admin.describeTopics(asked).allTopicNames().get()
+
+
+def _places(described: Any, wanted: Collection[str]) -> list[tuple[str, int]]:
+    return [(name, info.partition()) for name in sorted(wanted) for info in described.get(name).partitions()]
 
 
 def _offsets(jvm: Any, admin: Any, places: Collection[tuple[str, int]], spec: str) -> dict[tuple[str, int], int]:
@@ -59,7 +85,8 @@ def _offsets(jvm: Any, admin: Any, places: Collection[tuple[str, int]], spec: st
 
 
 @contextmanager
-def _admin(spark: SparkSession, bootstrap: str, timeout_ms: int) -> Iterator[Any]:
+def client(spark: SparkSession, bootstrap: str, timeout_ms: int = ANSWERS_MS) -> Iterator[Any]:
+    """An admin client of Java's; an error of Kafka inside the context leaves it as a BrokerError."""
     jvm: Any = spark._jvm
     properties = jvm.java.util.Properties()
     for name, value in (

@@ -188,6 +188,15 @@ def reach(settings: Settings, query: str) -> Reach:
     return Reach(first, _ends(folder / "offsets" / str(begun[-1])))
 
 
+def committed_s(settings: Settings, query: str) -> float | None:
+    """The epoch second of a query's last commit; None where it has none."""
+    log = where(settings) / query / "commits"
+    try:
+        return max((path.stat().st_mtime for path in log.iterdir() if path.name.isdigit()), default=None)
+    except OSError:  # no batch yet, or a commit that Spark deletes meanwhile
+        return None
+
+
 def _ends(path: Path, above: int = 2) -> dict[Place, int]:
     """The offsets of a log entry: a line a source, below its version and, of a batch, its metadata."""
     try:

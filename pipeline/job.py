@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # as a file, for spark-submit
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,14 +32,17 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from pipeline import broker, checkpoint, claim, loss, queries
+from pipeline import broker, checkpoint, claim, lag, loss, queries
 from pipeline import settings as flags
 from pipeline.broker import BrokerError
 from pipeline.checkpoint import CheckpointError, Reach
 from pipeline.loss import Lost, Topic
-from pipeline.progress import Progress, emit
+from pipeline.progress import Listener, Progress, emit
 from pipeline.schema import QUERIES
-from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, Settings
+from pipeline.settings import GATEWAY, LOCAL_FILES_JAR, PINNED, Settings
+
+if TYPE_CHECKING:
+    from pipeline.metrics import Metrics
 
 LOOK_EVERY_S = 0.2
 BETWEEN_BATCHES_S = 20.0
@@ -93,6 +97,9 @@ def _breaks_off(why: str) -> int:
 def _run(settings: Settings, stop: list[int]) -> None:
     """Work on the checkpoint until a signal asks to stop. A standby prepares everything before it waits for the checkpoint."""
     with ExitStack() as claimed, ExitStack() as ends:  # the checkpoint is let go last, once Spark has stopped
+        metrics = ends.enter_context(_served(settings))
+        if metrics and settings.standby:
+            metrics.stands_by()
         prepared = ends.enter_context(_stood_by(settings, stop)) if settings.standby else None
         if not claimed.enter_context(_claimed(settings, stop)) or stop:
             return
@@ -111,9 +118,61 @@ def _run(settings: Settings, stop: list[int]) -> None:
             print(f"pipeline: {loss.summary(lost)}; going on without them", file=sys.stderr)
         checkpoint.sign(settings, {name: topic.id for name, topic in topics.items()})
         claim.note_java(checkpoint.where(settings), _java())
+        is_followed = metrics is not None or settings.lag_group is not None
+        committed = {name: _committed(settings, name, topics) for name in settings.queries if is_followed}
         running = [writer.start() for writer in writers]
         emit("started", queries=list(settings.queries))
-        _follow(spark, running, stop, partial(_gone, spark, settings))
+        listeners = ends.enter_context(_listening(spark, settings, metrics, committed))
+        _follow(spark, running, stop, partial(_gone, spark, settings), listeners)
+
+
+@contextmanager
+def _served(settings: Settings) -> Iterator[Metrics | None]:
+    """The metrics, served over HTTP; None where nobody asked for them."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    try:
+        from pipeline import metrics as of_prometheus  # only here: without the flag it costs nothing
+    except ImportError as error:
+        raise JobError(f"--metrics-port {settings.metrics_port}: {error.name} is not installed") from error
+    with ExitStack() as server:
+        metrics = of_prometheus.Metrics(settings)
+        try:
+            server.enter_context(of_prometheus.served(metrics, settings.metrics_host, settings.metrics_port))
+        except OSError as error:
+            where = f"--metrics-port {settings.metrics_port} at {settings.metrics_host}"
+            raise JobError(f"{where}: {error.strerror or error}") from error
+        yield metrics
+
+
+@contextmanager
+def _listening(
+    spark: SparkSession,
+    settings: Settings,
+    metrics: Metrics | None,
+    committed: Mapping[str, Mapping[lag.Place, int]],
+) -> Iterator[list[Listener]]:
+    """Metrics and consumer group, fed while the queries run; empty where neither is asked for."""
+    if not committed:
+        yield []
+        return
+    behind = lag.Lag(committed, metrics or lag.Unmeasured(), settings.lag_group)
+    if metrics:
+        metrics.watch_java(_java())
+        now_s = time.time()
+        metrics.started({name: checkpoint.committed_s(settings, name) or now_s for name in settings.queries})
+    with lag.followed(spark, settings, behind, _read(settings, settings.queries)):
+        yield [metrics, behind] if metrics else [behind]
+
+
+def _committed(settings: Settings, query: str, topics: Mapping[str, Topic]) -> Mapping[lag.Place, int]:
+    """The exclusive ends that a query has committed, or where it will begin."""
+    if read := checkpoint.reach(settings, query).read:
+        return read
+    first = 0 if settings.starting_offsets == "earliest" else 1
+    names = [settings.topic_prefix + topic for topic in QUERIES[query].reads]
+    return {(name, part): span[first] for name in names for part, span in topics[name].spans.items()}
 
 
 @contextmanager
@@ -225,7 +284,7 @@ def session(settings: Settings) -> SparkSession:
 
 def _configuration(settings: Settings) -> dict[str, str]:
     configuration = {
-        "spark.sql.session.timeZone": "UTC",
+        **{name: value for name, (value, _) in PINNED.items()},
         "spark.sql.shuffle.partitions": str(settings.partitions),
         "spark.sql.adaptive.enabled": "false",
         "spark.ui.enabled": "false",
@@ -287,13 +346,18 @@ def _connector(settings: Settings) -> dict[str, str]:
 
 
 def _follow(
-    spark: SparkSession, running: list[StreamingQuery], stop: list[int], gone: Callable[[StreamingQuery], str | None]
+    spark: SparkSession,
+    running: list[StreamingQuery],
+    stop: list[int],
+    gone: Callable[[StreamingQuery], str | None],
+    listeners: Sequence[Listener] = (),
 ) -> None:
-    progress = Progress(running)
+    progress = Progress(running, listeners)
     while not stop:
         progress.report()
         for query in running:
             if not query.isActive:
+                progress.died(query)
                 why = gone(query) or _died_of(query)
                 for other in running:
                     # If Spark ended under them their complaints would stand below the reason.

@@ -7,7 +7,8 @@ read, and the progress itself is read only if the time is new.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -17,11 +18,22 @@ def emit(event: str, **fields: object) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-class Progress:
-    """Prints the progress of queries, each batch once."""
+class Listener(Protocol):
+    """What wants to know of the queries' progress."""
 
-    def __init__(self, queries: list[StreamingQuery]) -> None:
+    def batch(self, query: str, progress: Mapping[str, Any]) -> None:
+        """A batch of a query has ended."""
+
+    def died(self, query: str) -> None:
+        """A query has ended by itself."""
+
+
+class Progress:
+    """Prints the progress of queries, each batch once, and passes it on."""
+
+    def __init__(self, queries: list[StreamingQuery], listeners: Sequence[Listener] = ()) -> None:
         self._queries = queries
+        self._listeners = listeners
         self._reported: dict[str, tuple[int, str]] = {}
 
     def report(self) -> None:
@@ -31,6 +43,13 @@ class Progress:
             if last is not None and self._is_new(query.name, last):
                 for progress in self._since(query):
                     emit("progress", query=query.name, progress=progress)
+                    for listener in self._listeners:
+                        listener.batch(query.name, progress)
+
+    def died(self, query: StreamingQuery) -> None:
+        """Pass on that a query has ended by itself."""
+        for listener in self._listeners:
+            listener.died(query.name)
 
     def _is_new(self, name: str, last: Any) -> bool:
         return (last.batchId(), last.timestamp()) != self._reported.get(name)

@@ -87,7 +87,10 @@ def compute(name: str, records: Sequence[DataFrame], settings: Settings) -> Data
         "sessions": partial(transforms.sessions, once=once, one_task=one_task),
         "dead_letter": partial(transforms.dead_letter, one_task=one_task),
     }
-    return makers[name](*records)
+    result = makers[name](*records)
+    if name == "dead_letter" and settings.metrics_port is not None:
+        return result.observe(name, *transforms.rejections(settings.topic_prefix))
+    return result
 
 
 def _topic(spark: SparkSession, settings: Settings, topic: str, begin: Mapping[str, str]) -> DataFrame:
@@ -95,6 +98,7 @@ def _topic(spark: SparkSession, settings: Settings, topic: str, begin: Mapping[s
         spark.readStream.format("kafka")
         .options(**AGAIN_SOON)
         .option("kafka.bootstrap.servers", settings.bootstrap)
+        .option("kafka.isolation.level", settings.isolation)
         .option("subscribe", topic)
         .option("startingOffsets", begin.get(topic, settings.starting_offsets))
         .option("failOnDataLoss", "false" if settings.accept_loss else "true")

@@ -15,11 +15,14 @@ from pipeline.schema import QUERIES
 GATEWAY = "PYSPARK_GATEWAY_PORT"
 """Of the environment, where it is spark-submit that starts this."""
 SINKS = ("kafka", "parquet", "console")
+ISOLATIONS = ("read_committed", "read_uncommitted")
+"""The values of Kafka's ``isolation.level``, the default first."""
 TURNS = ("conversions", "page_views", "sessions", "revenue", "dead_letter")
 """The queries from the costliest to the cheapest."""
 FAST_CHECKPOINTS = "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 LOCAL_FILES = "com.globalmentor.apache.hadoop.fs.BareLocalFileSystem"
 LOCAL_FILES_JAR = "hadoop-bare-naked-local-fs-*.jar"
+LOOPBACK = "127.0.0.1"
 DAY_MS = 86_400_000
 DIGITS_MAX = 19
 """Of a number that Java can hold."""
@@ -27,6 +30,17 @@ WITH_A_FLAG = {
     "spark.sql.shuffle.partitions": "--partitions",
     "spark.sql.streaming.stateStore.providerClass": "--state-store",
 }
+PINNED = {
+    "spark.sql.session.timeZone": ("UTC", "all times are UTC, those without an offset too"),
+    "spark.sql.streaming.multipleWatermarkPolicy": ("min", "with max, events of the slower topic are dropped"),
+    "spark.sql.streaming.noDataMicroBatches.enabled": ("true", "rows are emitted once their window has closed"),
+    "spark.sql.caseSensitive": ("false", "columns are named as the contract has them"),
+    "spark.sql.ansi.enabled": ("true", "sums that overflow are errors, no other numbers"),
+    "spark.sql.legacy.timeParserPolicy": ("CORRECTED", "timestamps are read as the contract has them"),
+    "spark.sql.parquet.outputTimestampType": ("INT96", "readers of the results expect it"),
+    "spark.hadoop.fs.defaultFS": ("file:///", "checkpoint and output are folders of this machine"),
+}
+"""Settings that the contract rests on, each with its value and the reason; neither a flag nor Spark's files change them."""
 MEMORY = {unit: 1024**power for power, unit in enumerate("bkmgt")}
 PROFILES: dict[str, dict[str, Any]] = {
     "default": {
@@ -74,6 +88,8 @@ class Settings:
     partitions: int
     state_store: str
     starting_offsets: str
+    isolation: str
+    """Which records of transactions are read: those of committed transactions alone, or all."""
     max_offsets_per_trigger: int | None = None
     accept_loss: bool = False
     conversions: str
@@ -86,6 +102,11 @@ class Settings:
     hashed_groups: int
     driver_memory: str
     standby: bool = False
+    metrics_port: int | None = None
+    """Where metrics are served over HTTP; None for nowhere."""
+    metrics_host: str = LOOPBACK
+    lag_group: str | None = None
+    """The consumer group that the committed offsets are written to, and never read from; None for none."""
     conf: Sequence[tuple[str, str]] = ()
 
     def interval_ms(self, query: str) -> int:
@@ -136,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _places(parser.add_argument_group("where"))
     _computation(parser.add_argument_group("what"))
     _execution(parser.add_argument_group("how"))
+    _monitoring(parser.add_argument_group("what others see"))
     return parser
 
 
@@ -169,11 +191,13 @@ def _computation(what: argparse._ArgumentGroup) -> None:
         "go on after records that Kafka deleted before they were read, at the start (the pipeline prints how many) and later;"
         " the default refuses, or ends"
     )
+    isolation = "records of transactions: of those that were committed, or of all, open and aborted ones too"
     add("--queries", type=_queries, metavar="A,B", help=f"of {', '.join(QUERIES)}; all where none is named")
     add("--sink", type=_sink, action="append", metavar="QUERY=SINK", help=sinks)
     add("--conversions", choices=("linear", "join"), help=f"both give the same rows {_of_profiles('conversions')}")
     add("--deduplicate", action="store_true", help="count an event id once, as long as the watermark has not passed it")
     add("--starting-offsets", choices=("earliest", "latest"), default="earliest", help="without a checkpoint")
+    add("--isolation", choices=ISOLATIONS, default=ISOLATIONS[0], help=isolation)
     add("--accept-loss", action="store_true", help=loss)
 
 
@@ -200,6 +224,24 @@ def _execution(how: argparse._ArgumentGroup) -> None:
     add("--conf", type=_conf, action="append", metavar="NAME=VALUE", help=setting)
 
 
+def _monitoring(seen: argparse._ArgumentGroup) -> None:
+    add = seen.add_argument
+    add("--metrics-port", type=_whole(65_535), metavar="N", help="serve metrics for Prometheus over HTTP at this port")
+    host = "the address that metrics are served at; 0.0.0.0 is every network of this machine"
+    add("--metrics-host", default=LOOPBACK, metavar="ADDRESS", help=host)
+    group = (
+        "write the offsets that every query has committed to this consumer group, for tools that show its lag;"
+        " the pipeline never reads them: its checkpoint has its offsets"
+    )
+    add("--lag-group", type=_group, metavar="NAME", help=group)
+
+
+def _group(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no consumer group")
+    return text
+
+
 def _of_profiles(name: str, unit: str = "") -> str:
     return f"({'; '.join(f'{profile}: {values[name]}{unit}' for profile, values in PROFILES.items())})"
 
@@ -210,8 +252,8 @@ def _conf(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"{text!r} is not spark.NAME=VALUE")
     if flag := WITH_A_FLAG.get(name):
         raise argparse.ArgumentTypeError(f"{name}: use {flag}, which is held against the checkpoint's")
-    if name == "spark.sql.session.timeZone":
-        raise argparse.ArgumentTypeError(f"{name}: all times are UTC, those without an offset too")
+    if name in PINNED and value != PINNED[name][0]:
+        raise argparse.ArgumentTypeError(f"{name}: it is {PINNED[name][0]}: {PINNED[name][1]}")
     return name, value
 
 

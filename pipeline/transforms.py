@@ -140,6 +140,25 @@ def _rejected(records: DataFrame, topic: str) -> DataFrame:
     return rejected.select("key", "value", "topic", "partition", "offset", reason.alias("reason"))
 
 
+def rejections(prefix: str) -> list[Column]:
+    """How many dead letters there are of each topic and reason, named ``topic|reason``; `prefix` is what topics begin with."""
+    return [
+        F.count_if((F.col("topic") == prefix + topic) & (F.col("reason") == reason)).alias(f"{prefix}{topic}|{reason}")
+        for topic in INPUT
+        for reason in reasons(topic)
+    ]
+
+
+def reasons(topic: str) -> list[str]:
+    """Every reason that a record of a topic can be rejected for."""
+    found = ["too long", "too deep", "not json"]
+    for field in INPUT[topic]:
+        has_range = field.allowed or field.type != "string"
+        found += [f"missing {field.name}"] if field.required else []
+        found += [f"type {field.name}", *([f"value {field.name}"] if has_range else [])]
+    return found
+
+
 def valid(records: DataFrame, topic: str) -> DataFrame:
     """The valid records of a topic, a column a field, with their partition and offset."""
     fields = [_read(field, F.col(f"d.{field.name}")).alias(field.name) for field in INPUT[topic]]

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from harness.job.clickstream.contract import INPUT, QUERIES
+
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"__main__"},
     {"cli", "pytest_plugin"},
     {"experiments"},
     {"report"},
-    {"judge", "run"},
-    {"load", "faults", "engines"},
+    {"judge", "runner"},
+    {"load", "engines"},
     {"rundir"},
-    {"scenario", "kafka"},
+    {"scenario"},
+    {"faults", "kafka"},
     {"job", "host"},
     {"model", "errors"},
 )
@@ -83,7 +86,50 @@ def test_the_pipeline_never_imports_the_harness(path):
     assert set() == {name for name in imports(path) if name.startswith("harness")}
 
 
-ABOVE = ("run", "load", "kafka", "engines")
+# Packages that work with any job: they use the facts of a query, and have no name of one.
+JOBLESS = ("runner", "experiments", "faults", "engines", "scenario", "report")
+# A count of the result, which has the name of a query.
+COUNTS = {("harness/report/page.py", "dead_letter")}
+
+
+def names_of_the_job(source: str) -> set[str]:
+    """The names of topics and queries that a module has: as strings of their own, or by the topics' constants."""
+    words = {*INPUT, *QUERIES, *(query.topic for query in QUERIES.values())}
+    nodes = list(ast.walk(ast.parse(source)))
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    constants = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return (strings & words) | (constants & {"CLICKSTREAM", "TRANSACTIONS"})
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        pytest.param('windowed = query != "dead_letter"', {"dead_letter"}, id="comparison"),
+        pytest.param('OF_ROWS = ("page_views", "revenue")', {"page_views", "revenue"}, id="table"),
+        pytest.param('match topic:\n    case "transactions":\n        pass', {"transactions"}, id="case"),
+        pytest.param("from contract import CLICKSTREAM", {"CLICKSTREAM"}, id="constant"),
+        pytest.param('"""Of page_views, as clickstream has them."""\ndropped_late_sessions = 1', set(), id="prose"),
+    ],
+)
+def test_names_of_the_job_are_found(source, found):
+    """In any expression, and not in a docstring."""
+    assert found == names_of_the_job(source)
+
+
+@pytest.mark.parametrize("package", JOBLESS)
+def test_no_topic_or_query_is_named(package):
+    """A job of one's own has others: what they differ in is a fact of `Query`."""
+    paths = modules(f"harness/{package}")
+    assert paths
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in paths
+        for name in names_of_the_job(path.read_text(encoding="utf-8"))
+    }
+    assert set() == found - COUNTS
+
+
+ABOVE = ("runner", "load", "kafka", "engines")
 
 
 def strings_below(source: str) -> list[int]:

@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import msgspec
 
 from harness.errors import PipelineDied, StackError
 from harness.host import cause, processes
+from harness.host.service import Service
 from harness.rundir.events import Commit, Process, Progress, Recorder, Reset
 from harness.scenario import PLACEHOLDERS, Scenario
 
@@ -80,43 +80,27 @@ class _Said(msgspec.Struct):
 
 
 class _Process:
-    """A process of the pipeline: what it has said of itself, and what it has used."""
+    """A process of the pipeline, and what it has reported."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self.log = log
+    def __init__(self, service: Service, started: threading.Event) -> None:
+        """`service` has been started; the event `started` is set once its queries have."""
+        self.service = service
+        self.pid = service.last_pid
         self.waits = threading.Event()
-        self.started = threading.Event()
+        self.started = started
         self.reader: threading.Thread | None = None
-        self._cpu_s = 0.0
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
-        return self.process.poll() is None
-
-    def cpu_s(self) -> float:
-        """CPU seconds of it and all that came from it; of one that ended by itself, until this was last asked."""
-        if self.process.returncode is None:
-            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self.process.pid))
-        return self._cpu_s
-
-    def last_line(self) -> str:
-        """The last line of its log that says something, and is no frame of a stack."""
-        return processes.last_said(cause.tail(self.log))
+        return self.service.pid is not None
 
     def kill(self) -> None:
-        """Kill it with everything it started, and hear it out.
+        """Kill it with everything it started, and read its output to the end."""
+        self.service.kill()
+        self.read_out()
 
-        It stops at this point: while one looks for what there is to kill, and what that has used, a batch would end.
-        """
-        if self.process.returncode is None:
-            processes.signal_tree(self.process.pid, signal.SIGSTOP)
-        self.cpu_s()
-        processes.kill_tree(self.process)
-        self.heard_out()
-
-    def heard_out(self) -> None:
-        """What it has said is written down."""
+    def read_out(self) -> None:
+        """Wait until its output has been read to the end."""
         if self.reader is not None:
             self.reader.join(5)
 
@@ -124,11 +108,17 @@ class _Process:
 class System:
     """The pipeline as a process: started, followed, stopped or killed; and maybe a second one that stands by."""
 
-    def __init__(self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "") -> None:
-        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags."""
+    def __init__(
+        self, args: list[str], log: Path, temporary: Path, history: Recorder, java: str = "", inherit: bool = False
+    ) -> None:
+        """`temporary` is a folder for its temporary files, which it cannot remove when it is killed; `java` are flags.
+
+        With `inherit` it gets the user's environment, as a program of the user's own.
+        """
         self._args = args
         self._log = log
         self._environment = _environment(temporary, java)
+        self._inherit = inherit
         self._history = history
         self._all: list[_Process] = []
         self._now: _Process | None = None
@@ -142,9 +132,7 @@ class System:
 
     def is_up(self) -> bool:
         """Whether its queries have started, and its process has not ended, nor is it frozen with all that it started."""
-        if self._now is None or not self._now.is_alive() or not self._now.started.is_set():
-            return False
-        return not processes.is_frozen(self._now.process.pid)
+        return self._now is not None and self._now.service.is_up()
 
     def has_started(self) -> bool:
         """Whether its queries have."""
@@ -156,39 +144,37 @@ class System:
 
     def pause(self) -> None:
         """Freeze it with everything it started."""
-        self._signal(signal.SIGSTOP)
+        if self._now is not None and self._now.is_alive():
+            self._now.service.pause()
 
     def resume(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
         if self._now is not None and self._now.is_alive():
-            processes.signal_tree(self._now.process.pid, number)
+            self._now.service.resume()
 
     def cpu_s(self) -> float:
-        """CPU seconds of all its processes until now; of one that ended by itself, until this was last asked."""
-        return sum(one.cpu_s() for one in self._all)
+        """CPU seconds of all its processes until now, also of those that have ended."""
+        return sum(process.service.cpu_s() for process in self._all)
 
     @property
     def pid(self) -> int | None:
         """The process id, or None before the start."""
-        return self._now.process.pid if self._now else None
+        return self._now.pid if self._now else None
 
     def pids(self) -> list[int]:
         """Of each of its processes that has not ended."""
-        return [one.process.pid for one in self._all if one.is_alive()]
+        return [process.pid for process in self._all if process.is_alive()]
 
     def expect_end(self, expected: bool = True) -> None:
-        """It may end by itself, until it is started again: `check` says nothing of it. Or it may not any more."""
+        """It may end by itself, until it is started again, and `check` accepts that; or it may not any more."""
         self._down = expected
 
     def ended(self) -> int | None:
-        """The exit code of a process that has ended, and what it said is written down; or None."""
+        """The exit code of a process that has ended, once its output has been read to the end; or None."""
         if self._now is None or self._now.is_alive():
             return None
-        self._now.heard_out()
-        return self._now.process.returncode
+        self._now.read_out()
+        return self._now.service.code()
 
     def has_ended(self) -> bool:
         """Whether its process has."""
@@ -202,15 +188,13 @@ class System:
     def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
         """Start the process and follow its progress lines; again after a stop or a kill, with a log of its own.
 
-        `flags` follow its own for this start alone, and `may_end` says that it may end by itself. One that stands by is
+        `flags` follow its own for this start alone, and `may_end` is whether it may end by itself. One that stands by is
         not started: it has seen the end itself.
         """
         if self._closed:
             raise StackError("the run is over: the pipeline is not started again")
         if self._now is not None and self._now.is_alive():
-            raise StackError(
-                f"the pipeline runs already, as process {self._now.process.pid}: two would share a checkpoint"
-            )
+            raise StackError(f"the pipeline runs already, as process {self._now.pid}: two would share a checkpoint")
         if self._standby is not None:
             self._now, self._standby = self._standby, None
         else:
@@ -229,47 +213,57 @@ class System:
 
     def _spawn(self, args: list[str], event: Literal["start", "stand by"]) -> _Process:
         log = self._log.with_name(f"pipeline-{len(self._all) + 1}.log") if self._all else self._log
+        started = threading.Event()
+        service = Service(
+            "the pipeline",
+            args,
+            log,
+            works=started.is_set,
+            env=self._environment,
+            inherit=self._inherit,
+            stdout=subprocess.PIPE,
+        )
         try:
-            process = processes.spawn(args, log=log, env=self._environment, stdout=subprocess.PIPE)
+            service.start(wait_s=0)
         except OSError as error:
             raise StackError(
                 f"the pipeline cannot be started: {args[0]}: {error.strerror}; see pipeline.command"
             ) from error
-        one = _Process(process, log)
-        self._all.append(one)
+        process = _Process(service, started)
+        self._all.append(process)
         self._history.write(Process(event=event, pid=process.pid, command=tuple(args)))
-        one.reader = threading.Thread(target=self._follow, args=(one,), daemon=True, name="progress")
-        one.reader.start()
-        return one
+        process.reader = threading.Thread(target=self._follow, args=(process,), daemon=True, name="progress")
+        process.reader.start()
+        return process
 
     def check(self) -> None:
         """Raise PipelineDied if the process has ended by itself, with the cause that its log names, and nobody expected it.
 
-        StackError where it has never worked, or what it says cannot be written down.
+        StackError where it has never worked, or its output cannot be recorded.
         """
         if self._unwritten:
             raise StackError(self._unwritten)
-        if self._now is not None and not self._down and (code := self._now.process.poll()) is not None:
-            died = PipelineDied(code, self.last_line(), self._now.log, cause.of_log(self._now.log))
+        if self._now is not None and not self._down and (code := self._now.service.code()) is not None:
+            log = self._now.service.log
+            died = PipelineDied(code, self.last_line(), log, cause.of_log(log))
             raise died if self._worked else StackError(str(died))
         standby = self._standby  # a fault may make it the one that works meanwhile
         if standby is not None and not self._down and not standby.is_alive():
-            why = cause.of_log(standby.log)
-            raise StackError(f"the pipeline that stood by ended by itself: {why}; see {standby.log}")
+            log = standby.service.log
+            raise StackError(f"the pipeline that stood by ended by itself: {cause.of_log(log)}; see {log}")
 
     def last_line(self) -> str:
-        """The last line of the process's log that says something, and is no frame of a stack."""
-        return self._now.last_line() if self._now else processes.last_said("")
+        """The last line of the process's log that is not empty, and no frame of a stack."""
+        return self._now.service.last_line() if self._now else processes.last_said("")
 
     def stop(self, grace_s: float = 60.0) -> bool:
         """Ask it to stop between batches; kill it after `grace_s`. True where asking was enough."""
         orderly = True
         if self._now is not None:
             self._down = True
-            self._now.cpu_s()
-            orderly = processes.stop(self._now.process, grace_s)
-            self._history.write(Process(event="stop", code=self._now.process.returncode))
-            self._now.heard_out()
+            orderly = self._now.service.stop(grace_s)
+            self._history.write(Process(event="stop", code=self._now.service.code()))
+            self._now.read_out()
         return orderly
 
     def kill(self) -> None:
@@ -286,34 +280,33 @@ class System:
 
     def tell_stacks(self) -> None:
         """Have its Java processes write to the log what each of their threads is at."""
-        for pid in self.pids():
-            for one in processes.tree_pids(pid):
-                processes.tell_stacks(one)
+        for root in self.pids():
+            for pid in processes.tree_pids(root):
+                processes.tell_stacks(pid)
 
-    def _follow(self, one: _Process) -> None:
-        stream = one.process.stdout
-        assert stream is not None
-        for line in stream:  # to the end, whatever it says: a pipe that nobody empties would block it
+    def _follow(self, process: _Process) -> None:
+        stream = process.service.stdout
+        for line in stream:  # to the end, whatever comes: a pipe that nobody empties would block it
             try:
-                self._take(one, line)
+                self._take(process, line)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                with contextlib.suppress(OSError), one.log.open("ab") as log:
+                with contextlib.suppress(OSError), process.service.log.open("ab") as log:
                     log.write(line)
             except OSError as error:
                 self._unwritten = f"what the pipeline says cannot be written down: {error.strerror}"
         stream.close()
 
-    def _take(self, one: _Process, line: bytes) -> None:
+    def _take(self, process: _Process, line: bytes) -> None:
         said = msgspec.json.decode(line, type=_Said)
         match said.event:
             case "standing by":
-                one.waits.set()
+                process.waits.set()
             case "taking over":  # from here on it may read and write: this is its start
-                self._history.write(Process(event="start", pid=one.process.pid))
+                self._history.write(Process(event="start", pid=process.pid))
             case "started":
                 self._worked = True
                 self._history.write(Process(event="ready"))
-                one.started.set()
+                process.started.set()
             case "progress":
                 query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
                 self._history.write(Progress(query=query, batch=progress.batchId, progress=said.progress))
@@ -391,11 +384,11 @@ class Checkpoint:
         self._history.write(Commit(query=query, batch=number, committed_s=committed, begun_s=begun))
 
     def committed(self, query: str) -> int:
-        """Input records that the query has committed, over all partitions."""
+        """Input offsets that the query has committed, over all partitions: records, and markers of transactions."""
         return sum(self._ends[query].values())
 
     def read(self) -> int:
-        """Input records that every query that reads them has committed; none of a topic that one has not begun with."""
+        """Input offsets that every query that reads them has committed; none of a topic that one has not begun with."""
         ends = dict(self._ends)
         places = {place for query, of_query in ends.items() for place in of_query if place[0] in self._reads[query]}
         return sum(
@@ -446,7 +439,7 @@ def _newest(log: Path) -> int:
 def ticking(
     every_s: float, tick: Callable[[], None], stop: threading.Event, failed: Callable[[Exception], None]
 ) -> threading.Thread:
-    """A thread that calls `tick` at a steady pace until `stop` is set; one that raises ends it, and `failed` is told."""
+    """A thread that calls `tick` at a steady pace until `stop` is set; one that raises ends it, and `failed` is called with the error."""
 
     def loop() -> None:
         due = time.monotonic()

@@ -20,25 +20,16 @@ from typing import Any
 
 from harness import scenario as scenarios
 from harness.errors import HarnessError, ScenarioError
-from harness.experiments.single import Trial
-from harness.faults.crash import POINTS
-from harness.host import cgroup, disks
-from harness.job.clickstream.contract import QUERIES
+from harness.faults import CRASH_POINTS as POINTS
+from harness.faults import KINDS, Fault
+from harness.job.clickstream.contract import QUERIES, first
 from harness.job.clickstream.events import Workload
 from harness.judge import coverage
+from harness.judge.assessment import Assessment
 from harness.model import Verdict
 from harness.report import render_drill, write_whole
 from harness.rundir.events import FaultHealed
-from harness.scenario import (
-    FAULTS_OF_DISKS,
-    FAULTS_OF_NETWORK,
-    FAULTS_OF_RESTARTS,
-    Fault,
-    Kafka,
-    Load,
-    Pipeline,
-    Scenario,
-)
+from harness.scenario import Kafka, Load, Pipeline, Scenario
 
 WARM_UP_S = 15.0
 APART_S = 2.0
@@ -87,34 +78,14 @@ STATES: Mapping[str, State] = {
     ),
     REPLAYING: State(
         "right after a crash whose batch is being replayed",
-        before=Fault(kind="crash", point="after sink", query="page_views"),
+        before=Fault(kind="crash", point="after sink", query=first(lambda query: query.stateful)),
     ),
 }
 CRASH_POINTS = "crash-points"
 CRASH_STATES = ("idle", "loaded", "late", "catching-up")
 MATRIX_STATES = ("warm-up", "loaded", "late", "catching-up", REPLAYING)
-DISKED = ("checkpoint", "results", "leader")
-FAULTS: Mapping[str, Fault] = {
-    **{f"{kind} pipeline": Fault(kind=kind, on="pipeline", for_s=2) for kind in ("stop", "kill", "pause")},
-    **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=2) for kind in ("stop", "kill", "pause")},
-    "kill two brokers": Fault(kind="kill", on="two brokers", for_s=3),
-    "kill all brokers": Fault(kind="kill", on="all brokers", for_s=3),
-    "fail over leader": Fault(kind="fail_over", on="leader", for_s=2),
-    "roll brokers": Fault(kind="roll", on="all brokers"),
-    **{f"{kind} leader": Fault(kind=kind, on="leader", for_s=3) for kind in FAULTS_OF_NETWORK},
-    "add partitions": Fault(kind="partitions"),
-    "kill controller": Fault(kind="kill", on="controller", for_s=2),
-    **{f"{kind} {on}": Fault(kind=kind, on=on, for_s=2) for kind in FAULTS_OF_DISKS for on in DISKED},
-    "memory pipeline": Fault(kind="memory", on="pipeline"),
-    "other trigger": Fault(kind="change", flags=("--trigger", "500 ms")),
-    "other partitions": Fault(kind="change", flags=("--partitions", "3"), refused=True),
-    "other state store": Fault(kind="change", flags=("--state-store", "rocksdb"), refused=True),
-    "other conversions": Fault(kind="change", flags=("--conversions", "join"), refused=True),
-    "truncated offsets": Fault(kind="truncated", query="sessions"),
-    "missing offsets": Fault(kind="missing", query="conversions"),
-    "lost state": Fault(kind="state_lost", query="page_views"),
-    "older checkpoint": Fault(kind="older", query="revenue"),
-}
+# Row of the matrix → its fault: the cells of each kind.
+FAULTS: Mapping[str, Fault] = {name: fault for kind in KINDS.values() for name, fault in kind.cells().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +140,7 @@ def matrix(faults: Sequence[str], states: Sequence[str]) -> list[Plan]:
 
 def possible() -> list[str]:
     """The faults that can be injected on this machine by this user: some take root on Linux."""
-    cannot: set[str] = set(FAULTS_OF_DISKS) if disks.why_not() else set()
-    cannot |= {"memory"} if cgroup.why_not() else set()
-    return [name for name, fault in FAULTS.items() if fault.kind not in cannot]
+    return [name for name, fault in FAULTS.items() if not fault.of_kind.why_not()]
 
 
 def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monotonic) -> Iterator[Plan]:
@@ -193,7 +162,7 @@ def at_random(seed: int, minutes: float, clock: Callable[[], float] = time.monot
         yield replace(plan, scenario=replace(plan.scenario, load=load))
 
 
-def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Trial]) -> Iterator[Cell]:
+def carry_out(plans: Iterable[Plan], run: Callable[[Scenario], Assessment]) -> Iterator[Cell]:
     """The cells of each plan, as soon as its run has been judged; a run that broke off leaves its cells unknown."""
     for plan in plans:
         try:
@@ -227,7 +196,7 @@ def _doubt(state: State, event: FaultHealed | None, figures: Mapping[str, Any]) 
     if not figures["behind"]:
         return "how many records were unread when it was injected is unknown"
     fault = event.fault
-    of_query = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
+    of_query = "query" in fault.of_kind.fields
     behind = figures["behind"][fault.query] if of_query else max(figures["behind"].values())
     if behind <= state.limit:
         who = fault.query if of_query else "the pipeline"
@@ -269,11 +238,11 @@ def write(drill: str, cells: Sequence[Cell], seed: int, again: str, target: Path
 
 def _left_out() -> str:
     """What the page must not be silent about."""
-    note = ""
-    for why, kinds in ((disks.why_not(), FAULTS_OF_DISKS), (cgroup.why_not(), ("memory",))):
-        names = [name for name, fault in FAULTS.items() if fault.kind in kinds]
-        note += f" Not possible here, {why}: {', '.join(names)}." if why else ""
-    return note
+    left_out: dict[str, list[str]] = {}
+    for name, fault in FAULTS.items():
+        if why := fault.of_kind.why_not():
+            left_out.setdefault(why, []).append(name)
+    return "".join(f" Not possible here, {why}: {', '.join(names)}." for why, names in left_out.items())
 
 
 def _shared(faults: Mapping[str, Fault]) -> list[dict[str, Fault]]:

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import StackError
-from harness.host import cgroup, disks, jars
+from harness.faults import KINDS, FaultKind
+from harness.host import folders, jars
 from harness.host.jars import JarSet
-from harness.scenario import FAULTS_OF_DISKS, Scenario
+from harness.scenario import Scenario
 
 
 def require(scenario: Scenario) -> None:
@@ -28,15 +29,15 @@ def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
     # Ivy, which fetches jars, is a program in Java too.
     if absent or _starts_java(scenario):
         yield jars.java
+        yield partial(_place, folders.why_not_temporary)
+        yield partial(_place, folders.why_not_cache)
+        yield partial(_place, folders.why_not_open)
     if absent:
         yield partial(_cache, absent)
     if scenario.kafka.where == "containers":
         yield _docker
-    kinds = {fault.kind for fault in scenario.fault}
-    for kind in sorted(kinds & set(FAULTS_OF_DISKS)):
-        yield partial(_fault, kind, disks.why_not)
-    if "memory" in kinds:
-        yield partial(_fault, "memory", cgroup.why_not)
+    for kind in sorted({fault.kind for fault in scenario.fault}):
+        yield partial(_fault, KINDS[kind])
 
 
 def _starts_java(scenario: Scenario) -> bool:
@@ -47,6 +48,11 @@ def _starts_java(scenario: Scenario) -> bool:
 def _jar_sets(scenario: Scenario) -> list[JarSet]:
     names = ("spark", "broker") if scenario.kafka.where == "embedded" else ("spark",)
     return [jars.jar_set(name) for name in names]
+
+
+def _place(why_not: Callable[[], str | None]) -> None:
+    if why := why_not():
+        raise StackError(why)
 
 
 def _cache(absent: list[JarSet]) -> None:
@@ -69,6 +75,6 @@ def _docker() -> None:
     containers.reach()
 
 
-def _fault(kind: str, why_not: Callable[[], str | None]) -> None:
-    if why := why_not():
-        raise StackError(f"a fault of kind {kind} cannot be injected on this machine: {why}")
+def _fault(kind: FaultKind) -> None:
+    if why := kind.why_not():
+        raise StackError(f"a fault of kind {kind.name} cannot be injected on this machine: {why}")

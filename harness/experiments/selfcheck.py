@@ -30,7 +30,7 @@ from harness.model import Anomaly
 from harness.rundir import history
 from harness.rundir.events import Progress
 
-OF_ROWS = ("page_views", "revenue", "conversions", "sessions")
+OF_ROWS = tuple(name for name, query in QUERIES.items() if query.stateful)
 TIMES = 3
 SIDE_EFFECTS = {
     "row_never_closed": {"wrong_watermark"},
@@ -196,11 +196,11 @@ def _late_dropped(case: Case, rng: Random) -> Planted:
 
 
 def _as_if(case: Case, rng: Random, answers: Mapping[str, Expected]) -> Planted:
-    """One row as a pipeline with another rule of lateness gives it; sessions would move to another key."""
+    """One row as a pipeline with another rule of lateness gives it; a row of no window, as a session, would move to another key."""
     places = [
         (query, key)
-        for query in ("page_views", "revenue", "conversions")
-        if query in case.comparisons
+        for query in QUERIES
+        if QUERIES[query].window_s and query in case.comparisons
         for key, values in sorted(answers[query].rows.items())
         if case.answers[query].rows.get(key) not in (None, values) and key in case.comparisons[query].observed
     ]
@@ -212,7 +212,7 @@ def _as_if(case: Case, rng: Random, answers: Mapping[str, Expected]) -> Planted:
 
 def _dead_letter(change: str) -> Callable[[Case, Random], Planted]:
     def plant(case: Case, rng: Random) -> Planted:
-        query, key = _row(case, rng, ("dead_letter",))
+        query, key = _row(case, rng, [name for name, query in QUERIES.items() if query.rejects])
         [row, *_] = case.comparisons[query].observed[key]
         if change == "missing":
             return _without(case, query, key), query, key
@@ -334,7 +334,7 @@ def _row(case: Case, rng: Random, queries: Iterable[str], once: bool = False) ->
 
 def _released(case: Case, query: str) -> list[Key]:
     comparison = case.comparisons[query]
-    return [key for key in comparison.observed if key in comparison.earliest_s or query == "dead_letter"]
+    return [key for key in comparison.observed if key in comparison.earliest_s or QUERIES[query].rejects]
 
 
 def _chosen(rng: Random, places: Sequence[Place]) -> Place:

@@ -17,7 +17,7 @@ import numpy as np
 from harness import scenario as scenarios
 from harness.engines.spark.watermarks import lawful
 from harness.job.clickstream import events as workload
-from harness.job.clickstream.contract import CLICKSTREAM, QUERIES, WATERMARK_DELAY_S
+from harness.job.clickstream.contract import INPUT, QUERIES, WATERMARK_DELAY_S
 from harness.job.clickstream.events import TOPICS
 from harness.judge import timeline
 from harness.judge.metrics import Array
@@ -118,12 +118,12 @@ def _deletion(sent: Mapping[str, Array], expired_s: float) -> Deleted:
     """The event of a deletion of all that was acknowledged before."""
     at_s = START_S + expired_s
     before = int(sent["offset"][_in_partition(sent) & (sent["acked_us"] / 1e6 < at_s)].max()) + 1
-    return Deleted(t=at_s, topic=CLICKSTREAM, partition=0, before_offset=before, at_s=at_s)
+    return Deleted(t=at_s, topic=INPUT[0], partition=0, before_offset=before, at_s=at_s)
 
 
 def _in_partition(sent: Mapping[str, Array]) -> Array:
     """Rows of partition 0 of the clickstream."""
-    chosen: Array = (sent["name"] == CLICKSTREAM) & (sent["partition"] == 0)
+    chosen: Array = (sent["name"] == INPUT[0]) & (sent["partition"] == 0)
     return chosen
 
 

@@ -10,7 +10,7 @@ import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,47 +18,53 @@ from harness.errors import HarnessError, NoRun, PipelineDied, RunError, Scenario
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
 from harness.judge import explain as explaining
-from harness.judge import findings, timeline, verdict
+from harness.judge import verdict
+from harness.judge.assessment import Assessment
 from harness.model import Anomaly, Result, Target
 from harness.report import Page, figure, write_whole
 from harness.report import page as pages
 from harness.report import write as write_page
-from harness.run import conductor
-from harness.run.console import Status
 from harness.rundir import history
 from harness.rundir.history import Run
+from harness.runner import conductor
+from harness.runner.console import Status
+from harness.runner.metrics import Metrics, served
 from harness.scenario import Scenario
 
 SHOWN = 3
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A run directory, read, and what it came to."""
-
-    run: Run
-    result: Result
-    written: bool = True
-    """Whether result and report are in the directory; not if it is read-only."""
-
-
 class ReadOnly(RunError):
     """A file cannot be written because its file system or its directory is read-only."""
 
 
-def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str] = ()) -> Trial:
+def run(
+    scenario: Scenario,
+    reports: Path,
+    status: Status,
+    command: Sequence[str] = (),
+    metrics_port: int | None = None,
+) -> Assessment:
     """Run, judge, report; a pipeline that died is judged too. `command` is how to do it again, by default from its file.
 
-    Raises StackError where this machine lacks what the scenario needs; no directory is made then.
-    Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
+    The run's metrics are served at `metrics_port` of loopback meanwhile, if one is given.
+    Raises StackError where this machine lacks what the scenario needs, ScenarioError where the port is taken; no directory
+    is made then. Raises HarnessError or KeyboardInterrupt; the directory's result is then unknown.
     """
     needs.require(scenario)
+    with served(scenario, metrics_port) as metrics:
+        return _run(scenario, reports, status, command, metrics)
+
+
+def _run(
+    scenario: Scenario, reports: Path, status: Status, command: Sequence[str], metrics: Metrics | None
+) -> Assessment:
     directory = new_folder(reports, scenario.name, f"-seed{scenario.load.seed}")
     try:
         again = list(command) or ["run", str(directory / "scenario.toml")]
         try:
-            conductor.run(scenario, directory, status, again)
+            conductor.run(scenario, directory, status, again, metrics)
         except OSError as error:
             raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
     except PipelineDied:
@@ -74,45 +80,46 @@ def run(scenario: Scenario, reports: Path, status: Status, command: Sequence[str
     return done
 
 
-def judge(directory: Path) -> Trial:
+def judge(directory: Path) -> Assessment:
     """Judge a run directory, and write its result and report; a read-only one is judged all the same.
 
     Raises NoRun where it is no run directory, and RunError where it is incomplete; its result is then unknown.
     """
     try:
-        read, result = _judged(directory)
+        assessed = _judged(directory)
     except NoRun:
         raise  # a mistyped path gets no file
     except HarnessError as error:
         _write_unknown(directory, str(error))
         raise
     try:
-        _write_result(directory, result)
+        _write_result(directory, assessed.result)
     except ReadOnly:
-        return Trial(read, result, written=False)
+        return replace(assessed, written=False)
     try:
-        page = pages.of_run(read, result)
+        page = pages.of_run(assessed)
     except Exception as error:
         raise RunError(f"{directory}: judged, and its page could not be made: {_traced(directory, error)}") from error
     _write_page(directory, page)
-    return Trial(read, result)
+    return assessed
 
 
-def _judged(directory: Path) -> tuple[Run, Result]:
+def _judged(directory: Path) -> Assessment:
     read = history.read(directory)
     try:
-        result = verdict.judge(read)
+        assessed = verdict.assess(read)
     except HarnessError:
         raise
     except Exception as error:  # outside of every guard: nothing is known to be wrong, and nothing to be right
-        return read, verdict.unknown(f"a checker crashed, {_traced(directory, error)}")
+        return Assessment(read, verdict.unknown(f"a checker crashed, {_traced(directory, error)}"))
+    result = assessed.result
     if not result.crashes:
-        return read, result
+        return assessed
     traces = "\n".join(f"{crash.part} crashed\n{crash.trace}" for crash in result.crashes)
     try:
-        return read, replace(result, why=f"{result.why}; see {_written(directory, traces)}")
+        return replace(assessed, result=replace(result, why=f"{result.why}; see {_written(directory, traces)}"))
     except ReadOnly:
-        return read, result
+        return assessed
 
 
 def _traced(directory: Path, error: Exception) -> str:
@@ -133,11 +140,11 @@ def _written(directory: Path, traces: str) -> Path:
     log = directory / "logs" / "judge.log"
     with _writing(log):
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traces, encoding="utf-8")
+        write_whole(log, traces)
     return log
 
 
-def story(done: Trial, most: int = SHOWN) -> list[str]:
+def story(done: Assessment, most: int = SHOWN) -> list[str]:
     """The outcome in lines: why, the targets, the first anomalies explained, where the rest is, how to do it again."""
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
@@ -187,16 +194,16 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 
 
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
+    assessed = verdict.assess(read)
     if row is None:
-        result = verdict.judge(read)
-        found = result.anomalies[:most]
+        found = assessed.anomalies[:most]
         yield from (
-            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {result.why}",)
+            (line for anomaly in found for line in described(anomaly)) if found else (f"no anomaly: {assessed.why}",)
         )
         return
-    gathered = timeline.gather(read)
-    answers = timeline.expected(gathered)
-    comparisons = findings.compare(gathered, answers)
+    gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
+    if gathered is None:
+        raise RunError(f"{read.directory}: could not be judged: {assessed.why}")
     known = [
         (query, key)
         for query, comparison in comparisons.items()

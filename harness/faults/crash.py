@@ -1,6 +1,6 @@
 """Crash points: the driver is killed at a chosen point of a micro-batch, and the files on disk show whether it was there.
 
-A batch N of a query writes `offsets/N`, then its rows to the sink, then `commits/N`. What stands there after
+A batch N of a query writes `offsets/N`, then its rows to the sink, then `commits/N`. What is there after
 the kill shows which point it was; a kill that came too late is repeated at a later batch, and never counted.
 """
 
@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.faults.target import Patience
-from harness.scenario import CRASH_POINTS
+from harness.faults import parts
+from harness.faults.kind import CRASH_POINTS, Fault, FaultKind
+from harness.faults.needs import Need
+from harness.faults.target import Outcome, Patience, Target
+from harness.faults.testbed import Testbed
 
 LOOK_EVERY_S = 0.0005
+# Crashes that miss their point before the fault gives up.
+MISSES_MAX = 5
+# `after offsets`: batch N is begun and its rows are not in the sink. `in state`: a file of its state is there, and it
+# is not committed. `after sink`: rows of it are in the sink, some of them or all, and it is not committed. `after commits`:
+# it is committed and N + 1 is not begun, which is also before `offsets` of N + 1.
+POINTS = CRASH_POINTS
 STATE = re.compile(r"\.?(\d+)\.(?:delta|snapshot|zip|changelog)(?:\.|$)")
 
 
@@ -26,12 +35,6 @@ class Place:
     committed: int
     rows: int
     state: int = -1
-
-
-POINTS = CRASH_POINTS
-"""`after offsets`: batch N is begun and its rows are not in the sink. `in state`: a file of its state is there, and it
-is not committed. `after sink`: rows of it are in the sink, some of them or all, and it is not committed. `after commits`:
-it is committed and N + 1 is not begun, which is also before `offsets` of N + 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,34 @@ class Hit:
     at_s: float
 
 
+def crash(fault: Fault, pipeline: Target, query: Query, patience: Patience) -> Outcome:
+    """The pipeline dies at a point of a micro-batch; after a miss it is started again and killed in a later batch.
+
+    Where the point does not come it is let alone, and nothing is proved.
+    """
+    misses, first_s = 0, None
+    while True:
+        before = pipeline.is_up()
+        hit = kill_at(fault.point, query, pipeline.kill, patience)
+        first_s = first_s or round(hit.at_s, 3)
+        after = pipeline.is_up()
+        if hit.killed:
+            patience.sleep(fault.for_s)  # the fault's own length
+            pipeline.start()
+        healed_s = patience.healed_s(pipeline.is_up)
+        if hit.hit or not hit.killed or misses == MISSES_MAX or healed_s is None:
+            break
+        misses += 1
+    proof = {
+        "up_before": before,
+        "up_after": {"pipeline": after or not hit.hit},
+        "misses": misses,
+        "first_s": first_s,
+        **asdict(hit),
+    }
+    return Outcome(fault, hit.at_s, proof, healed_s)
+
+
 def kill_at(point: str, query: Query, kill: Callable[[], None], patience: Patience) -> Hit:
     """Wait for the point in a batch that has not begun, kill, and compare the files; `killed` is false if the time is over."""
     before: Place | None = None
@@ -101,7 +132,7 @@ def kill_at(point: str, query: Query, kill: Callable[[], None], patience: Patien
 
 
 def _between(query: Query, batch: int) -> tuple[Place | None, int]:
-    """What stands there once the batch before is committed and this one is not begun; None until then.
+    """What is there once the batch before is committed and this one is not begun; None until then.
 
     Only then the rows in the sink are all of earlier batches. A batch that began too soon to be seen is passed over.
     """
@@ -138,3 +169,25 @@ def _last(folder: Path) -> int:
         return max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=-1)
     except FileNotFoundError:
         return -1
+
+
+def _inject(bed: Testbed, fault: Fault) -> Outcome:
+    return crash(fault, bed.pipeline, bed.progress(fault.query), bed.patience)
+
+
+def _state(fault: Fault) -> tuple[Need, ...]:
+    return (Need.STATE,) if fault.point == "in state" else ()
+
+
+CRASH = FaultKind(
+    name="crash",
+    about="The pipeline is killed at a point of a micro-batch of one query; after a miss, in a later batch.",
+    effect="The files on disk show after the death that it was at the point.",
+    heals="The pipeline works again after its start.",
+    targets=(parts.PIPELINE,),
+    inject=_inject,
+    needs=(Need.CHECKPOINT,),
+    needs_also=_state,
+    fields=("point", "query"),
+    title=lambda fault: f"crash {fault.point} of {fault.query}",
+)

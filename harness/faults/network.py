@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StackError
+from harness.faults import parts
+from harness.faults.kind import Fault, FaultKind
+from harness.faults.needs import Need
 from harness.faults.relay import NONE, Effect
-from harness.faults.target import TAKES_S, Patience
-from harness.host import processes
+from harness.faults.target import TAKES_S, Outcome, Patience
+from harness.faults.testbed import Testbed
+from harness.host.service import Service
+from harness.host.waiting import await_true
 
+# Kind of fault → what it does to the connections of a broker's clients.
 EFFECTS: Mapping[str, Effect] = {
     "latency": Effect(latency_ms=200, jitter_ms=100),
     "bandwidth": Effect(bytes_per_s=100_000),
@@ -27,7 +34,7 @@ EFFECTS: Mapping[str, Effect] = {
     "reset": Effect(reset=True),
     "partition": Effect(refuse=True),
 }
-"""Kind of fault → what it does to the connections of a broker's clients."""
+# Kind of fault → the counters that must have grown for it to have taken effect.
 COUNTED: Mapping[str, tuple[str, ...]] = {
     "latency": ("delayed_bytes",),
     "bandwidth": ("delayed_bytes",),
@@ -36,22 +43,22 @@ COUNTED: Mapping[str, tuple[str, ...]] = {
     "reset": ("reset",),
     "partition": ("reset",),
 }
-"""Kind of fault → the counters that must have grown for it to have taken effect."""
-
-
+# How long it takes at most to end after its output has.
+ENDS_S = 10.0
 ENDED = "the relay between clients and brokers ended with {}"
 
 
 class Relay:
     """The relay's process: a port for each broker, commands to it, and its counters."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, service: Service) -> None:
+        """`service` has been started, with pipes."""
+        self._service = service
         self.ports: list[int] = self._answer()["ports"]
 
     def check(self) -> None:
         """Raise StackError if the relay has ended: lost traffic is then the harness's fault."""
-        if (code := self._process.poll()) is not None:
+        if (code := self._service.code()) is not None:
             raise StackError(ENDED.format(code))
 
     def lead(self, listener: int, host: str, port: int) -> None:
@@ -67,33 +74,29 @@ class Relay:
         return self._ask(listener=listener)
 
     def _ask(self, **command: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
+        self._service.stdin.write(json.dumps(command).encode() + b"\n")
+        self._service.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._service.stdout.readline()
         if not line:
-            raise StackError(ENDED.format(self._process.wait()))
+            await_true(lambda: self._service.code() is not None, ENDS_S)
+            raise StackError(ENDED.format(self._service.code()))
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 @contextlib.contextmanager
-def open_relay(brokers: int, seed: int, log: Path | None = None) -> Iterator[Relay]:
-    """A relay with a port for each broker; it ends with the context, or with its owner. What it complains of goes to `log`."""
+def open_relay(brokers: int, seed: int, log: Path = Path(os.devnull)) -> Iterator[Relay]:
+    """A relay with a port for each broker; it ends with the context, or with its owner. Its errors go to `log`."""
     args = [sys.executable, "-m", "harness.faults.relay", str(brokers), str(seed)]
-    process = processes.spawn(args, log=log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    service = Service("the relay", args, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    service.start(wait_s=0)
     try:
-        yield Relay(process)
+        yield Relay(service)
     finally:
-        processes.kill_tree(process)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        service.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +126,42 @@ class Wire:
             return all(value > 0 for value in grown.values())
 
         return {"taken": patience.until(all_have), **grown}
+
+
+def spoil(fault: Fault, wires: Mapping[str, Wire], patience: Patience) -> Outcome:
+    """A fault of the network: laid on, felt, lifted, and seen to be lifted."""
+    at_s = patience.clock()
+    felt = {name: wire.spoil(fault.kind, patience) for name, wire in wires.items()}
+    patience.wait_out(fault, at_s)
+    mended = {name: wire.mend(patience) for name, wire in wires.items()}
+    taken = {name: not counts["taken"] for name, counts in felt.items()}
+    proof = {"up_before": True, "up_after": taken, "counted": felt, "mended": mended, "struck_s": round(at_s, 3)}
+    healed = all(counts["taken"] for counts in mended.values())
+    return Outcome(fault, at_s, proof, round(patience.clock(), 3) if healed else None)
+
+
+def _inject(bed: Testbed, fault: Fault) -> Outcome:
+    return spoil(fault, bed.wires(fault.on), bed.patience)
+
+
+def _kind(name: str, about: str, reads_through: bool = False) -> FaultKind:
+    """A fault of the network between the clients and one, two or all brokers."""
+    return FaultKind(
+        name=name,
+        about=about,
+        effect=f"The relay's counters grow: {', '.join(COUNTED[name])}.",
+        heals="Bytes pass in both directions again.",
+        targets=parts.BROKERS,
+        inject=_inject,
+        needs=(Need.EMBEDDED, Need.RELAY),
+        reads_through=reads_through,
+        drills={f"{name} leader": {"on": "leader", "for_s": 3}},
+    )
+
+
+LATENCY = _kind("latency", "Bytes arrive 200 to 300 ms later, in each direction.", reads_through=True)
+BANDWIDTH = _kind("bandwidth", "All connections of a broker's clients share 100,000 bytes a second, in each direction.")
+BLACKHOLE = _kind("blackhole", "Connections stay open, and nothing passes in either direction.")
+HALF_OPEN = _kind("half_open", "Connections stay open, and no answer of the broker passes.")
+RESET = _kind("reset", "Every connection is reset, and new ones as soon as they are accepted.")
+PARTITION = _kind("partition", "Every connection is reset, and new ones are refused.")

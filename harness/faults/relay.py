@@ -349,8 +349,8 @@ class Listener:
     def state(self) -> dict[str, Any]:
         """The effect, the connections that are open, the bytes that wait, and the counters."""
         waiting = {
-            "waiting_up_bytes": sum(one.up.waiting_bytes for one in self.connections),
-            "waiting_down_bytes": sum(one.down.waiting_bytes for one in self.connections),
+            "waiting_up_bytes": sum(connection.up.waiting_bytes for connection in self.connections),
+            "waiting_down_bytes": sum(connection.down.waiting_bytes for connection in self.connections),
         }
         about: dict[str, Any] = {"effect": dataclasses.asdict(self.up.effect), "open": len(self.connections)}
         return about | waiting | dataclasses.asdict(self.counters)

@@ -8,43 +8,26 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from harness.errors import StackError
-from harness.faults.target import Outcome, Patience
-from harness.scenario import Fault
+from harness.faults import parts
+from harness.faults.kind import Fault, FaultKind
+from harness.faults.needs import Need
+from harness.faults.target import Outcome, Patience, Restartable
+from harness.faults.testbed import Testbed
+from harness.job.clickstream.contract import QUERIES, first
 
+# Exit codes that are no refusal: an unknown flag is not about the checkpoint, and a signal comes from another process.
 BAD_USAGE = 2
 SIGNALS_FROM = 128
-"""Exit codes that are no refusal: an unknown flag is not about the checkpoint, and a signal comes from another process."""
 
 
-class Restartable(Protocol):
-    """What a fault needs of a pipeline that it starts again otherwise."""
-
-    def stop(self) -> bool:
-        """End it in an orderly way; false where it had to be killed."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-    def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
-        """Start it from its checkpoint, with these flags after its own for this once; it may end by itself, or not."""
-
-    def is_up(self) -> bool:
-        """Whether its queries have started."""
-
-    def expect_end(self, expected: bool = True) -> None:
-        """It may end by itself, until it is started again; or it may not any more."""
-
-    def ended(self) -> int | None:
-        """The exit code of a process that has ended, or None."""
-
-    def last_line(self) -> str:
-        """The last line of its log."""
+# Damages the folder of a query's checkpoint, and returns the path that it has changed.
+Damage = Callable[[Path], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +57,7 @@ class Restarts:
         proof = {"up_before": before, "up_after": {"as it was": healed_s is None}, "flags": list(fault.flags)}
         return Outcome(fault, at_s, proof, healed_s)
 
-    def spoiled(self, fault: Fault, folder: Path, kept: Path) -> Outcome:
+    def spoiled(self, fault: Fault, damage: Damage, folder: Path, kept: Path) -> Outcome:
         """Kill it, damage the checkpoint of one query, see that it refuses, put back what was there, and start it.
 
         What is put back is that query's alone: the others may have gone on until the damage was found.
@@ -82,7 +65,7 @@ class Restarts:
         before, at_s = self.pipeline.is_up(), self.patience.clock()
         self.pipeline.kill()
         shutil.copytree(folder, kept)
-        spoiled = SPOIL[fault.kind](folder)
+        spoiled = damage(folder)
         changed = _files(folder) != _files(kept)
         self.pipeline.start(may_end=True)
 
@@ -134,7 +117,7 @@ class Restarts:
         return Outcome(fault, at_s, proof, healed_s)
 
 
-def _truncated(folder: Path) -> Path:
+def cut_newest_offsets(folder: Path) -> Path:
     """The newest of its offsets are cut in half."""
     if not (written := _numbered(folder / "offsets")):
         raise StackError(f"fault truncated of {folder.name}: it has begun no batch: inject it later")
@@ -143,7 +126,7 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
-def _missing(folder: Path) -> Path:
+def remove_offsets(folder: Path) -> Path:
     """The offsets of the batch before the newest are not there: where it begins is not known."""
     written = _numbered(folder / "offsets")
     if len(written) < 2:
@@ -152,15 +135,12 @@ def _missing(folder: Path) -> Path:
     return written[-2]
 
 
-def _state_lost(folder: Path) -> Path:
+def remove_state(folder: Path) -> Path:
     """No file of the state of its first operator's first partition is there."""
     place = folder / "state" / "0" / "0"
-    for path in [one for one in place.rglob("*") if one.is_file() and one.name != "_metadata"]:
+    for path in [file for file in place.rglob("*") if file.is_file() and file.name != "_metadata"]:
         path.unlink()
     return place
-
-
-SPOIL: dict[str, Callable[[Path], Path]] = {"truncated": _truncated, "missing": _missing, "state_lost": _state_lost}
 
 
 def _files(folder: Path) -> dict[str, int]:
@@ -178,3 +158,107 @@ def _replace(folder: Path, by: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(by, folder, dirs_exist_ok=True)
+
+
+def _change(bed: Testbed, fault: Fault) -> Outcome:
+    restarts = _restarts(bed, fault, "was made by other settings|(older|newer) than its results")
+    if not fault.command:
+        return restarts.changed(fault, lambda: None)
+    before = bed.pipeline.become(bed.filled(fault.command))
+
+    def undo() -> None:
+        bed.pipeline.become(before)
+
+    return restarts.changed(fault, undo)
+
+
+def _damaged(bed: Testbed, fault: Fault, damage: Damage, message: str) -> Outcome:
+    """`message` is the refusal of our pipeline, with {query} for the query's name."""
+    restarts = _restarts(bed, fault, message.replace("{query}", fault.query))
+    with bed.aside():
+        return restarts.spoiled(fault, damage, bed.checkpoint(fault.query), bed.scratch() / "copy")
+
+
+def _older(bed: Testbed, fault: Fault) -> Outcome:
+    # With the whole checkpoint, and so of any query that has its results in Parquet.
+    restarts = _restarts(bed, fault, "checkpoint .+: older than its results")
+    with bed.aside():
+        checkpoint = bed.checkpoint(fault.query).parent
+        return restarts.on_an_older(fault, checkpoint, lambda: bed.results(fault.query), bed.scratch() / "copy")
+
+
+def _restarts(bed: Testbed, fault: Fault, message: str) -> Restarts:
+    """Of another pipeline it is not known in what words it refuses."""
+    return Restarts(bed.pipeline, message if bed.is_ours and not fault.command else "", bed.patience)
+
+
+# How our pipeline refuses a checkpoint of which files are damaged.
+DAMAGED = r"checkpoint .+/{query}[/:]"
+
+
+def _of_checkpoint(
+    name: str, about: str, inject: Callable[[Testbed, Fault], Outcome], drill: str, query: str, *needs: Need
+) -> FaultKind:
+    """A pipeline that is started on a checkpoint that it must refuse; in drills it is the checkpoint of `query`."""
+    return FaultKind(
+        name=name,
+        about=about,
+        effect="The checkpoint has changed, and the pipeline ended by itself with a message about it.",
+        heals="The pipeline works again on its own checkpoint.",
+        targets=(parts.PIPELINE,),
+        inject=inject,
+        needs=(Need.CHECKPOINT, *needs),
+        fields=("query",),
+        title=lambda fault: f"{fault.kind} of {fault.query}",
+        drills={drill: {"query": query}},
+    )
+
+
+CHANGE = FaultKind(
+    name="change",
+    about="The pipeline is stopped, and started with other flags or by another command.",
+    effect="It ended without having to be killed, and works again or, where `refused` asks for it, ended by itself.",
+    heals="It works with the change, or as before where it refused.",
+    targets=(parts.PIPELINE,),
+    inject=_change,
+    fields=("flags", "command", "refused"),
+    title=lambda fault: " ".join(("change", *(fault.flags or (parts.PIPELINE,)))),
+    drills={
+        "other trigger": {"flags": ("--trigger", "500 ms")},
+        "other partitions": {"flags": ("--partitions", "3"), "refused": True},
+        "other state store": {"flags": ("--state-store", "rocksdb"), "refused": True},
+        "other conversions": {"flags": ("--conversions", "join"), "refused": True},
+    },
+)
+TRUNCATED = _of_checkpoint(
+    "truncated",
+    "The newest offsets of one query are cut in half.",
+    partial(_damaged, damage=cut_newest_offsets, message=DAMAGED),
+    "truncated offsets",
+    max(QUERIES.values(), key=lambda query: query.stays_open_s).name,
+)
+MISSING = _of_checkpoint(
+    "missing",
+    "The offsets of the batch before the newest of one query are removed.",
+    partial(_damaged, damage=remove_offsets, message=DAMAGED),
+    "missing offsets",
+    first(lambda query: query.joins),
+)
+STATE_LOST = _of_checkpoint(
+    "state_lost",
+    "The state of the first partition of one query is removed.",
+    # Spark itself finds it, once the query runs.
+    partial(_damaged, damage=remove_state, message=r"query {query} died: \[CANNOT_LOAD_STATE_STORE"),
+    "lost state",
+    first(lambda query: query.stateful),
+    Need.STATE,
+)
+OLDER = _of_checkpoint(
+    "older",
+    "The whole checkpoint is replaced by an older copy, which the results in Parquet have left behind.",
+    _older,
+    "older checkpoint",
+    first(lambda query: query.sink == "parquet"),
+    Need.PARQUET,
+    Need.CHECKPOINT_BELOW,
+)

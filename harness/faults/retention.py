@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from harness.faults.restarts import Restartable
-from harness.faults.target import Outcome, Patience
-from harness.scenario import Fault
+from harness.faults import parts
+from harness.faults.kind import Fault, FaultKind
+from harness.faults.target import Outcome, Patience, Restartable
+from harness.faults.testbed import Testbed
 
+# Records that must have come after the stop before they are deleted: enough to be seen in every result.
 UNREAD_MIN = 300
-"""Records that must have come after the stop before they are deleted: enough to be seen in every result."""
+# The flags by which our pipeline goes on without records that it has not read.
+ACCEPT = ("--accept-loss",)
 
 
 class Log(Protocol):
@@ -60,3 +64,22 @@ def expire(
         "refused": refused,
     }
     return Outcome(fault, at_s, proof, healed_s)
+
+
+def _inject(bed: Testbed, fault: Fault) -> Outcome:
+    """Another pipeline than ours is started again with the flags of the fault."""
+    flags = fault.flags or (ACCEPT if bed.is_ours else ())
+    outcome = expire(replace(fault, flags=flags), bed.pipeline, bed.log(), bed.has_passed(), bed.patience)
+    bed.pipeline.check()
+    return outcome
+
+
+RETENTION = FaultKind(
+    name="retention",
+    about="Records of the first input topic that a stopped pipeline has not read are deleted.",
+    effect=f"{UNREAD_MIN} records or more that came after the stop are gone.",
+    heals="The pipeline works again: it refused and was started with `flags`, or it went on by itself.",
+    targets=(parts.PIPELINE,),
+    inject=_inject,
+    fields=("flags",),
+)

@@ -1,12 +1,12 @@
-"""What a process stands on is taken away: its disk or its memory, until it ends; then it is given back."""
+"""A resource of a process is taken away, its disk or its memory, until it ends; then it is given back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.faults.kind import Fault
 from harness.faults.target import TAKES_S, Outcome, Patience, Target
-from harness.scenario import Fault
 
 
 def take_away(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.scenario import Fault
+from harness.faults.kind import Fault
 
 LOOK_EVERY_S = 0.05
 TAKES_S = 30.0
@@ -36,6 +36,31 @@ class Target(Protocol):
 
     def is_up(self) -> bool:
         """Whether it does its work."""
+
+
+class Restartable(Protocol):
+    """What a fault needs of a pipeline that it starts again otherwise."""
+
+    def stop(self) -> bool:
+        """End it in an orderly way; false where it had to be killed."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def start(self, flags: Sequence[str] = (), may_end: bool = False) -> None:
+        """Start it from its checkpoint, with these flags after its own for this once; it may end by itself, or not."""
+
+    def is_up(self) -> bool:
+        """Whether its queries have started."""
+
+    def expect_end(self, expected: bool = True) -> None:
+        """It may end by itself, until it is started again; or it may not any more."""
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has ended, or None."""
+
+    def last_line(self) -> str:
+        """The last line of its log."""
 
 
 @dataclass(frozen=True, slots=True)

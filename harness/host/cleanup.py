@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from harness.host import disks, ownership, processes
 from harness.host.ownership import OWNER, Owner
 
 SCRATCH = re.compile(rf"harness-[\w.-]+?-(?P<owner>{OWNER})-\w+")
+
+BURIES_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,20 @@ def sweep() -> Swept:
     processes.kill(found)
     folders = tuple(abandoned(Path(tempfile.gettempdir())))
     for folder in folders:
-        disks.unmount_below(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     return Swept(names, folders)
+
+
+def bury(owner: Owner, temporary: Path) -> None:
+    """End all processes of a dead owner and what came from them, until none is left, and remove its folders in `temporary`."""
+    deadline = time.monotonic() + BURIES_S
+    while found := [process for process in orphans() if ownership.of(process) == owner]:
+        processes.kill(list({*found, *(child for process in found for child in processes.descendants(process.pid))}))
+        if time.monotonic() > deadline:  # a process that the kernel does not let go
+            break
+    for folder in abandoned(temporary):
+        if owner.mark in folder.name:
+            _remove(folder)
 
 
 def orphans() -> list[psutil.Process]:
@@ -68,6 +82,11 @@ def scratch(prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    disks.unmount_below(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def abandoned(parent: Path) -> Iterator[Path]:

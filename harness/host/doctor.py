@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from harness.errors import StackError
-from harness.host import cleanup, jars, processes
+from harness.host import cleanup, environment, folders, jars, processes
 
 GIB = 2**30
 MEMORY_GIB = 4
@@ -35,7 +35,18 @@ class Check:
 
 def checks() -> list[Check]:
     """Every check, in the order in which a person would mend what is missing."""
-    return [check() for check in CHECKS]
+    return [_made(check) for check in CHECKS]
+
+
+def _made(check: Callable[[], Check]) -> Check:
+    """A check; one that the machine does not allow is not passed, with the reason."""
+    try:
+        return check()
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return Check(
+            check.__name__.replace("_", " "), why, "readable", False, "make it readable, or name another folder"
+        )
 
 
 def python() -> Check:
@@ -77,6 +88,28 @@ def disk_for_runs() -> Check:
     return _disk("disk for runs", Path(tempfile.gettempdir()), "free some, or name another folder in TMPDIR")
 
 
+def temporary_folder() -> Check:
+    """Whether brokers and Spark can work in the temporary folder."""
+    return _place("temporary folder", folders.temporary(), "usable by Java and Spark", folders.why_not_temporary())
+
+
+def cache_folder() -> Check:
+    """Whether Java and Spark can read the cache."""
+    return _place("cache folder", jars.cache(), "usable by Java and Spark", folders.why_not_cache())
+
+
+def open_files() -> Check:
+    """Whether a process may open as many files as a broker or Spark needs."""
+    why = folders.why_not_open()
+    return Check("open files", why or "enough", str(folders.OPEN_FILES_MIN), not why, why or "")
+
+
+def variables() -> Check:
+    """The user's variables that would start something else; they do not reach what the harness starts."""
+    names = environment.withheld()
+    return Check("variables withheld", ", ".join(names) or "none", "any", True)
+
+
 def spark_jars() -> Check:
     """The connector's jars, each summed."""
     return _jars("spark")
@@ -98,9 +131,9 @@ def ports() -> Check:
 
 
 def orphans() -> Check:
-    """Processes that a dead run left; the next run ends them."""
+    """Processes that a dead run left, where not even its watchdog was spared."""
     left = cleanup.orphans()
-    return Check("left by dead runs", str(len(left)), "0", not left, "the next run ends them")
+    return Check("left by dead runs", str(len(left)), "0", not left, "harness clean, or the next run, ends them")
 
 
 def docker() -> Check:
@@ -118,12 +151,20 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     memory,
     disk_for_cache,
     disk_for_runs,
+    temporary_folder,
+    cache_folder,
+    open_files,
+    variables,
     spark_jars,
     broker_jars,
     ports,
     orphans,
     docker,
 )
+
+
+def _place(name: str, folder: Path, needed: str, why: str | None) -> Check:
+    return Check(name, str(folder), needed, not why, why or "")
 
 
 def _jars(name: str) -> Check:

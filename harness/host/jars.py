@@ -27,6 +27,7 @@ from pathlib import Path
 import platformdirs
 
 from harness.errors import StackError
+from harness.host import environment
 
 HERE = Path(__file__).parent
 JAVA_MIN = 17
@@ -120,7 +121,9 @@ def java() -> Path:
 def java_version(program: Path) -> int | None:
     """The major version that a Java prints, or None where it does not run."""
     try:
-        printed = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30)
+        printed = subprocess.run(
+            [program, "-version"], capture_output=True, text=True, timeout=30, env=environment.own()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r'version "(?:1\.)?(\d+)', printed.stderr + printed.stdout)

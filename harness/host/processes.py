@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import subprocess
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from harness.host import ownership
+from harness.host import environment, ownership
 from harness.host.ownership import GONE, MARK, Owner
+
+_guarding = threading.Lock()
+_guards: dict[int, subprocess.Popen[bytes]] = {}
+"""The watchdog of this process, by its id: a fork of this process has none yet."""
+_held: list[int] = []
+"""The ends of pipes that close with this process."""
 
 
 def spawn(
@@ -21,17 +31,19 @@ def spawn(
     *,
     log: Path | None = None,
     env: Mapping[str, str] | None = None,
+    inherit: bool = False,
     cwd: Path | None = None,
     stdin: int = subprocess.DEVNULL,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process in its own session, with our mark.
 
-    `env` is added to this process's environment. Output is appended to `log`, or dropped; with
+    Its environment is `environment.own()`, or with `inherit` that of this process, and `env`. Output is appended to `log`, or dropped; with
     ``stdout=subprocess.PIPE`` standard output comes to the caller and only errors go to `log`. Standard
     input is empty, or ``stdin=subprocess.PIPE``.
     """
-    environment = {**os.environ, **(env or {}), MARK: Owner.me().mark}
+    guard()
+    base = os.environ if inherit else environment.own()
     command = [str(arg) for arg in args]
     with open(log or os.devnull, "ab") as sink:
         return subprocess.Popen(
@@ -39,10 +51,44 @@ def spawn(
             stdin=stdin,
             stdout=sink if stdout is None else stdout,
             stderr=sink,
-            env=environment,
+            env={**base, **(env or {}), MARK: Owner.me().mark},
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def guard() -> None:
+    """Start the watchdog of this process, once: a process that ends what this process leaves, however this process ends.
+
+    It waits for the end of a pipe whose other end this process alone holds. ``PR_SET_PDEATHSIG`` does not replace it: that
+    signal comes when the thread that forked ends, reaches no grandchild, and exists on Linux alone.
+    """
+    with _guarding:
+        if os.getpid() in _guards:
+            return
+        end, held = os.pipe()
+        command = [sys.executable, "-m", "harness.host.watchdog", Owner.me().mark, tempfile.gettempdir()]
+        try:
+            _guards[os.getpid()] = subprocess.Popen(
+                command,
+                stdin=end,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment.own(),
+                cwd="/",  # it keeps no disk from being unmounted
+                start_new_session=True,
+            )
+        finally:
+            os.close(end)
+        _held.append(held)
+        atexit.register(_dismiss, os.getpid())
+
+
+def _dismiss(pid: int) -> None:
+    """End the watchdog of a process that ends in an orderly way."""
+    if pid == os.getpid():
+        _guards[pid].kill()
+        _guards[pid].wait()
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
@@ -50,16 +96,18 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     _end(process, _family(process))
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
+def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0, at_end: Callable[[], None] = lambda: None) -> bool:
     """Ask a spawned process to end, and make it so after `grace_s`; true where asking was enough.
 
-    Only the process itself is asked; what is left of its tree when it has gone is killed.
+    Only the process itself is asked; what is left of its tree when it has gone is killed. `at_end` is called when it has
+    ended, and before it is waited for.
     """
     family = _family(process)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGCONT)
         process.terminate()
     asked = _awaits_its_end(process, grace_s)
+    at_end()
     _end(process, [*family, *_family(process)])
     return asked
 
@@ -67,14 +115,15 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> bool:
 def _awaits_its_end(process: subprocess.Popen[bytes], grace_s: float) -> bool:
     """Whether it ends in time. It is not reaped yet, so that its id, and its group's, are not given to another process."""
     deadline = time.monotonic() + grace_s
-    while process.returncode is None and not _has_ended(process):
+    while process.returncode is None and not has_ended(process):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)
     return True
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a spawned process has ended; it is not waited for, so that its id stays its own."""
     if not hasattr(os, "waitid"):  # macOS, until Python 3.13
         return process.poll() is not None
     try:
@@ -109,7 +158,7 @@ def signal_tree(pid: int, number: int) -> None:
     """Send a signal to the process group that a process leads, and to its descendants that have left it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-    for child in _descendants(pid):
+    for child in descendants(pid):
         with contextlib.suppress(*GONE):
             child.send_signal(number)
 
@@ -119,7 +168,7 @@ def is_frozen(pid: int) -> bool:
     still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
     try:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED and all(
-            child.status() in still for child in _descendants(pid)
+            child.status() in still for child in descendants(pid)
         )
     except GONE:
         return False
@@ -180,10 +229,11 @@ def _tree(pid: int) -> list[psutil.Process]:
         process = psutil.Process(pid)
     except GONE:
         return []
-    return [process, *_descendants(pid)]
+    return [process, *descendants(pid)]
 
 
-def _descendants(pid: int) -> list[psutil.Process]:
+def descendants(pid: int) -> list[psutil.Process]:
+    """The processes that came from a process, at any depth; none of one that is gone."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except GONE:
@@ -193,7 +243,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
 def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """What came from a spawned process. Of one that was waited for: what is left in its session; its id may be another's."""
     if process.returncode is None:
-        return _descendants(process.pid)
+        return descendants(process.pid)
     return [member for member in ownership.mine() if _session(member) == process.pid]
 
 

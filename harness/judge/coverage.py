@@ -129,7 +129,8 @@ def unproved(fault: FaultHealed) -> str:
 
 
 def unclaimed(gathered: Evidence) -> int:
-    """Records that were read and that no acknowledgement covers: a producer's retry, or a send that was given up."""
+    """Offsets that were read and that no acknowledgement covers: a producer's retry, a send that was given up, or what
+    transactions leave: their markers and their aborted records. Run directories do not tell which."""
     ends: Counter[tuple[str, int]] = Counter()
     for found in gathered.batches.values():
         for batch in found[-1:]:

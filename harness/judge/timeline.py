@@ -28,8 +28,6 @@ from harness.rundir.events import Cluster, Commit, Deleted, FaultHealed, Process
 from harness.rundir.history import Run
 
 CHUNK = 50_000
-READ_THROUGH = ("latency", "partitions")
-"""Kinds of faults that keep no pipeline from reading."""
 Event = Click | Purchase | Rejected
 
 
@@ -284,7 +282,7 @@ def _away(run: Run) -> Iterator[Span]:
     ready_s = [event.t for event in run.of(Process) if event.event == "ready"]
     yield from (Span(0.0, first_s) for first_s in ready_s[:1])
     for event in run.of(FaultHealed):
-        if event.fault.kind in READ_THROUGH:
+        if event.fault.of_kind.reads_through:
             continue
         yield Span(event.at_s, float("inf") if event.healed_s is None else event.healed_s)
 

@@ -18,6 +18,7 @@ from harness.judge import anomalies as checkers
 from harness.judge import coverage, findings, metrics, recovery, timeline
 from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
+from harness.judge.assessment import Assessment
 from harness.judge.guard import Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
@@ -40,14 +41,18 @@ NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 def judge(run: Run) -> Result:
-    """Judge a finished run. Raises RunError where the directory is incomplete."""
+    """The result of a finished run. Raises RunError where the directory is incomplete."""
+    return assess(run).result
+
+
+def assess(run: Run) -> Assessment:
+    """Judge a finished run, and keep the evidence. Raises RunError where the directory is incomplete."""
     if run.of(Interrupted):
-        return _broken_off(run)
+        return Assessment(run, _broken_off(run))
     gathered = timeline.gather(run)
     if unseen := _without_checkpoint(gathered):
-        return unknown(
-            f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
-        )
+        why = f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
+        return Assessment(run, unknown(why))
     guard = Guard()
     answers: Mapping[str, Expected] = guard.of("the oracle", lambda: timeline.expected(gathered), {})
     comparisons = findings.compare(gathered, answers, guard)
@@ -58,7 +63,8 @@ def judge(run: Run) -> Result:
     faults = tuple(recovery.costs(gathered, comparisons, guard))
     targets = _targets(gathered, figures, anomalies, counts, guard, whole=not row_checks_crashed)
     verdict, why = _conclude(gathered, targets, figures, counts, comparisons, anomalies, faults, guard)
-    return Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
+    result = Result(verdict, why, tuple(targets), figures, counts, tuple(anomalies), faults, tuple(guard.crashes))
+    return Assessment(run, result, gathered, answers, comparisons)
 
 
 def _without_checkpoint(gathered: Evidence) -> list[str]:
@@ -99,14 +105,7 @@ def _given(run: Run) -> str:
 
 def _hurt(run: Run) -> set[int]:
     """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
-    everyone = set(range(1, run.scenario.kafka.nodes + 1))
-    hurt: set[int] = set()
-    for fault in _struck(run):
-        if fault.breaks_brokers:
-            named = fault.on.startswith("broker ") and fault.kind != "roll"
-            two = {1, 2} if fault.on == "two brokers" else everyone
-            hurt |= {int(fault.on.removeprefix("broker "))} if named else two
-    return hurt
+    return {broker for fault in _struck(run) for broker in fault.brokers_hurt(run.scenario.kafka.nodes)}
 
 
 def unknown(why: str) -> Result:
@@ -412,8 +411,8 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Ite
         )
     if counts["unclaimed"]:
         yield (
-            f"{counts['unclaimed']:,} records were read that no acknowledgement covers: a producer's retry wrote them"
-            " twice, or a send that was given up arrived"
+            f"{counts['unclaimed']:,} offsets were read that no acknowledgement covers: a producer's retry wrote records"
+            " twice, a send that was given up arrived, or they are markers or aborted records of transactions"
         )
 
 

@@ -6,9 +6,12 @@ Protocols: embedded, containers and external brokers have this shape and nothing
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from harness.host.waiting import await_true
+
+__all__ = ["Broker", "Cluster", "await_true"]
 
 
 class Broker(Protocol):
@@ -69,13 +72,3 @@ class Cluster(Protocol):
 
     def pids(self) -> Sequence[int]:
         """The processes to count CPU and memory of; none where they are not on this machine or not ours."""
-
-
-def await_true(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Check a condition every 20 ms until it holds or the time is over; returns whether it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

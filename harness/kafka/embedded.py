@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ScenarioError, StackError
-from harness.host import class_archive, jars, processes
+from harness.host import cause, class_archive, environment, jars
+from harness.host.service import Service
 from harness.kafka import common, topics
 from harness.kafka.cluster import Broker, await_true
 
@@ -87,7 +87,16 @@ class EmbeddedBroker:
         """`java` are further flags for Java."""
         self.node = node
         self._java = java
-        self._process: subprocess.Popen[bytes] | None = None
+        self._service = Service(
+            f"broker {node.id}",
+            self._command,
+            node.folder / "broker.log",
+            works=self._answers,
+            grace_s=common.STOP_S,
+            start_s=START_S,
+            reason=last_error,
+            cwd=node.folder,
+        )
 
     @property
     def id(self) -> int:
@@ -97,7 +106,7 @@ class EmbeddedBroker:
     @property
     def pid(self) -> int | None:
         """The id of its process while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self._service.pid
 
     @property
     def address(self) -> str:
@@ -111,66 +120,54 @@ class EmbeddedBroker:
 
     def start(self, wait_s: float = START_S) -> None:
         """Start it where it is not running; StackError ends with the line of its log that has the reason."""
-        if self.pid is None:
-            self.node.temporary.mkdir(exist_ok=True)
-            flags = (*JVM, f"-Djava.io.tmpdir={self.node.temporary}", *self._java)
-            self._process = processes.spawn(
-                [jars.java(), *flags, "-cp", _classpath(), "kafka.Kafka", self.node.settings],
-                log=self.node.folder / "broker.log",
-                cwd=self.node.folder,
-            )
-        if wait_s > 0:
-            self.await_up(wait_s)
+        self._service.start(wait_s)
 
     def await_up(self, wait_s: float) -> None:
         """Wait until it answers; StackError where it ends or the time is over."""
-        if not await_true(lambda: self.pid is None or self.is_up(), wait_s):
-            raise StackError(f"broker {self.id} does not answer after {wait_s:.0f} s: {self._last_words()}")
-        if self.pid is None:
-            code = self._process.returncode if self._process else None
-            raise StackError(f"broker {self.id} ended with {code} while it started: {self._last_words()}")
+        self._service.await_up(wait_s)
 
     def stop(self) -> bool:
         """Shut it down in an orderly way; false where it had to be killed."""
-        return not self._process or processes.stop(self._process, common.STOP_S)
+        return self._service.stop()
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self._process:
-            processes.kill_tree(self._process)
+        self._service.kill()
 
     def pause(self) -> None:
         """SIGSTOP; StackError where it does not run."""
-        self._signal(signal.SIGSTOP)
+        self._service.pause()
 
     def resume(self) -> None:
         """SIGCONT; StackError where it does not run."""
-        self._signal(signal.SIGCONT)
+        self._service.resume()
 
     def is_up(self) -> bool:
-        """Whether it answers and stands in its own metadata."""
-        listens = self.pid is not None and _listens(self.node.port)
-        return listens and topics.is_member(self.node.address, self.id)
+        """Whether it runs, is not frozen, answers and is in its own metadata."""
+        return self._service.is_up()
 
     def log(self) -> str:
         """The end of its log."""
-        try:
-            with (self.node.folder / "broker.log").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                return file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
+        return cause.tail(self._service.log, LOG_TAIL_BYTES)
 
-    def _signal(self, number: int) -> None:
-        if self.pid is None or self._process is None:
-            raise StackError(f"broker {self.id} does not run")
-        self._process.send_signal(number)
+    def last_line(self) -> str:
+        """The line of its log that has the reason of its end."""
+        return self._service.last_line()
 
-    def _last_words(self) -> str:
-        """The last line with an error, or the last line of all."""
-        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
-        errors = [line for line in lines if " ERROR " in line or "Exception" in line or "Error:" in line]
-        return (errors or lines or ["it logged nothing"])[-1]
+    def _command(self) -> list[str | Path]:
+        self.node.temporary.mkdir(exist_ok=True)
+        flags = (*JVM, f"-Djava.io.tmpdir={self.node.temporary}", *self._java)
+        return [jars.java(), *flags, "-cp", _classpath(), "kafka.Kafka", self.node.settings]
+
+    def _answers(self) -> bool:
+        return _listens(self.node.port) and topics.is_member(self.node.address, self.id)
+
+
+def last_error(log: str) -> str:
+    """The last line of a broker's log with an error, or the last line of all."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if " ERROR " in line or "Exception" in line or "Error:" in line]
+    return (errors or lines or ["it logged nothing"])[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +220,7 @@ def archive(file: Path, folder: Path) -> str:
     try:
         broker.start()
         broker.stop()
-        return "" if file.exists() else broker._last_words()
+        return "" if file.exists() else broker.last_line()
     except StackError as error:
         return str(error)
     finally:
@@ -303,7 +300,7 @@ def _run_storage_tool(node: Node) -> None:
     command = [str(jars.java()), *FORMAT_JVM, "-cp", _classpath(), "kafka.tools.StorageTool"]
     command += ["format", "-t", common.kafka_id(), "-c", str(node.settings)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, env=environment.own())
     except subprocess.TimeoutExpired as error:
         raise StackError(f"the storage of a broker was not formatted within {START_S:.0f} s") from error
     if done.returncode:
@@ -312,7 +309,14 @@ def _run_storage_tool(node: Node) -> None:
 
 
 def _write_properties(path: Path, values: Mapping[str, str | int]) -> None:
-    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    path.write_text("".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items()), encoding="ascii")
+
+
+def _escaped(value: str) -> str:
+    """A value as Java's properties have it: ASCII, all other UTF-16 units and backslashes escaped."""
+    units = value.encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2)]
+    return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
 def _classpath() -> str:

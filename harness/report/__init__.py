@@ -100,8 +100,9 @@ def write(page: Page, target: Path) -> None:
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write a file whole, or not at all."""
+    """Write a file whole, or not at all; through no link and into no pipe that somebody has left there."""
     temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, target)
 

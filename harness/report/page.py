@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import scenario
 from harness.judge import metrics
-from harness.judge import timeline as runs
+from harness.judge.assessment import Assessment
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
 from harness.judge.verdict import accounted_for
@@ -57,9 +57,9 @@ TARGET_UNITS = {
 }
 
 
-def of_run(run: Run, result: Result) -> Page:
+def of_run(assessed: Assessment) -> Page:
     """The page of a run; without charts where the run was interrupted."""
-    evidence = runs.gather(run) if result.figures else None
+    run, result, evidence = assessed.run, assessed.result, assessed.evidence
     started = datetime.fromtimestamp(run.manifest["started_s"], UTC)
     return Page(
         heading=f"{run.scenario.name} · seed {run.scenario.load.seed} · {started:%Y-%m-%d %H:%M:%S} UTC",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
@@ -193,24 +193,28 @@ Event: TypeAlias = (
 class Recorder:
     """Appends events to history.jsonl, each with its time; safe to call from several threads."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, heed: Callable[[Event], None] = lambda event: None) -> None:
+        """`heed` is called with each event that is written."""
         self._stream = stream
+        self._heed = heed
         self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
         """Write one event, with the epoch second at which it is written."""
-        line = encode(msgspec.structs.replace(event, t=round(time.time(), 4)))
+        timed = msgspec.structs.replace(event, t=round(time.time(), 4))
+        line = encode(timed)
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
+        self._heed(timed)
 
 
 @contextmanager
-def recording(directory: Path) -> Iterator[Recorder]:
-    """Open a run directory's history for appending."""
+def recording(directory: Path, heed: Callable[[Event], None] = lambda event: None) -> Iterator[Recorder]:
+    """Open a run directory's history for appending; `heed` is called with each event."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "history.jsonl").open("a", encoding="utf-8") as stream:
-        yield Recorder(stream)
+        yield Recorder(stream, heed)
 
 
 def encode(event: Event) -> str:
@@ -226,12 +230,12 @@ def decode(line: str) -> Event:
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-def read(path: Path, text: str, decoded: Callable[[str], Event] = decode) -> Iterator[Event]:
-    """The events of a history's text, in order, each line read by `decoded`.
+def read(path: Path, lines: Iterable[str], decoded: Callable[[str], Event] = decode) -> Iterator[Event]:
+    """The events of a history's lines, in order, each line read by `decoded`.
 
     Raises RunError that names the path and the line which is no event.
     """
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             event = decoded(line)
         except msgspec.DecodeError as error:

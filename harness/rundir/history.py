@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -31,7 +30,7 @@ from harness import scenario as scenarios
 from harness.errors import NoRun, RunError, ScenarioError
 from harness.job.clickstream.events import FORMAT as EVENTS_FORMAT
 from harness.model import Row
-from harness.rundir import events, format1
+from harness.rundir import events, files, format1
 from harness.rundir.events import Event, Written
 from harness.rundir.events import Recorder as Recorder
 from harness.rundir.events import recording as recording
@@ -108,8 +107,9 @@ class Run:
         path = self.directory / "sent.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its load did; run it again")
-        file = _parquet(path, SENT, read_dictionary=["topic"])
-        columns = {name: _numpy(file.read([name]).column(0)) for name in SENT}
+        file = files.parquet(path, SENT, read_dictionary=["topic"])
+        with files.decoding(path):
+            columns = {name: _numpy(file.read([name]).column(0)) for name in SENT}
         if odd := [name for name, kinds in SENT.items() if columns[name].dtype.kind not in kinds]:
             raise RunError(f"{path}: damaged: column {odd[0]} is of type {file.schema_arrow.field(odd[0]).type}")
         if not len(columns["n"]):
@@ -121,7 +121,9 @@ class Run:
         path = self.directory / "outputs" / f"{query}.parquet"
         if not path.is_file():
             raise RunError(f"{path}: missing: the run ended before its results were collected; run it again")
-        table = _parquet(path, ROWS).read().to_pydict()
+        file = files.parquet(path, ROWS)
+        with files.decoding(path):
+            table = file.read(list(ROWS)).to_pydict()
         return list(zip(*(table[name] for name in ROWS), strict=True))
 
 
@@ -147,12 +149,15 @@ def is_run(directory: Path) -> bool:
 def _events(path: Path, scenario: Scenario, written: int) -> tuple[Event, ...]:
     """The history in its format."""
     decoded = format1.Reader(scenario).decode if written == 1 else events.decode
-    return tuple(events.read(path, _text(path), decoded))
+    found = tuple(events.read(path, files.lines(path), decoded))
+    if found[:1] and found[0] in found[1:]:
+        raise RunError(f"{path}: damaged: its first event is there twice")
+    return found
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
     path = directory / "manifest.json"
-    text = _text(path)
+    text = files.text(path)
     try:
         manifest = msgspec.json.decode(text, type=dict[str, Any])
         if manifest.get("format") not in READ:
@@ -170,7 +175,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
 def _scenario(path: Path) -> Scenario:
     """As it was run. One that this harness would not run is no bad usage here: it lies in a run directory."""
     try:
-        table = tomllib.loads(_text(path))
+        table = tomllib.loads(files.text(path))
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path}: not TOML: {error}") from error
     if "name" not in table:
@@ -190,16 +195,6 @@ def _with_events_of(scenario: Scenario, written: object, directory: Path) -> Sce
     return scenario if written != 1 else replace(scenario, workload=replace(scenario.workload, awkward=0))
 
 
-def _parquet(path: Path, columns: Iterable[str], **options: Any) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(path, **options)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path}: damaged: {error}; run it again") from error
-    if missing := [name for name in columns if name not in file.schema_arrow.names]:
-        raise RunError(f"{path}: damaged: column {missing[0]} is missing")
-    return file
-
-
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """A column as numpy; equal texts are one object, so that millions of them cost a pointer each."""
     if not pa.types.is_dictionary(column.type):
@@ -208,12 +203,3 @@ def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     texts = np.array(column.chunk(0).dictionary.to_pylist() if column.num_chunks else [], dtype=object)
     codes = [chunk.indices.to_numpy() for chunk in column.chunks]
     return np.asarray(texts[np.concatenate(codes)] if codes else texts)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}: not a run directory, or an incomplete one") from error
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path}: damaged: not UTF-8: {error}") from error

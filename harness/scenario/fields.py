@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.job.clickstream.contract import QUERIES, Query, SinkKind
+from harness.faults import Fault, Need
+from harness.job.clickstream.contract import COUNTED_BY, QUERIES, Query, SinkKind
 from harness.job.clickstream.events import Workload
 
-COUNTED_BY: Mapping[str, tuple[str, ...]] = {
-    "dropped_late": ("page_views", "revenue"),
-    "dropped_late_sessions": ("sessions",),
-    "dead_letter": ("dead_letter",),
-    "sessions_merged": ("sessions",),
-    "deduplicated": ("page_views", "revenue"),
-    "sessions_over_restarts": ("sessions",),
-    "hot_views": ("page_views",),
-}
-"""Queries whose rows hold a count; a single such query is enough."""
 PROVABLE = (
     *COUNTED_BY,
     "out_of_order",
@@ -95,118 +85,6 @@ class Kafka:
     )
     nodes: int = _number(1, low=1, high=5, doc="brokers that the harness starts")
     partitions: int = _number(2, low=1, high=64, doc="partitions of each input topic")
-
-
-FAULTS_OF_PROCESSES = ("stop", "kill", "pause", "memory")
-"""`memory` runs out, and the kernel ends the pipeline's largest process. It needs Linux and root, as faults of disks do."""
-FAULTS_OF_DISKS = ("full", "read_only")
-FAULTS_OF_RESTARTS = ("change", "truncated", "missing", "state_lost", "older")
-"""The pipeline is stopped and started again otherwise: with other `flags` or another `command`, or on a checkpoint with a
-file cut short, without one, without a file of its state, or with a checkpoint that is older than its results."""
-FAULTS_OF_THE_CLUSTER = ("roll", "partitions")
-"""`roll` restarts the brokers one after the other; `partitions` adds one to each input topic."""
-FAULTS_OF_REPLICAS = ("fail_over",)
-"""`fail_over` kills the leader after it was alone for a while: those that take over have not copied what came then."""
-FAULTS_OF_NETWORK = ("latency", "bandwidth", "blackhole", "half_open", "reset", "partition")
-FAULTS_OF_RECORDS = ("retention",)
-"""`retention` deletes records of the clickstream that a stopped pipeline has not read."""
-CRASH_POINTS = ("after offsets", "in state", "after sink", "after commits")
-FAULT_TARGETS_OF_SPARK = ("executor", "worker", "master")
-"""Of the standalone cluster: the executor that has worked most, the worker that has it, and the master."""
-FAULT_TARGETS = (
-    "pipeline",
-    "leader",
-    "controller",
-    "two brokers",
-    "all brokers",
-    *(f"broker {number}" for number in range(1, 6)),
-    "checkpoint",
-    "results",
-    *FAULT_TARGETS_OF_SPARK,
-)
-"""`leader` is the broker that leads the first partition of the clickstream, `controller` the one that leads the quorum.
-`checkpoint` and `results` are the pipeline's disks, for faults of disks; a broker's disk is that of its log."""
-
-
-DISKS_OF_THE_PIPELINE = ("checkpoint", "results")
-BROKERS = FAULT_TARGETS[1 : FAULT_TARGETS.index(DISKS_OF_THE_PIPELINE[0])]
-ONE_BROKER = tuple(name for name in BROKERS if not name.endswith("brokers"))
-STRIKES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("crash", "memory", *FAULTS_OF_RESTARTS, *FAULTS_OF_RECORDS), ("pipeline",)),
-    **dict.fromkeys(("stop", "kill", "pause"), ("pipeline", *BROKERS, *FAULT_TARGETS_OF_SPARK)),
-    **dict.fromkeys(FAULTS_OF_THE_CLUSTER, ("pipeline", *BROKERS)),
-    **dict.fromkeys(FAULTS_OF_REPLICAS, ("leader",)),
-    **dict.fromkeys(FAULTS_OF_DISKS, (*DISKS_OF_THE_PIPELINE, *ONE_BROKER)),
-}
-"""Kind of fault → its targets; a fault of the network acts on brokers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing that breaks, and heals: placed at a position of the stream, not at a second."""
-
-    kind: str = field(
-        default="kill",
-        metadata={
-            "choices": (
-                "crash",
-                *FAULTS_OF_PROCESSES,
-                *FAULTS_OF_THE_CLUSTER,
-                *FAULTS_OF_REPLICAS,
-                *FAULTS_OF_NETWORK,
-                *FAULTS_OF_DISKS,
-                *FAULTS_OF_RESTARTS,
-                *FAULTS_OF_RECORDS,
-            )
-        },
-    )
-    point: str = field(
-        default="after offsets", metadata={"choices": CRASH_POINTS, "doc": "of a micro-batch, for a crash"}
-    )
-    query: str = field(
-        default="page_views",
-        metadata={"choices": tuple(QUERIES), "doc": "whose micro-batch, checkpoint or results it is about"},
-    )
-    on: str = field(default="pipeline", metadata={"choices": FAULT_TARGETS})
-    at: int = _number(0, low=1, high=2**53, doc="acknowledged events before it is injected")
-    after: int = _number(0, low=0, high=2**53, doc="events read since the fault before has healed")
-    caught_up: bool = field(
-        default=False, metadata={"doc": "delay the fault until everything sent before `at` has been read"}
-    )
-    for_s: float = _number(0, low=0, high=600, doc="seconds until it heals")
-    flags: tuple[str, ...] = field(default=(), metadata={"doc": "with which the pipeline is started again"})
-    command: tuple[str, ...] = field(
-        default=(), metadata={"doc": "by which it is started again from then on: the pipeline upgraded"}
-    )
-    refused: bool = field(default=False, metadata={"doc": "whether it must refuse a change, with a clear line"})
-
-    @property
-    def needs_embedded(self) -> bool:
-        """Whether it stands before brokers or lies under them, which takes brokers of our own making."""
-        return self.kind in FAULTS_OF_NETWORK or (self.kind in FAULTS_OF_DISKS and self.on not in DISKS_OF_THE_PIPELINE)
-
-    @property
-    def breaks_brokers(self) -> bool:
-        """Whether brokers may be down because of it."""
-        return (self.on in BROKERS and self.kind != "partitions") or self.kind == "roll"
-
-    @property
-    def name(self) -> str:
-        """The fault in a few words, for display only: in a message, a table or a chart."""
-        if self.kind == "crash":
-            return f"crash {self.point} of {self.query}"
-        if self.kind == "change":
-            return " ".join(("change", *(self.flags or ("pipeline",))))
-        if self.kind in FAULTS_OF_RESTARTS:
-            return f"{self.kind} of {self.query}"
-        if self.kind in FAULTS_OF_THE_CLUSTER:
-            return {"roll": "roll brokers", "partitions": "partitions added"}[self.kind]
-        return f"{self.kind} {self.on}"
-
-
-def in_order(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """Faults in the order in which they are injected; a fault's index in it is its identity in a run's history."""
-    return tuple(sorted(faults, key=lambda fault: fault.at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,17 +225,18 @@ class Scenario:
     @property
     def needs_embedded(self) -> bool:
         """Whether a fault of it stands before brokers or lies under them, which takes brokers of our own making."""
-        return any(fault.needs_embedded for fault in self.fault)
+        return any(Need.EMBEDDED in fault.needs for fault in self.fault)
 
     @property
     def needs_root(self) -> bool:
         """Whether a fault of it needs Linux and root: for a disk of its own, or a control group."""
-        return any(fault.kind in (*FAULTS_OF_DISKS, "memory") for fault in self.fault)
+        return any(need.is_root for fault in self.fault for need in fault.needs)
 
     @property
     def counts_all(self) -> bool:
         """Whether each record that was read must be counted, dropped or rejected by a query that the pipeline has."""
-        return {"page_views", "revenue", "dead_letter"} <= self.queries.keys() and not self.black_box
+        each = {name for name, query in QUERIES.items() if query.counts_each or query.rejects}
+        return each <= self.queries.keys() and not self.black_box
 
     @property
     def black_box(self) -> bool:

@@ -5,40 +5,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from harness.faults import KINDS, Fault, Need
+from harness.faults.parts import PIPELINE
 from harness.job.clickstream import events as workload
-from harness.job.clickstream.contract import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, QUERIES
+from harness.job.clickstream.contract import COUNTED_BY, EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, QUERIES
 from harness.job.clickstream.events import Workload
-from harness.scenario.fields import (
-    BROKERS,
-    COUNTED_BY,
-    FAULT_TARGETS_OF_SPARK,
-    FAULTS_OF_RECORDS,
-    FAULTS_OF_REPLICAS,
-    FAULTS_OF_RESTARTS,
-    PLACEHOLDERS,
-    STRIKES,
-    Fault,
-    Limits,
-    Load,
-    Pipeline,
-    Scenario,
-)
+from harness.scenario.fields import PLACEHOLDERS, Limits, Load, Pipeline, Scenario
 from harness.scenario.outputs import of_outputs
 
 OF_SPEED = ("latency", "throughput", "cpu")
 # A day within the event times that the contract takes: events may be late, or far ahead.
 FIRST_START_MS, LAST_START_MS = EVENT_TIME_MS_MIN + 86_400_000, EVENT_TIME_MS_MAX - 86_400_000
 REPLICAS_MIN = 3
-MEANT_FOR: Mapping[str, tuple[str, ...]] = {
-    "point": ("crash",),
-    "flags": ("change", *FAULTS_OF_RECORDS),
-    "command": ("change",),
-    "refused": ("change",),
-}
-"""Field of a fault → the kinds that have it."""
-STATELESS = tuple(name for name, query in QUERIES.items() if not query.stateful)
+# Fields of a fault that only some kinds have, and that would be passed over with the others.
+OF_SOME_KINDS = ("point", "flags", "command", "refused")
 MISSPELT = 0.8
 """How alike a word in braces is to a placeholder that it must have meant; other programs have words in braces too."""
 AT_LEAST = ("throughput_eps", "success_share")
@@ -80,12 +62,12 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
             yield f"proves: {name} is counted by {' and '.join(COUNTED_BY[name])}: the pipeline has {', '.join(scenario.queries)}"
     for at, fault in enumerate(scenario.fault):
         yield from (
-            f"fault[{at}].{message}" for message in (*_of_placing(scenario, fault), *_of_brokers(scenario, fault))
+            f"fault[{at}].{message}" for message in (*_of_placing(scenario, fault), *_of_needs(scenario, fault))
         )
         if not (scenario.pipeline.command or fault.command or fault.refused):
             for flag in [flag for flag, _ in _not_for_the_oracle(fault.flags)]:
                 yield f"fault[{at}].flags: {flag} is not known to the oracle; where it must be refused: refused = true"
-        if scenario.load.acks != "all" and fault.kind not in FAULTS_OF_REPLICAS:
+        if scenario.load.acks != "all" and not fault.of_kind.any_acks:
             yield (
                 f"load.acks = {scenario.load.acks!r}: with fault {fault.kind} a producer that does not wait for"
                 " all may write a record twice, and what is right would not be known"
@@ -151,8 +133,10 @@ def _of_checkpoint(scenario: Scenario) -> Iterator[str]:
         yield f"pipeline.checkpoint: {{{word}}} is no placeholder; there are {{checkpoint}} {{query}}"
     if pattern and "{query}" not in pattern and len(scenario.queries) > 1:
         yield f"pipeline.checkpoint = {pattern!r}: it has no {{query}}, and the pipeline has {len(scenario.queries)}"
-    if pattern.rstrip("/") == "{checkpoint}" and any(fault.kind == "older" for fault in scenario.fault):
-        yield f"pipeline.checkpoint = {pattern!r}: for a fault of kind older it must lie below {{checkpoint}}"
+    if pattern.rstrip("/") == "{checkpoint}" and (
+        kinds := [fault.kind for fault in scenario.fault if Need.CHECKPOINT_BELOW in fault.needs]
+    ):
+        yield f"pipeline.checkpoint = {pattern!r}: for a fault of kind {kinds[0]} it must lie below {{checkpoint}}"
 
 
 def _not_for_the_oracle(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -176,50 +160,96 @@ def _of_standby(scenario: Scenario) -> Iterator[str]:
     """It takes over once: after that, none stands by."""
     if scenario.pipeline.command or scenario.pipeline.workers:
         yield "pipeline.standby: for our own pipeline alone, on a local master"
-    if [(fault.kind, fault.on) for fault in scenario.fault] not in ([("kill", "pipeline")], [("stop", "pipeline")]):
-        yield "pipeline.standby: for one fault, which must be kill or stop of the pipeline"
+    kinds = [kind.name for kind in KINDS.values() if kind.standby]
+    if [(fault.kind, fault.on) for fault in scenario.fault] not in [[(kind, PIPELINE)] for kind in kinds]:
+        yield f"pipeline.standby: for one fault, which must be {' or '.join(sorted(kinds))} of the {PIPELINE}"
 
 
 def _of_placing(scenario: Scenario, fault: Fault) -> Iterator[str]:
-    """Position and target of a fault, and whether the run can observe its effect."""
-    looks_into_checkpoint = fault.kind in ("crash", *FAULTS_OF_RESTARTS) and fault.kind != "change"
-    allowed = STRIKES.get(fault.kind, BROKERS)
+    """Position, target and fields of a fault."""
+    kind = fault.of_kind
     if not fault.at:
         yield "at is missing: how many events are acknowledged before it is injected"
     if fault.at > (events := scenario.load.events):
         yield f"at = {fault.at:,}: the load has {events:,} events; inject it sooner, or lengthen the load"
-    if fault.on not in allowed:
-        yield f"on = {fault.on!r}: {fault.kind} acts on one of {', '.join(allowed)}"
-    if scenario.black_box and looks_into_checkpoint:
-        yield f"kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at"
+    if fault.on not in kind.targets:
+        yield f"on = {fault.on!r}: {kind.name} acts on one of {', '.join(kind.targets)}"
     if scenario.black_box and (fault.after or fault.caught_up):
         yield f"{'after' if fault.after else 'caught_up'}: it needs a pipeline.checkpoint to look at"
-    if looks_into_checkpoint and fault.query not in scenario.queries:
+    if "query" in kind.fields and fault.query not in scenario.queries:
         yield f"query = {fault.query!r}: the pipeline has {', '.join(scenario.queries)}"
-    if fault.query in STATELESS and (fault.kind == "state_lost" or (fault.kind, fault.point) == ("crash", "in state")):
-        yield f"query = {fault.query!r}: it keeps no state"
-    if fault.kind == "older" and fault.query in scenario.queries and scenario.queries[fault.query].sink != "parquet":
-        yield f"query = {fault.query!r}: its results must be in Parquet, whose log shows that they have grown"
-    for name, kinds in MEANT_FOR.items():
-        if fault.kind not in kinds and getattr(fault, name) != getattr(Fault(), name):
-            yield f"{name}: a fault of kind {fault.kind} has none; it is for {', '.join(kinds)}"
-
-
-def _of_brokers(scenario: Scenario, fault: Fault) -> Iterator[str]:
-    """Whether its target exists and belongs to the harness."""
-    nodes, where = scenario.kafka.nodes, scenario.kafka.where
-    if fault.kind in FAULTS_OF_REPLICAS and nodes < REPLICAS_MIN:
-        yield f"kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"
-    if fault.on in FAULT_TARGETS_OF_SPARK and not scenario.pipeline.workers:
-        yield f"on = {fault.on!r}: it needs pipeline.workers of 1 or more"
-    if fault.on == "two brokers" and nodes < 2:
-        yield "on = 'two brokers': it needs kafka.nodes of 2 or more"
+    for name in OF_SOME_KINDS:
+        if name not in kind.fields and getattr(fault, name) != getattr(Fault(), name):
+            have = ", ".join(kind.name for kind in KINDS.values() if name in kind.fields)
+            yield f"{name}: a fault of kind {kind.name} has none; it is for {have}"
+    nodes = scenario.kafka.nodes
     if fault.on.startswith("broker ") and int(fault.on.removeprefix("broker ")) > nodes:
         yield f"on = {fault.on!r}: kafka.nodes is {nodes}"
-    if fault.needs_embedded and where != "embedded":
-        yield f"kind = {fault.kind!r}: it stands before brokers or under them: run it with --kafka embedded"
-    if fault.breaks_brokers and ":" in where:
-        yield f"on = {fault.on!r}: brokers at {where} are not ours to break: run it with --kafka embedded"
+
+
+def _of_needs(scenario: Scenario, fault: Fault) -> Iterator[str]:
+    """What it needs and the scenario does not give."""
+    for need in fault.needs:
+        if need in UNMET and (message := UNMET[need](scenario, fault)):
+            yield message
+
+
+def _no_checkpoint(scenario: Scenario, fault: Fault) -> str | None:
+    return f"kind = {fault.kind!r}: it needs a pipeline.checkpoint to look at" if scenario.black_box else None
+
+
+def _no_state(_: Scenario, fault: Fault) -> str | None:
+    return None if QUERIES[fault.query].stateful else f"query = {fault.query!r}: it keeps no state"
+
+
+def _no_parquet(scenario: Scenario, fault: Fault) -> str | None:
+    query = scenario.queries.get(fault.query)
+    wrong = query is not None and query.sink != "parquet"
+    return (
+        f"query = {fault.query!r}: its results must be in Parquet, whose log shows that they have grown"
+        if wrong
+        else None
+    )
+
+
+def _too_few_replicas(scenario: Scenario, fault: Fault) -> str | None:
+    enough = scenario.kafka.nodes >= REPLICAS_MIN
+    return None if enough else f"kind = {fault.kind!r}: it needs kafka.nodes of {REPLICAS_MIN} or more"
+
+
+def _one_broker(scenario: Scenario, fault: Fault) -> str | None:
+    return None if scenario.kafka.nodes > 1 else f"on = {fault.on!r}: it needs kafka.nodes of 2 or more"
+
+
+def _no_workers(scenario: Scenario, fault: Fault) -> str | None:
+    return None if scenario.pipeline.workers else f"on = {fault.on!r}: it needs pipeline.workers of 1 or more"
+
+
+def _not_embedded(scenario: Scenario, fault: Fault) -> str | None:
+    if scenario.kafka.where == "embedded":
+        return None
+    return f"kind = {fault.kind!r}: it stands before brokers or under them: run it with --kafka embedded"
+
+
+def _not_ours(scenario: Scenario, fault: Fault) -> str | None:
+    where = scenario.kafka.where
+    if ":" not in where:
+        return None
+    return f"on = {fault.on!r}: brokers at {where} are not ours to break: run it with --kafka embedded"
+
+
+# Need → what of a fault is wrong where the scenario does not meet it. This machine is looked at before a run
+# (`harness.experiments.needs`); the relay is the harness's own.
+UNMET: Mapping[Need, Callable[[Scenario, Fault], str | None]] = {
+    Need.CHECKPOINT: _no_checkpoint,
+    Need.STATE: _no_state,
+    Need.PARQUET: _no_parquet,
+    Need.REPLICAS: _too_few_replicas,
+    Need.TWO_BROKERS: _one_broker,
+    Need.WORKERS: _no_workers,
+    Need.EMBEDDED: _not_embedded,
+    Need.OWN_BROKERS: _not_ours,
+}
 
 
 def _judged_on_speed(scenario: Scenario) -> str | None:

@@ -242,3 +242,12 @@ def test_missing_image_is_one_line(tmp_path, monkeypatch):
         kafka.open_cluster("containers", 1, tmp_path),
     ):
         pass
+
+
+def test_pipeline_makes_its_topics_once(cluster):
+    """The second deployment finds them."""
+    command = [sys.executable, "-m", "pipeline.topics", "--bootstrap", cluster.bootstrap, "--topic-prefix", "shop-"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, timeout=60) for _ in range(2))
+
+    assert "made shop-clickstream, shop-transactions, shop-page-views" in first.stdout
+    assert "every topic exists" == second.stdout.strip()

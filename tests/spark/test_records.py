@@ -230,6 +230,18 @@ def test_every_record_is_valid_or_rejected(records):
     assert len(hard_clicks()) + len(hard_transactions()) == valid + rejected
 
 
+def test_rejections_are_counted_by_topic_and_reason(records):
+    """No dead letter has a reason that is not counted, and none is counted twice."""
+    dead = transforms.dead_letter(*records(hard_clicks(), hard_transactions())).cache()
+    expected = {
+        f"{row['topic']}|{row['reason']}": row["count"] for row in dead.groupBy("topic", "reason").count().collect()
+    }
+    counts = dead.agg(*transforms.rejections("")).first().asDict()
+
+    assert expected == {name: count for name, count in counts.items() if count}
+    assert len(expected) > 20
+
+
 def test_every_malformed_kind_is_rejected(records):
     """What the load calls malformed, the pipeline does too."""
     events = workload.batch(Workload(malformed=1), 7, 100, 0, 400)

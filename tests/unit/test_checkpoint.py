@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,14 @@ def test_missing_settings_are_refused_once_begun(given, tmp_path):
         checkpoint.agree(given[1])
     where = ["--checkpoint", str(tmp_path / "new"), "--output", str(tmp_path)]
     checkpoint.agree(settings.parse(["--bootstrap", "b:1", *where]))
+
+
+def test_the_last_commit_is_the_newest_file_of_the_log(given):
+    """Its time; of a query that has committed nothing there is none."""
+    folder, asked = given
+    for number, at_s in ((3, 100), (4, 300), (5, 200)):
+        os.utime(folder / "commits" / str(number), (at_s, at_s))
+    os.utime(folder / "commits" / "2", (50, 50))
+
+    assert 300 == checkpoint.committed_s(asked, "revenue")
+    assert checkpoint.committed_s(asked, "sessions") is None

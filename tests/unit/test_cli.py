@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +20,8 @@ from harness.errors import HarnessError, RunError, StackError
 from harness.experiments import drill, selfcheck, single
 from harness.experiments.selfcheck import Tally
 from harness.experiments.simulate import simulate
+from harness.host.cleanup import Swept
+from harness.kafka import containers
 from harness.rundir import history
 
 
@@ -52,6 +57,31 @@ def harness(monkeypatch, capsys):
         return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
 
     return called
+
+
+def test_interruption_is_named(harness, monkeypatch):
+    """In the terminal too; nothing is known of the run."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(single, "run", interrupted)
+    done = harness("run", "late")
+
+    assert (3, "harness: interrupted: no verdict\n") == (done.code, done.err)
+
+
+def test_clean_names_what_it_ended(harness, monkeypatch, tmp_path):
+    """A line each: processes, folders, containers; no Docker daemon is no error."""
+    monkeypatch.setattr(cli.cleanup, "sweep", lambda: Swept(("12 java",), (tmp_path / "[x]",)))
+    monkeypatch.setattr(containers, "sweep", lambda: ["broker-1"])
+    assert (0, f"12 java\n{tmp_path / '[x]'}\nbroker-1\n") == (harness("clean").code, harness("clean").out)
+
+    def silent():
+        raise StackError("no Docker daemon answers")
+
+    monkeypatch.setattr(containers, "sweep", silent)
+    assert f"12 java\n{tmp_path / '[x]'}\n" == harness("clean").out
 
 
 def test_foreign_version_does_not_stop_check(harness, tmp_path):
@@ -194,7 +224,7 @@ def test_read_only_run_is_judged(harness, run, read_only):
 
 def test_read_only_crash_is_named(harness, run, read_only, monkeypatch):
     """The place stands in the line, since there is no file of the trace."""
-    monkeypatch.setattr(single.verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(single.verdict, "assess", lambda _: [][0])
     done = harness("check", run, "--json")
 
     assert 3 == done.code
@@ -294,3 +324,25 @@ def test_selfcheck_takes_scenarios_with_mutants_only(harness):
 
     assert 2 == done.code
     assert "--mutants" in done.err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux's")
+@pytest.mark.parametrize("args", [["list"], ["check", "{run}", "--json"], ["doctor"], ["explain", "{run}"], ["--help"]])
+def test_full_output_is_unknown(run, args):
+    """One line, and the exit code of neither verdict; closed output, or full standard error, likewise."""
+    command = [sys.executable, "-m", "harness", *(part.format(run=run) for part in args)]
+    with open("/dev/full", "w") as full:
+        filled = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        unheard = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, check=False)
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+
+    for done, why in ((filled, errno.ENOSPC), (closed, errno.EPIPE)):
+        assert 3 == done.returncode
+        assert (
+            f"harness: standard output or error cannot be written: {os.strerror(why)}" == done.stderr.splitlines()[-1]
+        )
+        assert "Traceback" not in done.stderr
+    assert unheard.returncode in ((3,) if "check" in args else (0, 1) if "doctor" in args else (0,))

@@ -26,7 +26,9 @@ def test_readme_fits_150_lines():
 def test_readme_python_examples_compile():
     """Each indented Python example of the README compiles and imports what it uses."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"(?:^    .*\n|^\n)+", text[text.index("    from harness.model") :], re.MULTILINE)[:1]
+    [example] = re.findall(r"(?:^    .*\n|^\n)+", text[text.index("    from harness import Verdict") :], re.MULTILINE)[
+        :1
+    ]
     code = "\n".join(line[4:] for line in example.splitlines())
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)

@@ -19,7 +19,7 @@ from harness.job.clickstream.events import Workload
 from harness.load import __main__ as process
 from harness.load.engine import ACKNOWLEDGED_S, Engine, Plan, end_s, producer_settings, settle_s
 from harness.load.process import Load
-from harness.run.waiting import eventually
+from harness.runner.waiting import eventually
 
 
 class Bench:

@@ -9,7 +9,8 @@ import pytest
 
 from harness import faults
 from harness.errors import StackError
-from harness.faults.crash import Query
+from harness.faults import cluster, parts, processes, retention
+from harness.faults.crash import Query, crash
 from harness.scenario import Fault
 
 
@@ -41,7 +42,7 @@ def struck(process: Process, kind: str = "kill") -> faults.Outcome:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    return faults.inject(Fault(kind=kind, at=1, for_s=2), {"p": process}, faults.Patience(5, lambda: now[0], sleep))
+    return processes.inject(Fault(kind=kind, at=1, for_s=2), {"p": process}, faults.Patience(5, lambda: now[0], sleep))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_absent_crash_point_leaves_pipeline_alone(tmp_path, comes, starts):
 
     query = Query(tmp_path, lambda: 0)
     fault = Fault(kind="crash", point="after offsets", at=1)
-    done = faults.crash(fault, process, query, faults.Patience(5, lambda: now[0], sleep))
+    done = crash(fault, process, query, faults.Patience(5, lambda: now[0], sleep))
 
     assert (comes, starts) == (done.proved, process.did.count("start"))
     assert process.up
@@ -109,7 +110,7 @@ def test_brokers_start_together():
     now = [0.0]
     brokers = {f"broker {number}": Voter() for number in (1, 2, 3)}
     patience = faults.Patience(5, lambda: now[0], lambda _: None)
-    result = faults.inject(Fault(kind="kill", on="all brokers", at=1), brokers, patience)
+    result = processes.inject(Fault(kind="kill", on="all brokers", at=1), brokers, patience)
 
     assert 0.0 == result.healed_s
 
@@ -134,7 +135,7 @@ class Replicas:
 
         fault = Fault(kind="fail_over", on="leader", at=1, for_s=2)
         patience = faults.Patience(5, lambda: now[0], sleep)
-        return faults.fail_over(fault, self.leader, self.followers, self.taken_over, patience)
+        return cluster.fail_over(fault, self.leader, self.followers, self.taken_over, patience)
 
 
 def test_lone_leader_returns_as_follower():
@@ -165,7 +166,7 @@ def test_fault_on_broken_target_is_unproved():
 def test_missing_broker_is_named():
     """With those that are."""
     with pytest.raises(StackError, match="there is no broker 3; there are 1"):
-        faults.chosen("broker 3", {1: Process()}, lambda: 1, lambda: 1)
+        parts.chosen("broker 3", {1: Process()}, lambda: 1, lambda: 1)
 
 
 @pytest.mark.parametrize(("immune", "proved"), [(False, True), (True, False)])
@@ -188,7 +189,7 @@ def test_brokers_restart_one_by_one(immune, proved):
 
     now = [0.0]
     brokers = {"1": Named("1"), "2": Named("2", immune)}
-    result = faults.roll(
+    result = cluster.roll(
         Fault(kind="roll", at=1),
         brokers,
         faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds + 0.01)),
@@ -207,7 +208,7 @@ def test_missing_partitions_are_unproved(added, proved):
         there[0] += added
         return 2
 
-    result = faults.widen(
+    result = cluster.widen(
         Fault(kind="partitions", at=1),
         lambda: there[0],
         add,
@@ -223,7 +224,7 @@ def test_two_brokers_are_the_first_two():
     """Of three they leave no quorum."""
     brokers = {number: Process() for number in (1, 2, 3)}
 
-    assert ["broker 1", "broker 2"] == list(faults.chosen("two brokers", brokers, lambda: 3, lambda: 1))
+    assert ["broker 1", "broker 2"] == list(parts.chosen("two brokers", brokers, lambda: 3, lambda: 1))
 
 
 class Pipeline(Process):
@@ -282,7 +283,7 @@ def expired(pipeline: Pipeline, log: Log) -> faults.Outcome:
         now[0] += seconds
 
     fault = Fault(kind="retention", at=1, flags=("--accept",))
-    return faults.expire(
+    return retention.expire(
         fault, pipeline, log, lambda offset: pipeline.careless, faults.Patience(5, lambda: now[0], sleep)
     )
 

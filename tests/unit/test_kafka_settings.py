@@ -43,6 +43,13 @@ def test_everything_listens_on_loopback_only():
     assert "0.0.0.0" not in str(found)
 
 
+def test_properties_are_ascii(tmp_path):
+    """Java reads them as Latin-1, and takes a backslash for an escape."""
+    embedded._write_properties(tmp_path / "p", {"log.dirs": "/a b/ü/\\/🙂"})
+
+    assert b"log.dirs=/a b/\\u00fc/\\u005c/\\ud83d\\ude42\n" == (tmp_path / "p").read_bytes()
+
+
 def test_ids_are_in_kafkas_notation():
     """22 characters of base64, and no dash first."""
     ids = {common.kafka_id() for _ in range(500)}
@@ -84,7 +91,7 @@ def test_failed_broker_gives_its_reason(tmp_path, log, last):
     """The line that a person wants to read first."""
     (tmp_path / "broker.log").write_text(log)
 
-    assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path))._last_words()
+    assert last == EmbeddedBroker(Node(1, 1, 2, tmp_path)).last_line()
 
 
 def test_only_dead_owners_topics_are_abandoned(monkeypatch):

@@ -12,7 +12,7 @@ from harness.errors import StackError
 from harness.experiments import needs, single
 from harness.host import cgroup, disks, jars
 from harness.kafka import containers
-from harness.run.console import Status
+from harness.runner.console import Status
 
 ELSEWHERE = ("kafka.where=localhost:9092", 'pipeline.command=["python", "job.py", "{prefix}"]')
 

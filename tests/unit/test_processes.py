@@ -248,7 +248,7 @@ def test_reaped_process_has_ended():
     process.kill()
     os.waitpid(process.pid, 0)
 
-    assert processes._has_ended(process)
+    assert processes.has_ended(process)
     processes.stop(process)
 
 

@@ -13,7 +13,8 @@ from msgspec import structs
 from harness import scenario
 from harness.experiments.simulate import START_S, simulate
 from harness.judge import anomalies as checkers
-from harness.judge import verdict
+from harness.judge import timeline, verdict
+from harness.judge.assessment import Assessment
 from harness.judge.recovery import written
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
@@ -22,6 +23,11 @@ from harness.rundir import history
 from harness.rundir.events import Commit, FaultHealed, Progress, Sample
 
 NASTY = "</script><b>&\"'"
+
+
+def page_of(run, result):
+    """The page of a run, with a result that a test may have changed."""
+    return pages.of_run(Assessment(run, result, timeline.gather(run)))
 
 
 def page(points: int = 20, **changes: object) -> Page:
@@ -184,7 +190,7 @@ def with_faults(right, *faults) -> Page:
     """The page of the same run, had it been struck."""
     run, result = right
     run = replace(run, events=(*run.events, *faults))
-    return pages.of_run(run, replace(result, faults=tuple(map(written, faults))))
+    return page_of(run, replace(result, faults=tuple(map(written, faults))))
 
 
 def test_fault_seconds_are_in_words(right):
@@ -218,7 +224,7 @@ def test_wrong_row_is_never_rounded_away(right, value, limit, words):
     """Success is 100 % only where all rows are right."""
     run, result = right
     target = Target("success", value, limit, "share of rows", Verdict.PASS, at_least=True)
-    html = render(pages.of_run(run, replace(result, targets=(target,))))
+    html = render(page_of(run, replace(result, targets=(target,))))
 
     assert f'<span class="value">{words[0]} <small>% of rows' in html
     assert f"above {words[1]} % of rows" in html
@@ -230,7 +236,7 @@ def test_chart_words_match_tables(right):
     durable = dict.fromkeys(result.figures["durable_latency_ms"])
     durable["sessions"] = {"p50": 1.0, "p90": 1.0, "p99": 1.0, "p999": 1.0, "max": 8340.0}
     figures = {**result.figures, "lag_records_max": 1111, "durable_latency_ms": durable}
-    made = pages.of_run(run, replace(result, figures=figures))
+    made = page_of(run, replace(result, figures=figures))
 
     assert (
         "In the median second of the measured part 100 events were acknowledged; the largest lag was 1,111 records."
@@ -256,8 +262,8 @@ def test_negative_latencies_are_counted_and_shown(right):
 
     assert (400, 0) == (pytest.approx(clicks, rel=0.2), counted["ack_latency"])
     said = f"SOME ARE NEGATIVE, as where clocks disagree: durable latency of page_views {clicks}, "
-    assert said in render(pages.of_run(skewed, found))
-    assert "NEGATIVE" not in render(pages.of_run(run, result))
+    assert said in render(page_of(skewed, found))
+    assert "NEGATIVE" not in render(page_of(run, result))
 
 
 def test_uncommitted_events_have_no_latency(right):
@@ -265,7 +271,7 @@ def test_uncommitted_events_have_no_latency(right):
     run, result = right
     none = dict.fromkeys(result.figures["durable_latency_ms"])
     figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": none}
-    made = pages.of_run(run, replace(result, figures=figures))
+    made = page_of(run, replace(result, figures=figures))
 
     assert "No event of the measured part was committed." == said(made, "latency")
     assert "In the median second of the measured part 100 events were acknowledged." == said(made, "rates")
@@ -276,7 +282,7 @@ def test_words_cover_only_measured_batches(right):
     run, result = right
     slow = {"durationMs": {"triggerExecution": 70_000}}
     drain = [structs.replace(last, t=START_S + 90, progress=last.progress | slow) for last in run.of(Progress)[-8:]]
-    made = pages.of_run(replace(run, events=(*run.events, *drain)), result)
+    made = page_of(replace(run, events=(*run.events, *drain)), result)
 
     assert "its batches took 0.50 s in the median and 0.50 s at most." in said(made, "batches")
 
@@ -287,7 +293,7 @@ def test_no_measured_batches_is_stated(right):
     events = [structs.replace(event, t=START_S + 90) if isinstance(event, Progress) else event for event in run.events]
 
     assert "No batch ended in the measured part." == (
-        said(pages.of_run(replace(run, events=tuple(events)), result), "batches")
+        said(page_of(replace(run, events=tuple(events)), result), "batches")
     )
 
 
@@ -315,7 +321,7 @@ def test_configuration_is_shown_as_written(right):
     run, result = right
     about = 'say "x"\u2028and = "y"'
     fault = ["fault=[{kind='kill', at=100}, {kind='pause', at=200, for_s=2}]"]
-    made = pages.of_run(replace(run, scenario=scenario.load("late", [f"about={json.dumps(about)}", *fault])), result)
+    made = page_of(replace(run, scenario=scenario.load("late", [f"about={json.dumps(about)}", *fault])), result)
     fields = shown(made, "Configuration")
 
     assert [about] == fields["about"]
@@ -331,7 +337,7 @@ def test_external_brokers_have_no_line(right):
         structs.replace(event, brokers_cpu_s=None) if isinstance(event, Sample) else event for event in run.events
     )
     without = replace(run, events=events)
-    [cpu] = [chart for chart in pages.of_run(without, verdict.judge(without)).charts if chart.id == "cpu"]
+    [cpu] = [chart for chart in page_of(without, verdict.judge(without)).charts if chart.id == "cpu"]
 
     assert ["pipeline", "generator", "harness", "machine"] == [series.label for series in cpu.series]
     assert None is verdict.judge(without).figures["brokers_cores"]
@@ -342,7 +348,7 @@ def test_unknown_figures_are_dashes(right):
     run, result = right
     black = replace(run, scenario=replace(run.scenario, pipeline=replace(run.scenario.pipeline, checkpoint="")))
     figures = {**result.figures, "lag_records_max": None, "lag_slope_eps": None, "durable_latency_ms": {}}
-    made = pages.of_run(black, replace(result, figures=figures, counts={**result.counts, "read": None}))
+    made = page_of(black, replace(result, figures=figures, counts={**result.counts, "read": None}))
     html = render(made)
 
     assert [None, "records"] == shown(made, "Resources")["largest lag"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import StackError
-from harness.run import conductor
+from harness.runner import conductor
 
 
 def broker(*answers: bool) -> SimpleNamespace:

@@ -11,8 +11,8 @@ from harness.judge import metrics
 from harness.judge.metrics import Span
 from harness.kafka.cluster import await_true
 from harness.load.process import Load
-from harness.run import sampler
-from harness.run.sampler import Cpu
+from harness.runner import sampler
+from harness.runner.sampler import Cpu
 
 
 def test_killed_broker_keeps_its_seconds(monkeypatch):

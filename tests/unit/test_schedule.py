@@ -10,9 +10,9 @@ import pytest
 
 from harness.errors import StackError
 from harness.faults import Outcome
-from harness.faults.schedule import Counts, Schedule
 from harness.faults.target import Cancelled
 from harness.rundir import history
+from harness.runner.schedule import Counts, Schedule
 from harness.scenario import Fault
 
 
@@ -45,7 +45,7 @@ class Stream:
         """How many have struck once the stream is here."""
         self.now.sent, self.now.acknowledged, self.now.read = sent, acknowledged, read
         self.schedule.look()
-        if self.schedule.is_striking():
+        if self.schedule.is_under_way():
             assert self.begun.wait(10)
         return len(self.struck)
 

@@ -51,6 +51,13 @@ def test_submitted_master_is_kept(monkeypatch, given, by_submit, master):
     assert master == settings.parse([*NEEDED, *given]).master
 
 
+def test_committed_records_are_the_default():
+    """An aborted record is none, unless that is asked for."""
+    asked = settings.parse([*NEEDED, "--isolation", "read_uncommitted"])
+
+    assert ("read_committed", "read_uncommitted") == (settings.parse(NEEDED).isolation, asked.isolation)
+
+
 def test_queries_keep_their_order():
     """A sink is named per query; the others keep their own."""
     given = settings.parse([*NEEDED, "--queries", "revenue,page_views", "--sink", "revenue=kafka"])
@@ -79,7 +86,13 @@ def test_queries_keep_their_order():
             for size in ("abc", "", "0g", "1.5g", "10b", "1x", "9999999999t")
         ),
         pytest.param([*NEEDED, "--conf", "spark.sql.shuffle.partitions=7"], "use --partitions", id="one with a flag"),
-        pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=UTC"], "all times are UTC", id="another time"),
+        pytest.param([*NEEDED, "--conf", "spark.sql.session.timeZone=CET"], "all times are UTC", id="another time"),
+        *(
+            pytest.param([*NEEDED, "--conf", f"{name}=other"], why, id=f"{name} is pinned")
+            for name, (_, why) in settings.PINNED.items()
+        ),
+        pytest.param([*NEEDED, "--metrics-port", "65536"], "of 65535 at most", id="a port beyond the last"),
+        pytest.param([*NEEDED, "--lag-group", " "], "names no consumer group", id="an empty consumer group"),
         pytest.param([*NEEDED, "--conf", "x=1"], "spark.NAME=VALUE", id="no setting of Spark"),
     ],
 )
@@ -92,6 +105,14 @@ def test_wrong_flag_exits_2(capsys, args, said):
     assert 2 == ended.value.code
     assert said in error
     assert 1 == len(error.strip().splitlines())
+
+
+def test_metrics_are_off_and_on_loopback_by_default():
+    """Neither port nor group without a flag; every network only where it is asked for."""
+    quiet, asked = settings.parse(NEEDED), settings.parse([*NEEDED, "--metrics-port", "9464"])
+
+    assert (None, None) == (quiet.metrics_port, quiet.lag_group)
+    assert (9464, "127.0.0.1") == (asked.metrics_port, asked.metrics_host)
 
 
 @pytest.mark.parametrize(

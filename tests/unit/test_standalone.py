@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from harness.engines.spark import standalone
-from harness.engines.spark.standalone import Daemon, Executor, Standalone
+from harness.engines.spark.standalone import Executor, Standalone
 from harness.errors import StackError, Unreachable, Unready
-from harness.host import processes
+from harness.host.service import Service
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print('here', flush=True); time.sleep(60)"
 TOLD = {
@@ -30,21 +30,21 @@ TOLD = {
 @pytest.fixture
 def daemon(tmp_path):
     """Starts a program as a part of the cluster, and ends it."""
-    started: list[Daemon] = []
+    started: list[Service] = []
 
-    def start(program: str, works: bool = True, *args: str) -> Daemon:
-        started.append(Daemon("worker 1", (sys.executable, "-c", program, *args), {}, tmp_path / "log", lambda: works))
+    def start(program: str, *args: str) -> Service:
+        started.append(Service("worker 1", (sys.executable, "-c", program, *args), tmp_path / "log"))
         return started[-1]
 
     yield start
-    for one in started:
-        if one.pid is not None:
-            one.resume()
-            # While their parent can still take note of it: else somebody else has to, in his own time.
+    for service in started:
+        if service.pid is not None:
+            service.resume()
+            # While their parent can still take note of it: else another process has to, later.
             psutil.wait_procs(
-                [child for child in psutil.Process(one.pid).children() if child.kill() is None], timeout=5
+                [child for child in psutil.Process(service.pid).children() if child.kill() is None], timeout=5
             )
-        one.kill()
+        service.kill()
 
 
 class Process:
@@ -63,59 +63,10 @@ class Process:
         self.there.append(self)
 
 
-def test_unexpected_end_is_reported(daemon):
-    """With the last line of its log; what a fault ends is another matter."""
-    ended, killed = daemon("print('no more')"), daemon("import time; time.sleep(60)")
-    for one in (ended, killed):
-        one.start(wait_s=0)
-    killed.check()
-    killed.kill()
-    killed.check()
-    ended._process.wait()
-
-    with pytest.raises(StackError, match=r"^Spark's worker 1 ended with 0, by no fault: no more$"):
-        ended.check()
-
-
-def test_up_needs_a_working_process(daemon):
-    """Frozen, it is not; killed, it is not; its CPU is counted on."""
-    one = daemon("sum(range(10**6)); " + LISTENS)
-    one.start()
-    assert standalone.await_true(lambda: processes.tree_cpu_s(one.pid) > 0, 5)
-    seen = [one.is_up()]
-    one.pause()
-    assert standalone.await_true(lambda: not one.is_up(), 5)
-    one.resume()
-    assert standalone.await_true(one.is_up, 5)
-    one.kill()
-
-    assert [True, False] == [*seen, one.is_up()]
-    assert one.pid is None
-    assert one.cpu_s() > 0
-
-
-def test_failed_start_gives_last_line(daemon):
-    """The message is one line, and ends with the log's."""
-    with pytest.raises(StackError, match=r"Spark's worker 1 ended with 3 while it started: no such port$"):
-        daemon("import sys; print('no such port'); sys.exit(3)", False).start()
-
-
-def test_slow_part_is_named(daemon):
-    """It runs, and nobody counts on it."""
-    with pytest.raises(StackError, match="does not work after 0 s"):
-        daemon(LISTENS, False).start(wait_s=0.1)
-
-
-def test_stopped_part_cannot_be_paused(daemon):
-    """A fault on it proves nothing."""
-    with pytest.raises(StackError, match="worker 1 does not run"):
-        daemon(LISTENS).pause()
-
-
 def test_executor_must_listen_unfrozen(daemon):
     """Only what a worker started and what is an executor by its command line."""
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    worker, other = daemon(starts, True, LISTENS, standalone.EXECUTOR), daemon(starts, True, LISTENS)
+    worker, other = daemon(starts, LISTENS, standalone.EXECUTOR), daemon(starts, LISTENS)
     worker.start()
     other.start()
     assert standalone.await_true(lambda: len(standalone.executors_below(worker.pid)) == 1, 5)
@@ -129,7 +80,7 @@ def test_executor_child_is_no_executor(daemon):
     """Until it is another program, it has the executor's command line and sockets (Java starts every command so)."""
     forks = LISTENS.replace("print(", "import os; os.fork(); print(")
     starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    worker = daemon(starts, True, forks, standalone.EXECUTOR)
+    worker = daemon(starts, forks, standalone.EXECUTOR)
     worker.start()
     assert standalone.await_true(lambda: len(psutil.Process(worker.pid).children(recursive=True)) == 2, 5)
     [executor] = psutil.Process(worker.pid).children()
@@ -236,21 +187,20 @@ def test_silent_master_keeps_its_reason(cluster, monkeypatch, error):
 
 
 def test_cluster_listens_on_loopback_only(tmp_path, monkeypatch):
-    """Loopback only, and its files in one folder; the user's own flags for Java stay."""
+    """Loopback only, and its files in one folder; of Java's flags only those that it is given."""
     monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Xss2m")
     values = standalone.environment(tmp_path, "-XX:+UseSerialGC")
 
     assert "127.0.0.1" == values["SPARK_LOCAL_IP"]
     assert str(tmp_path) in values["SPARK_LOCAL_DIRS"]
     assert "FILESYSTEM" in values["SPARK_MASTER_OPTS"]
-    assert f'-Xss2m -XX:+UseSerialGC -Djava.io.tmpdir="{tmp_path / "tmp"}"' == values["JDK_JAVA_OPTIONS"]
+    assert f'-XX:+UseSerialGC -Djava.io.tmpdir="{tmp_path / "tmp"}"' == values["JDK_JAVA_OPTIONS"]
 
 
 class Machine:
     """A worker as the cluster sees it."""
 
     def __init__(self, number: int) -> None:
-        self.name = f"worker {number}"
         self.pid = number
 
 
@@ -262,7 +212,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(standalone, "executors_below", lambda pid: below[pid])
     monkeypatch.setattr(standalone, "_cpu_s", lambda process: process.pid)
     one = Standalone(2, tmp_path, tmp_path)
-    one.workers = {number: Machine(number) for number in (1, 2)}
+    one.workers = {f"worker {number}": Machine(number) for number in (1, 2)}
     return one, told, below
 
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from harness.run.console import Status
+from harness.runner.console import Status
 
 
 def test_phase_column_fits_every_name():

@@ -11,7 +11,9 @@ import pytest
 
 from harness import faults, scenario
 from harness.errors import StackError
-from harness.run import injector
+from harness.faults import restarts as again
+from harness.faults.surroundings import take_away
+from harness.runner import injector
 from harness.scenario import Fault
 
 
@@ -72,9 +74,9 @@ def patience() -> faults.Patience:
     return faults.Patience(5, lambda: now[0], lambda seconds: now.__setitem__(0, now[0] + seconds))
 
 
-def restarts(pipeline: Pipeline, told: str = "") -> faults.Restarts:
+def restarts(pipeline: Pipeline, told: str = "") -> again.Restarts:
     """Of a pipeline whose refusals must match this."""
-    return faults.Restarts(pipeline, told, patience())
+    return again.Restarts(pipeline, told, patience())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_other_exits_are_no_refusal(said, proved):
             return said
 
     fault = Fault(kind="change", at=1, flags=("--other",), refused=True)
-    told = injector._refusal(Fault(kind="truncated", at=1, query="revenue"))
+    told = again.DAMAGED.replace("{query}", "revenue")
     assert proved is restarts(Says(), told).changed(fault, lambda: None).proved
 
 
@@ -185,10 +187,14 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    ("kind", "changed"),
-    [("truncated", "q/offsets/2"), ("missing", "q/offsets/1"), ("state_lost", "q/state/0/0/1.delta")],
+    ("damage", "changed"),
+    [
+        (again.cut_newest_offsets, "q/offsets/2"),
+        (again.remove_offsets, "q/offsets/1"),
+        (again.remove_state, "q/state/0/0/1.delta"),
+    ],
 )
-def test_damaged_checkpoint_is_restored(tmp_path, checkpoint, kind, changed):
+def test_damaged_checkpoint_is_restored(tmp_path, checkpoint, damage, changed):
     """The damage is one file's, and nothing of it is left."""
     before, seen = contents(checkpoint), []
 
@@ -198,8 +204,8 @@ def test_damaged_checkpoint_is_restored(tmp_path, checkpoint, kind, changed):
             self.spoiled = seen[-1] != before
             super().start(flags, may_end)
 
-    fault = Fault(kind=kind, at=1, query="q")
-    done = restarts(Looks()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
+    fault = Fault(kind="truncated", at=1, query="q")
+    done = restarts(Looks()).spoiled(fault, damage, checkpoint / "q", tmp_path / "kept")
 
     assert done.proved
     assert {changed} == {name for name in before if seen[0].get(name) != before[name]}
@@ -212,7 +218,9 @@ def test_young_checkpoint_is_one_line(tmp_path, checkpoint):
         (checkpoint / "q" / "offsets" / str(number)).unlink()
 
     with pytest.raises(StackError, match="fault missing of q: it has begun 1 batches: inject it later"):
-        restarts(Pipeline()).spoiled(Fault(kind="missing", at=1), checkpoint / "q", tmp_path / "kept")
+        restarts(Pipeline()).spoiled(
+            Fault(kind="missing", at=1), again.remove_offsets, checkpoint / "q", tmp_path / "kept"
+        )
 
 
 def test_undamaged_checkpoint_is_unproved(tmp_path, checkpoint):
@@ -225,7 +233,7 @@ def test_undamaged_checkpoint_is_unproved(tmp_path, checkpoint):
 
     (checkpoint / "q" / "state" / "0" / "0" / "1.delta").unlink()
     fault = Fault(kind="state_lost", at=1, query="q")
-    done = restarts(Ends()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
+    done = restarts(Ends()).spoiled(fault, again.remove_state, checkpoint / "q", tmp_path / "kept")
 
     assert 1 == done.proof["code"]
     assert not done.proved
@@ -245,7 +253,7 @@ def test_other_queries_keep_their_batches(tmp_path, checkpoint):
             super().start(flags, may_end)
 
     fault = Fault(kind="state_lost", at=1, query="q")
-    restarts(GoesOn()).spoiled(fault, checkpoint / "q", tmp_path / "kept")
+    restarts(GoesOn()).spoiled(fault, again.remove_state, checkpoint / "q", tmp_path / "kept")
 
     assert other.exists()
 
@@ -304,7 +312,7 @@ def test_removed_resource_must_be_missed(immune, gone, proved):
         pipeline.up = immune
         return gone
 
-    done = faults.take_away(
+    done = take_away(
         Fault(kind="full", on="checkpoint", at=1, for_s=2),
         "pipeline",
         pipeline,
@@ -324,7 +332,7 @@ def test_who_answers_slowly_has_not_ended():
     """A broker whose disk is full, and which lives: it was not struck, whatever one look says."""
     pipeline = Pipeline()
     pipeline.is_up = iter([False, True, *[False] * 5, *[True] * 99]).__next__
-    done = faults.take_away(
+    done = take_away(
         Fault(kind="full", on="broker 1", at=1), "broker 1", pipeline, lambda: True, lambda: False, *NOTHING, patience()
     )
 
@@ -343,8 +351,8 @@ def test_aside_reads_precede_healing(tmp_path, monkeypatch):
         checkpoint=checkpoint,
         scratch=tmp_path,
     )
-    monkeypatch.setattr(faults.Restarts, "spoiled", lambda *_: checkpoint.did.append("spoiled"))
-    injector.struck(rig, Fault(kind="truncated", query="sessions", at=1))
+    monkeypatch.setattr(again.Restarts, "spoiled", lambda *_: checkpoint.did.append("spoiled"))
+    injector.injected(rig, Fault(kind="truncated", query="sessions", at=1))
 
     assert ["aside", "spoiled", "back", "swept"] == checkpoint.did
 

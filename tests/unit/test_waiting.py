@@ -9,9 +9,9 @@ import pytest
 
 from harness.engines.process import Checkpoint
 from harness.errors import StackError, Stalled
-from harness.run import waiting
-from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history
+from harness.runner import waiting
+from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from tests import fakes
 
 

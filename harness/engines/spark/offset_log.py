@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import RunError
+from harness.rundir import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,8 @@ def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[
     Raises RunError where a batch is missing in the sequence or among the recorded, or one that is recorded has no files,
     or a file is damaged.
     """
-    numbers = sorted(int(path.name) for path in (checkpoint / "commits").glob("[0-9]*"))
-    if numbers != list(range(len(numbers))):
-        missing = sorted(set(range(max(numbers, default=0))) - set(numbers))
+    numbers = sorted(_number(path) for path in (checkpoint / "commits").glob("[0-9]*"))
+    if missing := [number for number, found in enumerate(numbers) if number != found]:
         raise RunError(f"{checkpoint / 'commits'}: batch {missing[0]} was not recorded; the run cannot be judged")
     if untold := [number for number in numbers if number not in recorded]:
         raise RunError(
@@ -54,10 +54,16 @@ def read(checkpoint: Path, recorded: Mapping[int, tuple[float, float]]) -> list[
     return [batch for _, batch, _ in found]
 
 
+def _number(path: Path) -> int:
+    if not path.name.isdecimal() or not path.is_file():
+        raise RunError(f"{path}: not an entry of Spark's log of commits")
+    return int(path.name)
+
+
 def _batch(path: Path, number: int, begun_s: float, committed_s: float) -> tuple[int, Batch, Path]:
     """(sources, batch, path) of an entry of the offset log."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = files.text(path).splitlines()
         if len(lines) < 3:
             raise ValueError(f"it has {len(lines)} lines, and a batch of one source has three")
         watermark_ms = int(json.loads(lines[1])["batchWatermarkMs"])

@@ -1,7 +1,7 @@
 """A Spark standalone cluster of our own: a master and workers as plain Java processes on 127.0.0.1.
 
-Executors are none of ours: Spark starts them below a worker, and starts others when they are lost. A worker
-falls with its executors, as a machine would. What the cluster computes is not known here.
+Executors are started by Spark, below a worker, and others when they are lost. A worker
+ends with its executors, as a machine would. What the cluster computes is not known here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -21,7 +18,8 @@ from typing import Any
 import psutil
 
 from harness.errors import StackError, Unreachable, Unready
-from harness.host import jars, processes
+from harness.host import jars
+from harness.host.service import Service
 from harness.kafka.cluster import await_true
 from harness.kafka.common import free_ports
 from harness.rundir.events import Cluster
@@ -29,6 +27,7 @@ from harness.rundir.events import Cluster
 HOST = "127.0.0.1"
 MASTER = "org.apache.spark.deploy.master.Master"
 WORKER = "org.apache.spark.deploy.worker.Worker"
+MASTER_NAME = "master"
 EXECUTOR = "CoarseGrainedExecutorBackend"
 START_S = 60.0
 GRACE_S = 20.0
@@ -41,94 +40,6 @@ SETTLE_S = 2.0
 MEMORY = "4g"
 
 State = Mapping[str, Any]
-
-
-class Daemon:
-    """A process of the cluster that is started again with the ports that it had."""
-
-    def __init__(
-        self, name: str, args: Sequence[str | Path], env: Mapping[str, str], log: Path, works: Callable[[], bool]
-    ) -> None:
-        """`works` says whether it does its work, when it runs."""
-        self.name = name
-        self._ended_cpu_s = 0.0
-        self._cpu_s = 0.0
-        self._args = args
-        self._env = env
-        self._log = log
-        self._works = works
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_meant_to_run = False
-
-    @property
-    def pid(self) -> int | None:
-        """The id of its process while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    def cpu_s(self) -> float:
-        """CPU seconds of all its processes until now, and of those below them that have ended."""
-        if self._process is not None and self._process.returncode is None:  # else its id may be another's
-            self._cpu_s = max(self._cpu_s, processes.tree_cpu_s(self._process.pid))
-        return self._ended_cpu_s + self._cpu_s
-
-    def start(self, wait_s: float = START_S) -> None:
-        """Start it where it is not running; StackError ends with the last line of its log. 0 does not wait."""
-        if self.pid is None:
-            self._ended_cpu_s, self._cpu_s = self.cpu_s(), 0.0
-            self._process = processes.spawn(self._args, log=self._log, env=self._env)
-            self._is_meant_to_run = True
-        if wait_s > 0:
-            self.await_up(wait_s)
-
-    def await_up(self, wait_s: float = START_S) -> None:
-        """Wait until it works; StackError where it ends or the time is over."""
-        if not await_true(lambda: self.pid is None or self.is_up(), wait_s):
-            raise StackError(f"Spark's {self.name} does not work after {wait_s:.0f} s: {self._last_line()}")
-        if self.pid is None:
-            code = self._process.returncode if self._process else None
-            raise StackError(f"Spark's {self.name} ended with {code} while it started: {self._last_line()}")
-
-    def check(self) -> None:
-        """Raise StackError where it has ended and nobody had ended it."""
-        if self._is_meant_to_run and self._process and (code := self._process.poll()) is not None:
-            raise StackError(f"Spark's {self.name} ended with {code}, by no fault: {self._last_line()}")
-
-    def stop(self) -> bool:
-        """Shut it down in an orderly way; what is left below it is killed. False where it had to be killed itself."""
-        if not self._process:
-            return True
-        self._is_meant_to_run = False
-        self.cpu_s()
-        return processes.stop(self._process, GRACE_S)
-
-    def kill(self) -> None:
-        """SIGKILL, with all that it started."""
-        if self._process:
-            self._is_meant_to_run = False
-            self.cpu_s()
-            processes.kill_tree(self._process)
-
-    def pause(self) -> None:
-        """Freeze it with all that it started; StackError where it does not run."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on; StackError where it does not run."""
-        self._signal(signal.SIGCONT)
-
-    def is_up(self) -> bool:
-        """Whether its process is neither ended nor frozen, and does its work."""
-        return self.pid is not None and not _is_frozen(self.pid) and self._works()
-
-    def _signal(self, number: int) -> None:
-        if self.pid is None:
-            raise StackError(f"Spark's {self.name} does not run")
-        # It leads a session of its own, and its executors are in its process group.
-        os.killpg(self.pid, number)
-
-    def _last_line(self) -> str:
-        text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
-        return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it logged nothing")
 
 
 class Executor:
@@ -194,9 +105,10 @@ class Standalone:
         self._whole_since_s: float | None = None
         self._applications_wanted: frozenset[str] = frozenset()
         place = ("--host", HOST, "--port", str(self._port), "--webui-port", str(self._page))
-        self.master = self._daemon("master", (MASTER, *place), self._master_works)
+        self.master = self._daemon(MASTER_NAME, (MASTER, *place), self._master_works)
         self.workers = {
-            number: self._worker(number, *ports[2 * number - 2 : 2 * number]) for number in range(1, workers + 1)
+            f"worker {number}": self._worker(number, *ports[2 * number - 2 : 2 * number])
+            for number in range(1, workers + 1)
         }
 
     @property
@@ -206,16 +118,16 @@ class Standalone:
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes until now."""
-        return sum(one.cpu_s() for one in self._daemons())
+        return sum(daemon.cpu_s() for daemon in self._daemons())
 
     def check(self) -> None:
         """Raise StackError where one of its daemons has ended and nobody had ended it."""
-        for one in self._daemons():
-            one.check()
+        for daemon in self._daemons():
+            daemon.check()
 
     def pids(self) -> list[int]:
         """The master and the workers that run; executors are below workers."""
-        return [pid for one in self._daemons() if (pid := one.pid) is not None]
+        return [pid for daemon in self._daemons() if (pid := daemon.pid) is not None]
 
     def executors(self) -> list[psutil.Process]:
         """The executors that work, the one that has worked most first."""
@@ -236,7 +148,7 @@ class Standalone:
             master_silent=silent,
         )
 
-    def target(self, on: str) -> dict[str, Daemon | Executor]:
+    def target(self, on: str) -> dict[str, Service | Executor]:
         """What a fault on `executor`, `worker` (with the executor that has worked most) or `master` hits, by name.
 
         From now on the cluster works only with as many executors as it has now, and with the same applications.
@@ -246,7 +158,7 @@ class Standalone:
         await_true(lambda: len(self.executors()) >= len(self.workers), START_S)
         executor = Executor(self.executors)
         self._executors_wanted = len(self.executors())
-        # A master that is busy does not say what it knows; one without the pipeline's application would then count as healed.
+        # A master that is busy gives no answer; one without the pipeline's application would then count as healed.
         known: frozenset[str] = frozenset()
         silent = ""
 
@@ -262,11 +174,13 @@ class Standalone:
         self._applications_wanted = known
         if on == "executor":
             return {f"executor {executor.pid}": executor}
-        hit = self.master if on == "master" else self._owner(executor.pid)
-        return {hit.name: hit}
+        if on == MASTER_NAME:
+            return {MASTER_NAME: self.master}
+        owner = self._owner(executor.pid)
+        return {owner: self.workers[owner]}
 
     def start(self) -> None:
-        """Start all of it; StackError where one does not come."""
+        """Start all of it; StackError where a part of it does not work."""
         self.master.start()
         for worker in self.workers.values():
             worker.start(wait_s=0)
@@ -274,29 +188,34 @@ class Standalone:
             worker.await_up()
 
     def end(self) -> None:
-        """Kill what is left of it, and keep what the executors said."""
-        for one in reversed(self._daemons()):
-            one.kill()
+        """Kill what is left of it, and keep the logs of the executors."""
+        for daemon in reversed(self._daemons()):
+            daemon.kill()
         for path in sorted((self._folder / "work").glob("*/*/*/stderr")):
             worker, application, number = path.parts[-4:-1]
             shutil.copy(path, self._logs / f"{worker}-{application}-executor-{number}.log")
 
-    def _daemons(self) -> list[Daemon]:
+    def _daemons(self) -> list[Service]:
         return [self.master, *self.workers.values()]
 
-    def _owner(self, executor: int) -> Daemon:
-        below = {worker: [one.pid for one in executors_below(worker.pid)] for worker in self.workers.values()}
-        return next((worker for worker, pids in below.items() if executor in pids), self.workers[1])
+    def _owner(self, executor: int) -> str:
+        """The name of the worker that started an executor; the first where it has ended meanwhile."""
+        below = {
+            name: [process.pid for process in executors_below(worker.pid)] for name, worker in self.workers.items()
+        }
+        return next((name for name, pids in below.items() if executor in pids), next(iter(self.workers)))
 
-    def _worker(self, number: int, port: int, page: int) -> Daemon:
+    def _worker(self, number: int, port: int, page: int) -> Service:
         place = ("--host", HOST, "--port", str(port), "--webui-port", str(page))
         gives = ("--cores", "1", "--memory", MEMORY, "--work-dir", self._folder / "work" / f"worker-{number}")
         return self._daemon(f"worker {number}", (WORKER, *place, *gives, self.url), lambda: self._worker_works(port))
 
-    def _daemon(self, name: str, args: Sequence[str | Path], works: Callable[[], bool]) -> Daemon:
+    def _daemon(self, name: str, args: Sequence[str | Path], works: Callable[[], bool]) -> Service:
         log = self._logs / f"spark-{name.replace(' ', '-')}.log"
         program = jars.spark_home() / "bin" / "spark-class"
-        return Daemon(name, (program, *args), environment(self._folder, self._java), log, works)
+        env = environment(self._folder, self._java)
+        command = (program, *args)
+        return Service(f"Spark's {name}", command, log, works=works, grace_s=GRACE_S, start_s=START_S, env=env)
 
     def _master_works(self) -> bool:
         """It is alive, for a while already, with every worker that runs, and the applications and executors that it had.
@@ -321,7 +240,7 @@ class Standalone:
         return port in alive_workers(state) and len(self.executors()) >= self._executors_wanted
 
     def _answer(self) -> tuple[State, str]:
-        """(what the master tells of itself, ""), or ({}, why it does not)."""
+        """(the state of the master, ""), or ({}, why it gives none)."""
         try:
             return state(self._page), ""
         except (Unreachable, Unready) as error:
@@ -352,7 +271,7 @@ def environment(folder: Path, java: str = "") -> dict[str, str]:
     remembers = f'-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory="{folder / "recovery"}"'
     return {
         "JAVA_HOME": str(jars.java().resolve().parent.parent),
-        "JDK_JAVA_OPTIONS": f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {java} {temporary}".strip(),
+        "JDK_JAVA_OPTIONS": f"{java} {temporary}".strip(),
         "SPARK_HOME": str(jars.spark_home()),
         "SPARK_LOCAL_IP": HOST,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
@@ -414,7 +333,7 @@ def _executes(process: psutil.Process) -> bool:
         if not any(EXECUTOR in part for part in process.cmdline()) or _is_frozen(process.pid):
             return False
         # It listens for blocks of others only once its driver has taken it on.
-        return any(one.status == psutil.CONN_LISTEN for one in process.net_connections("tcp"))
+        return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

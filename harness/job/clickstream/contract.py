@@ -6,6 +6,7 @@ where they speak of the same thing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +40,8 @@ class Query:
 
     `identity` names the columns that identify a row, `measures` the others, both in the order of the row.
     A row of a `stateful` query is final once the watermark has passed its column `end` by `stays_open_s` seconds.
+    Its rows are windows of `window_s` seconds, or sessions where that is 0. The rows of a query that `counts_each`
+    count each valid event of its topic once. `distinct` names the measure that counts distinct values.
     `rejects` is true of the query that emits each record that the contract refuses, at once and as it is, and keeps
     no state.
     """
@@ -52,6 +55,14 @@ class Query:
     end: str = "window_end"
     stays_open_s: int = 0
     rejects: bool = False
+    window_s: int = 0
+    counts_each: bool = False
+    distinct: str = ""
+
+    @property
+    def joins(self) -> bool:
+        """Whether a row holds events of a second topic, which come up to `stays_open_s` after its window."""
+        return self.stateful and len(self.reads) > 1
 
     @property
     def stateful(self) -> bool:
@@ -74,6 +85,9 @@ QUERIES: dict[str, Query] = {
             identity=(*WINDOW, "product_id", "category"),
             measures=("view_count", "unique_users"),
             topic="page-views",
+            window_s=PAGE_VIEWS_WINDOW_S,
+            counts_each=True,
+            distinct="unique_users",
         ),
         Query(
             "revenue",
@@ -82,6 +96,8 @@ QUERIES: dict[str, Query] = {
             measures=("transaction_count", "total_revenue", "avg_transaction"),
             topic="revenue",
             sink="parquet",
+            window_s=REVENUE_WINDOW_S,
+            counts_each=True,
         ),
         Query(
             "conversions",
@@ -89,6 +105,7 @@ QUERIES: dict[str, Query] = {
             identity=(*WINDOW, "product_id"),
             measures=("clicks", "purchases", "conversion_rate"),
             topic="analytics-results",
+            window_s=CONVERSIONS_WINDOW_S,
             stays_open_s=CONVERSION_HORIZON_S,
         ),
         Query(
@@ -109,4 +126,21 @@ QUERIES: dict[str, Query] = {
             rejects=True,
         ),
     )
+}
+
+
+def first(fact: Callable[[Query], bool]) -> str:
+    """The name of the first query of which a fact holds; StopIteration where it holds of none."""
+    return next(query.name for query in QUERIES.values() if fact(query))
+
+
+# Count of the result → the queries whose rows hold it; a single such query is enough.
+COUNTED_BY: Mapping[str, tuple[str, ...]] = {
+    "dropped_late": ("page_views", "revenue"),
+    "dropped_late_sessions": ("sessions",),
+    "dead_letter": ("dead_letter",),
+    "sessions_merged": ("sessions",),
+    "deduplicated": ("page_views", "revenue"),
+    "sessions_over_restarts": ("sessions",),
+    "hot_views": ("page_views",),
 }

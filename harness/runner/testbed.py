@@ -14,16 +14,17 @@ from pathlib import Path
 from harness import kafka
 from harness.engines.process import Checkpoint, System, command
 from harness.engines.spark.standalone import Standalone, open_cluster
+from harness.faults import Cancelled, Need, Patience, parts
 from harness.faults.network import Relay, Wire, open_relay
-from harness.faults.target import Cancelled, Patience
 from harness.host import cgroup, class_archive, cleanup, jars
 from harness.host.disks import Disk, mounted
 from harness.job.clickstream.contract import INPUT, RESULT_BYTES_MAX
 from harness.kafka import Cluster, topics
 from harness.load.process import Load
-from harness.run.sampler import Cpu
 from harness.rundir.events import Recorder, Swept
-from harness.scenario import DISKS_OF_THE_PIPELINE, FAULTS_OF_DISKS, FAULTS_OF_NETWORK, Scenario
+from harness.runner.metrics import Metrics
+from harness.runner.sampler import Cpu
+from harness.scenario import Scenario
 
 LOG_BYTES = 5_000_000
 
@@ -50,6 +51,8 @@ class Rig:
     spark: Standalone | None
     # Set when the load is over: a fault that has not healed by then breaks off.
     over: threading.Event = field(default_factory=threading.Event)
+    # Where the figures of the run are offered to Prometheus, if anywhere.
+    metrics: Metrics | None = None
     # Why the pipeline cannot be followed any more; empty while it can.
     blind: list[str] = field(default_factory=list)
 
@@ -110,7 +113,14 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
     }
     temporary = scratch / "tmp"
     temporary.mkdir()
-    system = System(command(scenario, places), logs / "pipeline.log", temporary, history, java)
+    system = System(
+        command(scenario, places),
+        logs / "pipeline.log",
+        temporary,
+        history,
+        java,
+        inherit=bool(scenario.pipeline.command),
+    )
     stack.callback(system.close)
     load = Load(_engine(cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)
@@ -128,7 +138,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
 
 def _relay(stack: ExitStack, scenario: Scenario, logs: Path) -> Relay | None:
     """A relay before the brokers, where a fault of the network is asked for."""
-    if not any(fault.kind in FAULTS_OF_NETWORK for fault in scenario.fault):
+    if not any(Need.RELAY in fault.needs for fault in scenario.fault):
         return None
     return stack.enter_context(open_relay(scenario.kafka.nodes, scenario.load.seed, logs / "relay.log"))
 
@@ -140,9 +150,9 @@ def _standalone(stack: ExitStack, workers: int, folder: Path, logs: Path, java: 
 
 def _mount(stack: ExitStack, scenario: Scenario, scratch: Path) -> dict[str, Disk]:
     """Disks for what a fault will fill or make read-only, before anything is written there."""
-    wanted = {fault.on for fault in scenario.fault if fault.kind in FAULTS_OF_DISKS}
+    wanted = {fault.on for fault in scenario.fault if Need.DISK in fault.needs}
     places = {"checkpoint": scratch / "checkpoint", "results": scratch / "output"}
-    folders = {name: places[name] for name in DISKS_OF_THE_PIPELINE if name in wanted}
+    folders = {name: places[name] for name in parts.DISKS_OF_THE_PIPELINE if name in wanted}
     if wanted - folders.keys():
         # Which broker will lead is not known yet.
         numbers = range(1, scenario.kafka.nodes + 1)

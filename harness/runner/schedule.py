@@ -1,4 +1,4 @@
-"""When faults strike: each at its position of the stream, one after the other, each in a thread of its own."""
+"""When faults are injected: each at its position of the stream, one after the other, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, StackError
-from harness.faults import Outcome
-from harness.faults.target import Cancelled
+from harness.faults import Cancelled, Fault, Outcome, in_order
 from harness.rundir.events import FaultHealed, FaultInjected, Recorder
-from harness.scenario import Fault, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,45 +22,45 @@ class Counts:
 
 
 class Schedule:
-    """The faults that are still to come; each is written down when it strikes, and all of it once it has healed."""
+    """The faults that are still to come; each is recorded when it is injected, and its outcome once it has healed."""
 
     def __init__(
         self,
         faults: Sequence[Fault],
         counts: Counts,
-        strike: Callable[[Fault], Outcome],
+        inject: Callable[[Fault], Outcome],
         history: Recorder,
     ) -> None:
-        """`strike` does one fault from stroke to healing."""
+        """`inject` carries one fault out, from its injection until it has healed."""
         self._left = list(enumerate(in_order(faults)))
         self._counts = counts
-        self.struck_s = 0.0
-        """When the last one that has healed had struck."""
+        # When the last fault that has healed was injected.
+        self.injected_s = 0.0
         self._read_when_healed = 0
         self._goal: int | None = None
-        self._strike = strike
+        self._inject = inject
         self._history = history
         self._thread: threading.Thread | None = None
         self._errors: list[HarnessError] = []
 
     def look(self) -> None:
-        """Strike when the next one is due and the one before has healed; raises what went wrong in the last."""
+        """Inject the next fault when it is due and the one before has healed; raises what went wrong in the last."""
         if self._errors:
             raise self._errors[0]
-        if self._left and not self.is_striking() and self._is_due(self._left[0][1]):
+        if self._left and not self.is_under_way() and self._is_due(self._left[0][1]):
             self._goal = None
             index, fault = self._left.pop(0)
             args = (index, fault, self._counts.acknowledged(), self._counts.read())
             self._history.write(FaultInjected(index=index, fault=fault))
-            self._thread = threading.Thread(target=self._one, args=args, daemon=True, name="fault")
+            self._thread = threading.Thread(target=self._carry_out, args=args, daemon=True, name="fault")
             self._thread.start()
 
     def is_over(self) -> bool:
-        """Whether all have struck and healed."""
+        """Whether all have been injected and have healed."""
         self.look()
-        if self._left or self.is_striking():
+        if self._left or self.is_under_way():
             return False
-        self.look()  # what went wrong in one that has ended since
+        self.look()  # what went wrong in a fault that has ended since
         return True
 
     def is_settled(self, rest: int) -> bool:
@@ -70,11 +68,11 @@ class Schedule:
         return self.is_over() and self._has_caught_up(rest)
 
     def close(self) -> None:
-        """Strike none of those that are still to come."""
+        """Inject no fault that is still to come."""
         self._left.clear()
 
     def join(self, wait_s: float) -> None:
-        """Wait until the one that is striking has been broken off."""
+        """Wait until the fault that is under way has been broken off."""
         self.close()
         if self._thread is not None:
             self._thread.join(wait_s)
@@ -90,13 +88,13 @@ class Schedule:
             self._goal = self._counts.sent() + more
         return self._counts.read() >= self._goal
 
-    def is_striking(self) -> bool:
-        """Whether one has struck and not healed."""
+    def is_under_way(self) -> bool:
+        """Whether a fault has been injected and has not healed."""
         return self._thread is not None and self._thread.is_alive()
 
-    def _one(self, index: int, fault: Fault, acknowledged: int, read: int) -> None:
+    def _carry_out(self, index: int, fault: Fault, acknowledged: int, read: int) -> None:
         try:
-            struck = self._strike(fault)
+            outcome = self._inject(fault)
         except Cancelled:
             return
         except HarnessError as error:
@@ -107,17 +105,17 @@ class Schedule:
             self._errors.append(StackError(f"the fault {fault.name} broke off, {type(error).__name__}: {error}"))
             return
         self._read_when_healed = self._counts.read()
-        self.struck_s = struck.at_s
+        self.injected_s = outcome.at_s
         self._history.write(
             FaultHealed(
                 index=index,
                 fault=fault,
-                targets=tuple(struck.proof["up_after"]),
+                targets=tuple(outcome.proof["up_after"]),
                 acknowledged=acknowledged,
                 unread=max(0, acknowledged - read),
-                at_s=struck.at_s,
-                effect_observed=struck.proved,
-                proof=dict(struck.proof),
-                healed_s=struck.healed_s,
+                at_s=outcome.at_s,
+                effect_observed=outcome.proved,
+                proof=dict(outcome.proof),
+                healed_s=outcome.healed_s,
             )
         )

@@ -21,18 +21,19 @@ from harness import scenario as scenarios
 from harness.engines.process import ticking
 from harness.engines.spark import sinks
 from harness.errors import HarnessError, PipelineDied, StackError, Stalled
-from harness.faults.schedule import Counts, Schedule
 from harness.host import processes
-from harness.job.clickstream.contract import CLICKSTREAM, TRANSACTIONS, WATERMARK_DELAY_S
+from harness.job.clickstream.contract import INPUT, WATERMARK_DELAY_S
 from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
-from harness.run.console import Status
-from harness.run.injector import struck
-from harness.run.testbed import Rig, assemble
-from harness.run.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.rundir import history, manifest
 from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
+from harness.runner.console import Status
+from harness.runner.injector import injected
+from harness.runner.metrics import LOOK_S, Metrics, Reading
+from harness.runner.schedule import Counts, Schedule
+from harness.runner.testbed import Rig, assemble
+from harness.runner.waiting import STALL_S, Work, batch_patience_s, eventually
 from harness.scenario import BATCH_MAX_S, Limits, Scenario
 
 HEAL_S = 180.0
@@ -48,16 +49,18 @@ AT_ONCE_S = 1.0
 ANSWER_S = 5.0
 
 
-def run(scenario: Scenario, directory: Path, status: Status, args: list[str]) -> None:
+def run(scenario: Scenario, directory: Path, status: Status, args: list[str], metrics: Metrics | None = None) -> None:
     """Do the run. Raises HarnessError where none is possible; the directory then shows how far it came."""
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
-    with history.recording(directory) as happenings, status:
+    heed = (metrics.heed,) if metrics else ()
+    with history.recording(directory, *heed) as happenings, status:
         phases = Phases(happenings, status)
         manifest.write(directory, scenario, args, prefix="")
         try:
             with ExitStack() as stack:
                 phases.begin("start", f"Kafka ({scenario.kafka.where}) and the pipeline ({scenario.pipeline.profile})")
                 rig = assemble(stack, scenario, directory, happenings)
+                rig.metrics = metrics
                 manifest.write(directory, scenario, args, rig.cluster.topic_prefix)
                 try:
                     _conduct(rig, phases)
@@ -172,6 +175,8 @@ def _followed(rig: Rig) -> Iterator[None]:
             rig.history.write(Unsampled(why=str(error)))
 
     threads = [ticking(0.2, rig.checkpoint.sweep, stop, failed), ticking(1.0, sample, stop, failed)]
+    if rig.metrics:
+        threads.append(ticking(LOOK_S, partial(_show, rig, rig.metrics), stop, failed))
     for thread in threads:
         thread.start()
     patience_s = AT_ONCE_S
@@ -184,9 +189,19 @@ def _followed(rig: Rig) -> Iterator[None]:
             thread.join(patience_s)
 
 
+def _show(rig: Rig, metrics: Metrics) -> None:
+    """Give the metrics what is known of the run now."""
+    read = None if rig.scenario.black_box else rig.checkpoint.read()
+    state_bytes = sum(list(rig.system.state_bytes.values()))
+    delay_s = rig.load.delay_ms_p99 / 1e3
+    metrics.look(Reading(rig.load.sent, rig.load.acknowledged, read, delay_s, state_bytes), time.time())
+
+
 def _offer(rig: Rig, phases: Phases) -> None:
     load = rig.scenario.load
     start = time.time() + 1.5
+    if rig.metrics:
+        rig.metrics.begin(start)
     plan = {
         "workload": msgspec.to_builtins(rig.scenario.workload),
         "seed": load.seed,
@@ -203,7 +218,7 @@ def _offer(rig: Rig, phases: Phases) -> None:
         _until(rig, phases, start + backlog_s)
         _start_pipeline(rig, phases)
     counts = _counts(rig)
-    schedule = Schedule(rig.scenario.fault, counts, partial(struck, rig), phases.history)
+    schedule = Schedule(rig.scenario.fault, counts, partial(injected, rig), phases.history)
     patience_s = AT_ONCE_S
     try:
         _replay(rig, phases, schedule, counts, start)
@@ -242,7 +257,7 @@ def _stretch(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, end_s
 
     def over() -> bool:
         now_s = time.time()
-        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.struck_s + shown_s)
+        return now_s > end_s or (schedule.is_settled(rest) and now_s > schedule.injected_s + shown_s)
 
     _heal(rig, phases, schedule, counts, over)
     rig.load.enough()
@@ -253,7 +268,7 @@ def _heal(rig: Rig, phases: Phases, schedule: Schedule, counts: Counts, over: Ca
 
     def progress() -> int:
         # A fault that is under way has a patience of its own.
-        return time.monotonic_ns() if schedule.is_striking() else counts.read()
+        return time.monotonic_ns() if schedule.is_under_way() else counts.read()
 
     try:
         _eventually(rig, phases, over, progress, "the faults to heal", HEAL_S, _work(rig))
@@ -297,7 +312,7 @@ def _look(rig: Rig, phases: Phases, left_s: float | None = None) -> None:
 
 
 def _drain(rig: Rig, phases: Phases) -> None:
-    names = [rig.cluster.topic_prefix + topic for topic in (CLICKSTREAM, TRANSACTIONS)]
+    names = [rig.cluster.topic_prefix + topic for topic in INPUT]
     ends = topics.end_offsets(rig.cluster.bootstrap, names)
     goal = {(topic, partition): end for topic, partitions in ends.items() for partition, end in partitions.items()}
     flushed_ms = rig.load.flush_ms - WATERMARK_DELAY_S * 1000
@@ -338,8 +353,8 @@ def _quiet(rig: Rig, phases: Phases) -> None:
 def _has_drained(rig: Rig, query: str, goal: dict[tuple[str, int], int], flushed_ms: float) -> bool:
     mine = {rig.cluster.topic_prefix + topic for topic in rig.scenario.queries[query].reads}
     wanted = {at: end for at, end in goal.items() if at[0] in mine}
-    windowed = query != "dead_letter"
-    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if windowed else True
+    stateful = rig.scenario.queries[query].stateful
+    passed = rig.checkpoint.watermark_ms(query) >= flushed_ms - 1 if stateful else True
     return passed and rig.checkpoint.reached(query, wanted)
 
 

@@ -21,8 +21,8 @@ from harness.experiments import single
 from harness.experiments.simulate import simulate
 from harness.judge import verdict
 from harness.model import Verdict
-from harness.run.console import Status
 from harness.rundir import history
+from harness.runner.console import Status
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +216,7 @@ def test_page_crash_keeps_the_result(run, monkeypatch):
         single.judge(run)
     assert "pass" == json.loads((run / "result.json").read_text())["verdict"]
 
-    monkeypatch.setattr(single.timeline, "gather", lambda _: {}["sent"])
+    monkeypatch.setattr(single.verdict.timeline, "gather", lambda _: {}["sent"])
     with pytest.raises(RunError, match=r"cannot be explained: KeyError: 'sent'; see .*judge.log"):
         list(single.explain(run, "a", 1))
 
@@ -236,7 +236,7 @@ def test_incomplete_manifest_is_refused(run, key):
 def test_crash_makes_its_trace_folder(run, monkeypatch):
     """The verdict is unknown, and says where it is."""
     (run / "logs").rmdir()
-    monkeypatch.setattr(verdict, "judge", lambda _: [][0])
+    monkeypatch.setattr(verdict, "assess", lambda _: [][0])
 
     assert f"see {run / 'logs' / 'judge.log'}" in single.judge(run).result.why
     assert "IndexError" in (run / "logs" / "judge.log").read_text()
@@ -254,7 +254,7 @@ def test_unwritable_result_is_one_line(run, name):
 def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
     """Such as a full disk."""
 
-    def broken(chosen, directory, status, command):
+    def broken(chosen, directory, status, command, metrics):
         (directory / "result.json").mkdir()
         raise StackError("no broker")
 
@@ -266,7 +266,7 @@ def test_cause_survives_an_unwritable_result(tmp_path, monkeypatch):
 def test_full_disk_is_one_line(tmp_path, monkeypatch):
     """Its directory has a result: unknown."""
 
-    def full(chosen, directory, status, command):
+    def full(chosen, directory, status, command, metrics):
         raise OSError(28, "No space left on device", str(directory / "plan.json"))
 
     monkeypatch.setattr(single.conductor, "run", full)
