@@ -313,10 +313,12 @@ def selfcheck_(
 
 
 def _print_mutants(names: Sequence[str]) -> None:
-    table = Table("scenario", "mutants killed", "of")
+    table = Table("scenario", "mutants killed", "of those that some input kills")
     measured = list(mutation.measure(names))
     for found in measured:
-        table.add_row(found.scenario, str(len(found.killed)), str(len(found.anomalies)))
+        table.add_row(found.scenario, str(len(found.killed)), str(len(mutation.KILLABLE)))
+    if len(measured) > 1:
+        table.add_row("all of these", str(len(mutation.killed(measured))), str(len(mutation.KILLABLE)))
     Console().print(table)
     for line in mutation.alive(measured):
         print(line)
