@@ -72,7 +72,7 @@ def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tu
 
 
 def lost(comparison: Comparison) -> list[Anomaly]:
-    """Rows that must be there and are not; told apart where all that were lost are those that wrong lateness loses."""
+    """Missing rows: `late_dropped` if exactly those are missing that a too early watermark drops, else `lost_row`."""
     vanishing = comparison.expected.keys() - comparison.if_late_dropped.keys() if comparison.if_late_dropped else set()
     dropped = vanishing if vanishing.isdisjoint(comparison.observed) else set()
     return [
@@ -153,7 +153,7 @@ def _is_within(periods: Iterable[tuple[str, str]], *moments: str) -> bool:
 
 
 def invented(comparison: Comparison) -> list[Anomaly]:
-    """Rows for which no input gives a reason; one made of late events alone is told apart."""
+    """Rows that no input leads to: `late_counted` if late events alone make the row, else `invented_row`."""
     return [
         Anomaly(
             _kind(comparison, "late_counted" if _is(comparison.if_late_counted, key, rows[0]) else "invented_row"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from harness.job.clickstream import events as workload
 from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, first
 from harness.job.clickstream.reference import Expected
 from harness.judge import metrics, timeline
@@ -41,7 +42,7 @@ def counts(
         "copies_sent": lambda: int(gathered.sent["copy"].sum()),
         "restarts": lambda: _restarts(gathered),
         "burst_events": lambda: _burst(gathered),
-        "hot_views": lambda: _hot(comparisons),
+        "hot_views": lambda: _hot(gathered, comparisons),
         "idle_clicks": lambda: _idle(gathered),
         "edge_purchases": lambda: _on_the_edge(gathered),
         "executors_replaced": lambda: timeline.executors_replaced(gathered.run),
@@ -77,13 +78,15 @@ def _burst(gathered: Evidence) -> int:
     return int(a_second[a_second > max(load.eps, load.eps * load.burst_factor / 2)].sum())
 
 
-def _hot(comparisons: Mapping[str, Comparison]) -> int:
-    """Views of the most viewed product beyond twice the mean of all products; of views that may count, none does."""
-    views: Counter[str] = Counter()
+def _hot(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> int:
+    """Views of the most viewed product beyond twice the mean of all usual products; of views that may count, none does."""
+    shape = gathered.run.scenario.workload
+    views = Counter(dict.fromkeys(workload.products(shape)[0][: shape.products], 0))
     if VIEWS in comparisons:
         product = QUERIES[VIEWS].identity.index("product_id")
         for key, values in comparisons[VIEWS].expected.items():
-            views[key[product]] += values[0].low if isinstance(values[0], Between) else values[0]
+            if key[product] in views:
+                views[key[product]] += values[0].low if isinstance(values[0], Between) else values[0]
     mean = sum(views.values()) / max(1, len(views))
     return max(0, round(max(views.values(), default=0) - 2 * mean))
 

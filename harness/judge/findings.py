@@ -23,7 +23,7 @@ EXPLAINED_MAX = 10
 LOST_MAX = 1000
 BY_BROKERS = "brokers lost acknowledged records"
 TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
-"""What explains the others stands first, what follows from them last."""
+"""Kinds that explain others come first, kinds that follow from others last."""
 
 
 def compare(gathered: Evidence, answers: Mapping[str, Expected], guard: Guard = STRICT) -> dict[str, Comparison]:
@@ -74,7 +74,7 @@ def find(
     comparisons: Mapping[str, Comparison],
     guard: Guard = STRICT,
 ) -> list[Anomaly]:
-    """Every anomaly of a run, what explains the others first, the first of them explained.
+    """Every anomaly of a run, causes first: the first of each group, the other explained ones, then the rest.
 
     A checker that crashes finds nothing, and takes nothing from what the others find.
     """
@@ -212,20 +212,20 @@ def _of_watermark(query: str) -> str:
 
 def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
     """Rows that a right watermark would have released, and the recorded one did not."""
-    behind = {one.query for one in found if one.kind == "wrong_watermark"}
+    behind = {anomaly.query for anomaly in found if anomaly.kind == "wrong_watermark"}
     if not behind:
         return []
-    lawful = _lawful_rows(gathered, behind & comparisons.keys())
+    right = _right_rows(gathered, behind & comparisons.keys())
     why = "the watermark of the last batch should have passed its end, and did not"
     return [
         Anomaly("row_never_closed", query, key, "a row", "still open", why, cause=_of_watermark(query))
-        for query in sorted(lawful)
-        for key in lawful[query]
+        for query in sorted(right)
+        for key in right[query]
         if key not in comparisons[query].expected and key not in comparisons[query].observed
     ]
 
 
-def _lawful_rows(gathered: Evidence, queries: Collection[str]) -> dict[str, Rows]:
+def _right_rows(gathered: Evidence, queries: Collection[str]) -> dict[str, Rows]:
     """By query the rows that right watermarks would give, of those that they may change."""
     at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in queries}
     ours, theirs = timeline.marks(gathered), timeline.marks(gathered, watermarks=at)

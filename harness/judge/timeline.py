@@ -232,9 +232,10 @@ def _columns(evidence: Evidence, rows: Array) -> tuple[Columns, dict[str, Expect
     for first in range(0, len(plain), CHUNK):
         some = plain[first : first + CHUNK]
         drawn = workload.draw(shape, load.seed, load.eps, sent["n"][some].astype(np.uint64))
-        build.add(
-            some, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
-        )
+        usual, cents = ~drawn.is_form, drawn.cents(shape)
+        others = np.append(others, some[~usual])
+        drawn_columns = (drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.owner, drawn.period, drawn.product)
+        build.add(some[usual], *(column[usual] for column in (*drawn_columns, cents)))
     letters = {query: Expected() for query in evidence.batches if QUERIES[query].rejects}
     for row, record in written(evidence, others):
         event = parse(record)

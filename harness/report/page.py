@@ -21,7 +21,7 @@ from harness.judge.timeline import Evidence
 from harness.judge.verdict import accounted_for
 from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, figure
-from harness.rundir.events import FaultHealed, Progress, Sample
+from harness.rundir.events import FaultHealed, LoadWorkers, Progress, Sample
 from harness.rundir.history import Run
 from harness.scenario import Load, Scenario
 
@@ -387,6 +387,14 @@ def _versions(run: Run) -> Table:
         ("machine", manifest["machine"]),
         ("cores", manifest["cores"]),
         ("memory", f"{manifest['memory_bytes'] / 1e9:.1f} GB"),
+    ]
+    rows += [
+        (
+            f"load worker {worker.index}",
+            f"{worker.host}, clock {worker.skew_ms:+.1f} ms (± {worker.round_trip_ms / 2:.1f} ms)",
+        )
+        for joined in run.of(LoadWorkers)
+        for worker in joined.workers
     ]
     rows += [("python", manifest["python"]), ("git", manifest["git"])]
     rows += list(manifest["versions"].items())

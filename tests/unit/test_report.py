@@ -20,7 +20,7 @@ from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
 from harness.report import page as pages
 from harness.rundir import history
-from harness.rundir.events import Commit, FaultHealed, Progress, Sample
+from harness.rundir.events import Commit, FaultHealed, LoadWorker, LoadWorkers, Progress, Sample
 
 NASTY = "</script><b>&\"'"
 
@@ -329,6 +329,19 @@ def test_configuration_is_shown_as_written(right):
     assert (["kill"], ["100"]) == (fields["fault 1.kind"], fields["fault 1.at"])
     assert (["pause"], ["200"]) == (fields["fault 2.kind"], fields["fault 2.at"])
     assert ["1000.0"] == fields["load.eps"]
+
+
+def test_clocks_of_load_workers_are_shown(right):
+    """By whose clock the load was sent, and how far it was off."""
+    run, result = right
+    workers = tuple(
+        LoadWorker(index=index, host="there", pid=11, skew_ms=2.04 * index, round_trip_ms=0.6) for index in (0, 1)
+    )
+    versions = shown(
+        page_of(replace(run, events=(*run.events, LoadWorkers(workers=workers))), result), "Machine and versions"
+    )
+
+    assert ["there, clock +2.0 ms (± 0.3 ms)"] == versions["load worker 1"]
 
 
 def test_external_brokers_have_no_line(right):

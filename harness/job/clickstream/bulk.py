@@ -92,19 +92,28 @@ class Builder:
         categories: Sequence[str],
         session: Callable[[int, int], str],
     ) -> None:
-        """`categories` is that of each product; `session` names the session of a user's number and a period."""
+        """`categories` is that of each product; `session` names the session of its owner's number and a period."""
         self._users, self._products, self._categories = Codes(users), Codes(products), Codes(categories)
         self._of_product = np.array([self._categories[name] for name in categories], dtype=np.int32)
+        self._named = np.array([self._products[name] for name in products], dtype=np.int32)
         self._session = session
         self._parts: list[tuple[Array, ...]] = []
         self._ones: list[tuple[int, Click | Purchase]] = []
 
     def add(
-        self, rows: Array, click: Array, at_ms: Array, user: Array, period: Array, product: Array, cents: Array
+        self,
+        rows: Array,
+        click: Array,
+        at_ms: Array,
+        user: Array,
+        owner: Array,
+        period: Array,
+        product: Array,
+        cents: Array,
     ) -> None:
-        """Events with their rows in what was sent; users and products count from 0."""
-        held = (user.astype(np.int64) << 32) + (period + EARLIEST)
-        small = (column.astype(np.int32) for column in (rows, user, product))
+        """Events with their rows in what was sent; users, owners of sessions and products count from 0."""
+        held = (owner.astype(np.int64) << 32) + (period + EARLIEST)
+        small = (column.astype(np.int32) for column in (rows, user, self._named[product]))
         self._parts.append((*small, self._of_product[product], click, at_ms, cents, held))
 
     def add_one(self, row: int, event: Click | Purchase) -> None:
