@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.job.clickstream.contract import QUERIES, SESSION_GAP_S, WATERMARK_DELAY_S
+from harness.job.clickstream.contract import QUERIES, SESSION_GAP_S
 from harness.job.clickstream.records import iso
 from harness.job.clickstream.reference import Expected, Rows
 from harness.job.lateness import Watermarks
@@ -84,9 +84,8 @@ def touched(gathered: Evidence, query: str, ours: Watermarks, theirs: Watermarks
     low, high = np.minimum(*befores)[batch], np.maximum(*befores)[batch]
     lasts = (min(ours.at[-1], theirs.at[-1]), max(ours.at[-1], theirs.at[-1]))
     at_ms = gathered.sent["event_time_ms"][rows]
-    # What is held of an event id, and so whether a copy of it counts, depends on the watermark as well.
-    held_ms = at_ms + WATERMARK_DELAY_S * 1000
-    of_copies = (low < held_ms) & (held_ms <= high) if gathered.rules.deduplicate else np.zeros(len(rows), dtype=bool)
+    # Whether an event counts may depend on another with its id, in any window.
+    of_copies = np.full(len(rows), gathered.rules.deduplicate)
     if QUERIES[query].has_sessions:
         late_by = at_ms if gathered.rules.deduplicate else at_ms + SESSION_GAP_S * 1000
         # Other watermarks also release a session before or after a further event of it.
@@ -157,6 +156,9 @@ def _holds(gathered: Evidence, query: str, keys: Collection[str]) -> Array:
     """Which rows of `sent` are events of the windows or sessions of a scope."""
     holds = np.zeros(len(gathered.sent["n"]), dtype=bool)
     rows = _valid(gathered, query)
+    if gathered.rules.deduplicate:
+        holds[rows] = True
+        return holds
     if QUERIES[query].window_s:
         wanted = np.array(sorted(timeline.epoch_ms(key) for key in keys), dtype=np.int64)
         for some, start in _windows(gathered, query, rows):

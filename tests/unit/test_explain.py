@@ -20,7 +20,7 @@ from harness.scenario import Load, Scenario
 RUN = Scenario(
     name="explained",
     load=Load(eps=150, warm_up_s=0, duration_s=40),
-    workload=Workload(time_scale=60, users=40, malformed=0.01, too_late=0.05, duplicates=0.01),
+    workload=Workload(time_scale=60, users=40, malformed=0.01, too_late=0.05, duplicates=0.01, awkward=0),
 )
 MINUTE = 60_000
 
