@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: load check test lint bench kafka-image package pipeline-image env
+.PHONY: load check test lint bench load-workers kafka-image package pipeline-image env
 
 load: env ## 5,000 events a second through the pipeline, judged
 	@$(BIN)/harness run load --eps 5000
@@ -20,6 +20,9 @@ lint: env
 bench: env ## the load engine alone, and the judging of 5,000,000 events: rates, delays, memory
 	@$(BIN)/python -m harness.load.bench
 	@$(BIN)/python -m harness.experiments.bench
+
+load-workers: env ## 1, 2 and 4 workers of a load: rate, delay and cost of each
+	@$(BIN)/python -m harness.load.scaling
 
 kafka-image: env ## a local image of Kafka, where no registry can be reached
 	@bash harness/kafka/image/build streaming-harness/kafka:4.3.1 "$$($(BIN)/harness jars | tail -1)"

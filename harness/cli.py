@@ -11,11 +11,11 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,12 +24,13 @@ from rich.text import Text
 
 from harness import scenario
 from harness.errors import HarnessError, RunError, ScenarioError, StackError
-from harness.experiments import drill, mutation, own, selfcheck, shrink, single
+from harness.experiments import capacity, drill, mutation, needs, own, selfcheck, shrink, single
 from harness.host import cgroup, cleanup, jars, streams
 from harness.host import doctor as machine
 from harness.judge import own as own_judge
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
+from harness.load import distributed
 from harness.model import Result, Verdict
 from harness.runner.console import Status
 from harness.scenario import Scenario
@@ -58,6 +59,17 @@ def run(
         str | None, typer.Option(metavar="embedded|containers|HOST:PORT", help="where the brokers are")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="default, or specification")] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="harness|locust", help="one load engine, or several that Locust coordinates")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="locust: load engines, started here unless --master is given")
+    ] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(metavar="HOST[:PORT]", help="locust: address of this machine for workers of other machines"),
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="locust: serve its page while the run goes on")] = False,
     reports: Annotated[Path, typer.Option(help="where run directories are written")] = Path("reports"),
     metrics_port: Annotated[
         int | None,
@@ -74,12 +86,16 @@ def run(
         "--seed": ("load.seed", seed),
         "--kafka": ("kafka.where", kafka),
         "--profile": ("pipeline.profile", profile),
+        "--engine": ("load.engine", engine),
+        "--workers": ("load.workers", workers),
+        "--master": ("load.master", master),
     }
     overrides = [
         scenario.Override(f"{field}={json.dumps(value) if isinstance(value, str) else value}", f"{flag} {value}")
         for flag, (field, value) in flags.items()
         if value is not None
     ]
+    overrides += [scenario.Override("load.web=true", "--web")] if web else []
     if (path := own_scenario.find(name)) is not None:
         raise typer.Exit(_run_own(path, [*overrides, *_named(sets or [])], reports, as_json).exit_code)
     chosen = scenario.load(name, [*overrides, *(sets or [])])
@@ -90,6 +106,99 @@ def run(
             _print_json(verdict.unknown(str(error)))
         raise
     raise typer.Exit(_tell(done, as_json).exit_code)
+
+
+@app.command("capacity")
+def capacity_(
+    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="whose pipeline, data and limits")] = "load",
+    start: Annotated[float, typer.Option("--from", metavar="EPS", help="the first rate, events per second")] = 5_000,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="within 25 % instead of 10, shorter runs, and each rate once instead of three times"
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="go on with a search that was broken off; no other option counts"),
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="where the search and its runs are written")] = Path("reports"),
+    sets: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print capacity.json, alone, on standard output")] = False,
+) -> None:
+    """Find the highest rate at which all targets hold, and what gives way above it.
+
+    Doubling, bisection, then three runs at the answer and three at one step above. Exit code 3 also where the load engine was the limit.
+    """
+    if resume:
+        found = capacity.Capacity.resume(resume)
+    else:
+        chosen, settings = capacity.prepared(scenario.load(name, sets or []), start, quick=quick)
+        found = capacity.Capacity.begin(single.new_folder(reports, f"capacity-{chosen.name}"), chosen, settings)
+    try:
+        answer = found.search(_step)
+    except (HarnessError, KeyboardInterrupt):
+        _say(f"go on: harness capacity --resume {found.folder}")
+        raise
+    if as_json:
+        print(json.dumps(found.as_json()))
+    else:
+        _print_curve(found.curve())
+    people.print(Text.assemble((answer.verdict.value.upper(), MARK[answer.verdict]), f"  {answer.why}"), soft_wrap=True)
+    _say(f"  {_between(answer.spread)}  {found.folder / capacity.FILE}")
+    raise typer.Exit(answer.verdict.exit_code)
+
+
+def _step(chosen: Scenario, folder: Path) -> tuple[Result, Path]:
+    _say(f"step      {chosen.load.eps:,.0f} events/s")
+    done = single.run(chosen, folder, Status(people))
+    _tell(done, as_json=False)
+    return done.result, done.run.directory
+
+
+def _between(spread: tuple[float | None, float | None]) -> str:
+    """The spread of a capacity in words."""
+    held, missed = spread
+    words = [f"every run held up to {held:,.0f}"] if held else []
+    words += [f"none held from {missed:,.0f} on"] if missed else []
+    return ", ".join(words) or "no rate had the same outcome in all of its runs"
+
+
+CURVE = {
+    "latency": ("latency p99, s", 1.0),
+    "cpu": ("pipeline CPU, %", 100.0),
+    "machine_cpu_share": ("machine CPU, %", 100.0),
+    "state_size": ("state, MB", 1e-6),
+    "lag_records_max": ("lag, records", 1.0),
+    "generator_delay_ms_p99": ("generator delay p99, ms", 1.0),
+}
+"""Figure of a curve → its heading, and the factor to its unit."""
+
+
+def _print_curve(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row a rate: medians, with least and most where there are several runs."""
+    table = Table("events/s", "hold", *(heading for heading, _ in CURVE.values()), "gave way")
+    for row in rows:
+        figures = (_median(row["figures"].get(name), factor) for name, (_, factor) in CURVE.items())
+        table.add_row(f"{row['eps']:,.0f}", f"{row['hold']} of {row['runs']}", *figures, ", ".join(row["gave_way"]))
+    Console().print(table)
+
+
+def _median(spread: Mapping[str, float] | None, factor: float) -> str:
+    if spread is None:
+        return "–"
+    values = (spread[name] * factor for name in ("median", "min", "max"))
+    middle, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
+    return middle if least == most else f"{middle} ({least}–{most})"
+
+
+@app.command("load-worker")
+def load_worker(
+    master: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="the --master of `harness run --engine locust`")],
+) -> None:
+    """Send a share of the load of a run on another machine; ends with it."""
+    needs.locust()
+    raise typer.Exit(distributed.take_part(master))
 
 
 def _named(sets: Iterable[str]) -> list[scenario.Override]:
@@ -204,10 +313,12 @@ def selfcheck_(
 
 
 def _print_mutants(names: Sequence[str]) -> None:
-    table = Table("scenario", "mutants killed", "of")
+    table = Table("scenario", "mutants killed", "of those that some input kills")
     measured = list(mutation.measure(names))
     for found in measured:
-        table.add_row(found.scenario, str(len(found.killed)), str(len(found.anomalies)))
+        table.add_row(found.scenario, str(len(found.killed)), str(len(mutation.KILLABLE)))
+    if len(measured) > 1:
+        table.add_row("all of these", str(len(mutation.killed(measured))), str(len(mutation.KILLABLE)))
     Console().print(table)
     for line in mutation.alive(measured):
         print(line)

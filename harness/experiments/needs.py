@@ -6,6 +6,7 @@ has every jar need not be writable.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,8 +37,16 @@ def _checks(scenario: Scenario) -> Iterator[Callable[[], object]]:
         yield partial(_cache, absent)
     if scenario.kafka.where == "containers":
         yield _docker
+    if scenario.load.engine == "locust":
+        yield locust
     for kind in sorted({fault.kind for fault in scenario.fault}):
         yield partial(_fault, KINDS[kind])
+
+
+def locust() -> None:
+    """Raise StackError where Locust is not installed. It is looked for only: its import would patch this process."""
+    if importlib.util.find_spec("locust") is None:
+        raise StackError("Locust is not installed: pip install 'streaming-harness[load]'")
 
 
 def _starts_java(scenario: Scenario) -> bool:

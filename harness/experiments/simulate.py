@@ -43,6 +43,7 @@ def simulate(directory: Path, scenario: Scenario, expired_s: float | None = None
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
     manifest = {
         "format": FORMAT,
+        "events_format": workload.FORMAT,
         "topic_prefix": "",
         "cores": 2,
         "memory_bytes": 0,
@@ -92,7 +93,7 @@ def _write_history(directory: Path, events: list[Event]) -> None:
 def _sent(directory: Path, scenario: Scenario) -> Mapping[str, Array]:
     load, shape = scenario.load, scenario.workload
     total = load.events
-    journal = Journal(total + len(TOPICS))
+    journal = Journal(np.arange(total + len(TOPICS)))
     columns = journal.columns
     for first in range(0, total, CHUNK):
         rows = slice(first, min(total, first + CHUNK))

@@ -54,7 +54,7 @@ def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that no process listens on, and that no other harness is given while this process lives."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if _can_bind(port) and _lease(port):
+        if can_bind(port) and _lease(port):
             ports.append(port)
         if len(ports) == count:
             return ports
@@ -78,7 +78,8 @@ def _lease(port: int) -> bool:
     return True
 
 
-def _can_bind(port: int) -> bool:
+def can_bind(port: int) -> bool:
+    """Whether a port of 127.0.0.1 is free now."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,9 +1,11 @@
 """The engine as a process of its own: a plan as input, status lines as output.
 
-Standard output carries JSON lines (`status` twice a second, then `done`). On standard input it takes `enough`,
-after which it sends nothing more of the plan, and `flush`, after which it sends the flush events and ends;
-at the end of its input it sends nothing more at all, and ends. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a
-record failed, 130 or 143 when it was stopped.
+Standard output carries JSON lines (`ready` where the plan has no start time, `status` twice a second, `settled` when
+all of the plan is acknowledged, then `done`). On standard input it takes `start SECOND` where the plan has no start
+time, `enough`, after which it sends nothing more of the plan, and `flush` or `flush MS`, after which it sends the flush
+events (later than MS of event time) and ends; after any other word it ends without them, and at the end of its input it
+sends nothing more at all. Whatever happens to the brokers, sent.parquet is written. Exit code 0, 1 when a record failed,
+130 or 143 when it was stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ STOP_S = 1.5
 def main() -> int:
     """Send the plan, wait for the word to flush, write the journal."""
     args = _arguments()
-    engine = _engine(args)
+    plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
+    if plan.get("start_at") is None and not _started(plan):
+        return 0
+    engine = _engine(args, plan)
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -47,15 +52,19 @@ def main() -> int:
     # Reference counts free everything here; a collection would only stop the pace.
     gc.freeze()
     gc.disable()
-    threading.Thread(target=_report, args=(engine,), daemon=True).start()
+    threading.Thread(target=_report, args=(engine, args.delays), daemon=True).start()
     commands: Queue[str] = Queue()
     threading.Thread(target=_listen, args=(engine, commands), daemon=True).start()
     engine.run()
     patience_s = settle_s(args.acknowledged_s)
     settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
     # Without an acknowledgement of each record no flush can help: the run ends here, with the message.
-    if not stopped and not engine.broken and not engine.unacknowledged and _word(commands, stopped) == "flush":
-        engine.flush_events()
+    word, newest_ms = "", "0"
+    if not stopped and not engine.broken and not engine.unacknowledged:
+        _say(engine, "settled", newest_ms=engine.newest_ms)
+        word, _, newest_ms = _word(commands, stopped).partition(" ")
+    if word == "flush":
+        engine.flush_events(int(newest_ms or 0))
         settled = engine.settle(STOP_S if engine.broken else patience_s, lambda: stopped)
     if stopped:
         settled = engine.settle(STOP_S)
@@ -76,14 +85,30 @@ def _arguments() -> argparse.Namespace:
         default=ACKNOWLEDGED_S,
         help="how long a record may be unanswered; default %(default)s",
     )
+    parser.add_argument(
+        "--delays", action="store_true", help="each status line has the generator delays of the events since the last"
+    )
     return parser.parse_args()
 
 
-def _engine(args: argparse.Namespace) -> Engine:
-    plan: dict[str, Any] = json.loads(Path(args.plan).read_text(encoding="utf-8"))
+def _started(plan: dict[str, Any]) -> bool:
+    """Wait for the word `start SECOND`, and put the second into the plan; false if the input ends first.
+
+    Signals still have their default effect: nothing was sent, and there is nothing to write.
+    """
+    print(json.dumps({"event": "ready"}), flush=True)
+    word, _, second = sys.stdin.readline().strip().partition(" ")
+    if word == "start":
+        plan["start_at"] = float(second)
+    return word == "start"
+
+
+def _engine(args: argparse.Namespace, plan: dict[str, Any]) -> Engine:
     plan["segments"] = tuple(map(tuple, plan.get("segments", ())))
+    plan["share"] = tuple(plan.get("share", (0, 1)))
     plan["workload"] = msgspec.convert(plan["workload"], Workload)
-    settings = producer_settings(plan["eps"], plan.pop("acks"), args.acknowledged_s)
+    eps = None if plan["eps"] is None else plan["eps"] / plan["share"][1]
+    settings = producer_settings(eps, plan.pop("acks"), args.acknowledged_s)
     producer = confluent_kafka.Producer({"bootstrap.servers": args.bootstrap, **settings})
     return Engine(Plan(**plan), producer, args.prefix, time.time, time.sleep)
 
@@ -105,13 +130,18 @@ def _word(commands: Queue[str], stopped: list[int]) -> str:
     return ""
 
 
-def _report(engine: Engine) -> None:
+def _report(engine: Engine, delays: bool) -> None:
+    told = 0
     while True:
         time.sleep(STATUS_EVERY_S)
-        _say(engine, "status")
+        if delays:
+            told, counted = engine.delays_ms(told)
+            _say(engine, "status", delays_ms=counted)
+        else:
+            _say(engine, "status")
 
 
-def _say(engine: Engine, event: str) -> None:
+def _say(engine: Engine, event: str, **more: object) -> None:
     journal = engine.journal
     figures = {
         "flush_ms": engine.flush_ms,
@@ -120,7 +150,7 @@ def _say(engine: Engine, event: str) -> None:
         "failed": journal.failed,
         "cpu_s": round(time.process_time(), 3),
     }
-    line = json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99()})
+    line = json.dumps({"event": event, **figures, "delay_ms_p99": engine.delay_ms_p99(), **more})
     # Two threads speak here, and print() writes a line and its end apart.
     with SPEAKING:
         print(line, flush=True)

@@ -86,6 +86,7 @@ class Plan:
     """What to send: `eps` None is as fast as the client takes it; `start_at` is an epoch second.
 
     `segments` are (events per second, seconds) of each stretch of the schedule; without any it is steady.
+    `share` is (index, count): this engine sends the events whose number modulo `count` is `index`.
     """
 
     workload: Workload
@@ -95,18 +96,28 @@ class Plan:
     start_at: float
     event_eps: float = 1000.0
     segments: tuple[tuple[float, float], ...] = ()
+    share: tuple[int, int] = (0, 1)
 
     @property
     def density(self) -> float:
-        """Events a second by which event time advances."""
+        """Events a second by which event time advances, those of other engines included."""
         return self.eps or self.event_eps
+
+    @property
+    def numbers(self) -> Array:
+        """The numbers of the events that this engine sends, ascending; shape (own events,), int64."""
+        index, count = self.share
+        return np.arange(index, self.events, count, dtype=np.int64)
 
 
 @dataclass(slots=True)
 class Journal:
-    """What became of every event: times in epoch µs, 0 for never; offset −1 until acknowledged."""
+    """What became of every event: times in epoch µs, 0 for never; offset −1 until acknowledged.
 
-    size: int
+    `numbers` are those of its rows; the flush events have the numbers after the last of the plan.
+    """
+
+    numbers: Array
     sent: int = 0
     acknowledged: int = 0
     failed: int = 0
@@ -131,6 +142,11 @@ class Journal:
         self.columns = {name: np.zeros(self.size, dtype=types.get(name, np.int64)) for name in names}
         self.columns["offset"] -= 1
 
+    @property
+    def size(self) -> int:
+        """Rows: all events that are planned, and the flush events."""
+        return len(self.numbers)
+
     def settle_acks(self) -> None:
         """Put the acknowledgements that came since into their columns."""
         if self.acks:
@@ -143,7 +159,7 @@ class Journal:
         """Write sent.parquet: a row for each event that was handed over, whole or not at all."""
         self.settle_acks()
         rows = self.columns["sent_us"] > 0
-        table = {"n": pa.array(np.flatnonzero(rows))}
+        table = {"n": pa.array(self.numbers[rows])}
         for name, column in self.columns.items():
             table[name] = pa.array(column[rows])
         topics = pa.DictionaryArray.from_arrays(table["topic"].cast(pa.int8()), list(TOPICS))
@@ -162,11 +178,13 @@ class Engine:
         self._clock = clock
         self._sleep = sleep
         self._stopped = False
-        self._nap_s = float(np.clip(NAP_EVENTS / plan.density, *NAP_S))
+        self._nap_s = float(np.clip(NAP_EVENTS * plan.share[1] / plan.density, *NAP_S))
         self.flush_ms = 0
         # Why the client takes nothing any more; empty while it does.
         self.broken = ""
-        self.journal = Journal(plan.events + len(TOPICS))
+        numbers = plan.numbers
+        self._own = len(numbers)
+        self.journal = Journal(np.append(numbers, plan.events + np.arange(len(TOPICS))))
 
     def stop(self) -> None:
         """Send no further event."""
@@ -179,12 +197,17 @@ class Engine:
             if self._stopped:
                 return
 
-    def flush_events(self) -> None:
-        """Send the two events that let every window close, due now."""
-        n = self._plan.events
-        after_ms = int(self.journal.columns["event_time_ms"][:n].max(initial=workloads.start_ms(self._plan.workload)))
+    @property
+    def newest_ms(self) -> int:
+        """The newest event time that was made, in epoch ms; the start of event time before there is any."""
+        made = self.journal.columns["event_time_ms"][: self._own]
+        return int(made.max(initial=workloads.start_ms(self._plan.workload)))
+
+    def flush_events(self, newest_ms: int = 0) -> None:
+        """Send the two events that let every window close, due now: after `newest_ms` of other engines too."""
+        after_ms = max(self.newest_ms, newest_ms)
         for index, event in enumerate(workloads.flush(self._plan.workload, after_ms)):
-            row = n + index
+            row = self._own + index
             self.flush_ms = event.event_time_ms
             now = self._clock()
             self._note(row, index, now, event.event_time_ms, malformed=0)
@@ -209,15 +232,14 @@ class Engine:
 
     def _slices(self) -> Iterator[tuple[int, Events, Array]]:
         plan = self._plan
-        for first in range(0, plan.events, SLICE):
-            count = min(SLICE, plan.events - first)
-            events = workloads.batch(plan.workload, plan.seed, plan.density, first, count)
-            yield first, events, self._due(first, count)
+        for first in range(0, self._own, SLICE):
+            numbers = self.journal.numbers[first : min(first + SLICE, self._own)]
+            drawn = workloads.draw(plan.workload, plan.seed, plan.density, numbers.astype(np.uint64))
+            yield first, workloads.written(plan.workload, drawn), self._due(numbers)
 
-    def _due(self, first: int, count: int) -> Array:
+    def _due(self, numbers: Array) -> Array:
         if self._plan.eps is None:
-            return np.full(count, self._plan.start_at)
-        numbers = np.arange(first, first + count)
+            return np.full(len(numbers), self._plan.start_at)
         if not self._plan.segments:
             return self._plan.start_at + numbers / self._plan.eps
         return self._plan.start_at + workloads.due_s(self._plan.segments, numbers)
@@ -233,11 +255,18 @@ class Engine:
         topics = [self._topics[topic] for topic in events.topic.tolist()]
         clock, produce = self._clock, self._produce
         sent_us: list[int] = []
+
+        def note() -> None:
+            """What is counted as sent has its time in the journal."""
+            noted = self.journal.sent - first
+            columns["sent_us"][first + noted : first + len(sent_us)] = sent_us[noted:]
+            self.journal.sent = first + len(sent_us)
+
         for index, (moment, topic, key, value) in enumerate(
             zip(due.tolist(), topics, events.keys, events.values, strict=True)
         ):
             if moment > clock():
-                self.journal.sent = first + len(sent_us)
+                note()
                 self._wait(moment)
             if self._stopped:
                 break
@@ -247,9 +276,8 @@ class Engine:
             sent_us.append(int(clock() * 1e6))
             if index % 64 == 63:
                 self._producer.poll(0)
-                self.journal.sent = first + len(sent_us)
-        columns["sent_us"][first : first + len(sent_us)] = sent_us
-        self.journal.sent = first + len(sent_us)
+                note()
+        note()
 
     def _wait(self, moment: float) -> None:
         """Waking for each event alone would cost more than sending it: what is due within a nap is sent after it."""
@@ -296,9 +324,17 @@ class Engine:
 
     def delay_ms_p99(self, last: int = 5_000) -> float:
         """p99 of the generator delay over the last events that were sent."""
-        sent = min(self.journal.sent, self._plan.events)
-        rows = slice(max(0, sent - last), sent)
-        columns = self.journal.columns
-        delays = columns["sent_us"][rows] - columns["due_us"][rows]
-        delays = delays[columns["sent_us"][rows] > 0]
+        sent = min(self.journal.sent, self._own)
+        delays = self._delays_us(max(0, sent - last), sent)
         return round(float(np.percentile(delays, 99)) / 1e3, 3) if len(delays) else 0.0
+
+    def delays_ms(self, since: int) -> tuple[int, list[tuple[int, int]]]:
+        """(events sent until now, [(generator delay in whole ms, events)] of those sent after the first `since`)."""
+        sent = min(self.journal.sent, self._own)
+        values, counts = np.unique(self._delays_us(since, sent) // 1000, return_counts=True)
+        return sent, list(zip(values.tolist(), counts.tolist(), strict=True))
+
+    def _delays_us(self, first: int, last: int) -> Array:
+        columns = self.journal.columns
+        delays: Array = columns["sent_us"][first:last] - columns["due_us"][first:last]
+        return delays[columns["sent_us"][first:last] > 0]  # flush events count as sent, and stand at the end

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.errors import StackError
 from harness.host.service import Service
@@ -27,6 +28,11 @@ class Load:
         self.acknowledged = 0
         self.flush_ms = 0
         self.delay_ms_p99 = 0.0
+        # Of a load from several workers: each one's row of `harness.load.workers.Workers.table`.
+        self.workers: list[dict[str, Any]] = []
+        # The address of Locust's page, where there is one.
+        self.page = ""
+        self._ready = False
         self._cpu_s = 0.0
 
     @property
@@ -38,11 +44,19 @@ class Load:
         """CPU seconds of the process, also after its end."""
         return max(self._cpu_s, self._service.cpu_s())
 
-    def start(self) -> None:
-        """Start the engine; it begins at the plan's start time."""
+    def prepare(self) -> None:
+        """Start the process; it waits for `start` where the plan has no start time."""
         self._service.start(wait_s=0)
         self._reader = threading.Thread(target=self._follow, daemon=True, name="load")
         self._reader.start()
+
+    def is_ready(self) -> bool:
+        """Whether it can begin at once, all of its workers included."""
+        return self._ready
+
+    def start(self, at_s: float) -> None:
+        """Have event 0 due at an epoch second."""
+        self._command(b"start %.6f\n" % at_s)
 
     def enough(self) -> None:
         """Have it send no further event of the plan."""
@@ -78,6 +92,8 @@ class Load:
         stream = self._service.stdout
         for line in stream:
             event = json.loads(line)
+            self._ready |= event["event"] == "ready"
+            self.workers, self.page = event.get("workers", self.workers), event.get("page", self.page)
             self.sent, self.acknowledged = event.get("sent", self.sent), event.get("acked", self.acknowledged)
             self.flush_ms = event.get("flush_ms", self.flush_ms)
             self.delay_ms_p99 = event.get("delay_ms_p99", self.delay_ms_p99)

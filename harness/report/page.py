@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from harness import scenario
-from harness.judge import metrics, recovery
+from harness.judge import causes, metrics, recovery
 from harness.judge.assessment import Assessment
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
 from harness.judge.verdict import accounted_for
 from harness.model import Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, figure
-from harness.rundir.events import FaultHealed, Progress, Sample
+from harness.rundir.events import FaultHealed, LoadWorkers, Progress, Sample
 from harness.rundir.history import Run
 from harness.scenario import Load, Scenario
 
@@ -71,6 +71,7 @@ def of_run(assessed: Assessment) -> Page:
         why=result.why,
         targets=tuple(shown(target) | {"of": _of(target, result.figures)} for target in result.targets),
         anomalies=_anomalies(result),
+        causes=_causes(result),
         charts=_charts(evidence, result.figures) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
         measured_s=_ends_before_the_load(run.scenario.load),
@@ -227,6 +228,23 @@ def _per_cent(value: float) -> str:
     return f"{(cut * 100).normalize():,f}"
 
 
+def _causes(result: Result) -> Table | None:
+    """The causes of the anomalies with their numbers; those without a known cause by kind and query."""
+    if not result.anomalies:
+        return None
+    rows = tuple(
+        (
+            len(group.anomalies),
+            group.cause or "no cause found",
+            ", ".join(sorted({f"{anomaly.kind.replace('_', ' ')} in {anomaly.query}" for anomaly in group.anomalies})),
+            "; ".join("|".join(map(str, anomaly.key)) for anomaly in group.anomalies[: causes.EXAMPLES]),
+        )
+        for group in causes.groups(result.anomalies)[:ANOMALIES_MAX]
+    )
+    note = "Anomalies with one cause, and some of their rows; the events that decide are below."
+    return Table("Causes", note, ("anomalies", "cause", "kinds", "rows"), rows)
+
+
 def _anomalies(result: Result) -> Table | None:
     if not result.anomalies:
         return None
@@ -369,6 +387,14 @@ def _versions(run: Run) -> Table:
         ("machine", manifest["machine"]),
         ("cores", manifest["cores"]),
         ("memory", f"{manifest['memory_bytes'] / 1e9:.1f} GB"),
+    ]
+    rows += [
+        (
+            f"load worker {worker.index}",
+            f"{worker.host}, clock {worker.skew_ms:+.1f} ms (± {worker.round_trip_ms / 2:.1f} ms)",
+        )
+        for joined in run.of(LoadWorkers)
+        for worker in joined.workers
     ]
     rows += [("python", manifest["python"]), ("git", manifest["git"])]
     rows += list(manifest["versions"].items())

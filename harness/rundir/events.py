@@ -47,6 +47,22 @@ class Process(Written, frozen=True, kw_only=True, tag="process"):
     code: int | None = None
 
 
+class LoadWorker(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker of the load: `skew_ms` is its clock − this machine's, known to within half of `round_trip_ms`."""
+
+    index: int
+    host: str
+    pid: int
+    skew_ms: float
+    round_trip_ms: float
+
+
+class LoadWorkers(Written, frozen=True, kw_only=True, tag="load_workers"):
+    """All workers of a load are ready; event n is sent by worker n modulo their number."""
+
+    workers: tuple[LoadWorker, ...]
+
+
 class Progress(Written, frozen=True, kw_only=True, tag="progress"):
     """Spark's progress report of a batch, as the pipeline prints it."""
 
@@ -174,6 +190,7 @@ Event: TypeAlias = (
     Phase
     | Swept
     | Process
+    | LoadWorkers
     | Progress
     | Commit
     | Reset

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from harness.host import processes
+from harness.job.clickstream import events
 from harness.rundir.history import FORMAT
 from harness.scenario import Scenario
 from harness.scenario.own import OwnScenario
@@ -26,6 +27,7 @@ def write(directory: Path, scenario: Scenario | OwnScenario, args: list[str], pr
     """Write it, whole or not at all; the topic prefix is known once there are brokers."""
     manifest: dict[str, Any] = {
         "format": FORMAT,
+        "events_format": events.FORMAT,
         "started_s": round(time.time(), 3),
         "command": args,
         "seed": scenario.load.seed,

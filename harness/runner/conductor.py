@@ -27,7 +27,16 @@ from harness.kafka import Broker, topics
 from harness.kafka.cluster import await_true
 from harness.load.engine import end_s
 from harness.rundir import history, manifest
-from harness.rundir.events import Interrupted, Phase, PipelineEnded, Recorder, Standstill, Unsampled
+from harness.rundir.events import (
+    Interrupted,
+    LoadWorker,
+    LoadWorkers,
+    Phase,
+    PipelineEnded,
+    Recorder,
+    Standstill,
+    Unsampled,
+)
 from harness.runner.console import Status
 from harness.runner.injector import injected
 from harness.runner.metrics import LOOK_S, Metrics, Reading
@@ -42,6 +51,10 @@ REST_S = 5.0
 # How long the load goes on beyond the limit of a recovery, so that a recovery that missed it is seen too.
 BEYOND_S = 1.0
 DUMP_S = 1.0
+# From the word to start until event 0 is due: the load engine connects to the brokers and makes its first events.
+LEAD_S = 1.5
+# How long somebody may take to start the workers on other machines.
+JOIN_S = 900.0
 BREAK_OFF_S = 10.0
 # How long to wait for threads when somebody ends the run: what they wait for is ended with it.
 AT_ONCE_S = 1.0
@@ -133,6 +146,7 @@ class Phases:
 
 
 def _conduct(rig: Rig, phases: Phases) -> None:
+    _prepare_load(rig, phases)
     if not rig.scenario.pipeline.start_after_s:
         _start_pipeline(rig, phases)
     with _followed(rig):
@@ -199,22 +213,48 @@ def _show(rig: Rig, metrics: Metrics) -> None:
     metrics.look(Reading(rig.load.sent, rig.load.acknowledged, read, delay_s, state_bytes), time.time())
 
 
-def _offer(rig: Rig, phases: Phases) -> None:
+def _prepare_load(rig: Rig, phases: Phases) -> None:
+    """Start the load engine, or Locust and its workers: they wait for the start time while the pipeline starts."""
     load = rig.scenario.load
-    start = time.time() + 1.5
-    if rig.metrics:
-        rig.metrics.begin(start)
     plan = {
         "workload": msgspec.to_builtins(rig.scenario.workload),
         "seed": load.seed,
         "eps": load.eps,
         "acks": load.acks,
         "events": load.events,
-        "start_at": start,
         "segments": load.segments,
     }
     (rig.scratch / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    rig.load.start()
+    rig.load.prepare()
+    if load.master:
+        phases.status.note(
+            f"{load.workers} workers are awaited: on each machine `harness load-worker {load.master}`, as often as it"
+            " has cores to spare"
+        )
+
+
+def _await_load(rig: Rig, phases: Phases) -> None:
+    """Until the load can begin; the workers of a load from several machines, and their clocks, are written down."""
+    patience_s = JOIN_S if rig.scenario.load.master else rig.scenario.pipeline.ready_s
+    _eventually(rig, phases, rig.load.is_ready, lambda: 0, "the load engine to be ready", patience_s)
+    if rig.load.page:
+        phases.status.note(f"Locust's page: {rig.load.page}")
+    if rig.load.workers:
+        phases.history.write(LoadWorkers(workers=msgspec.convert(rig.load.workers, tuple[LoadWorker, ...])))
+    for worker in rig.load.workers:
+        phases.status.note(
+            f"worker {worker['index']} on {worker['host']}: clock {worker['skew_ms']:+.1f} ms"
+            f" (± {worker['round_trip_ms'] / 2:.1f} ms)"
+        )
+
+
+def _offer(rig: Rig, phases: Phases) -> None:
+    load = rig.scenario.load
+    _await_load(rig, phases)
+    start = round(time.time() + LEAD_S, 6)
+    if rig.metrics:
+        rig.metrics.begin(start)
+    rig.load.start(start)
     if backlog_s := rig.scenario.pipeline.start_after_s:
         phases.begin("backlog", f"{backlog_s:g} s at {load.eps:,g} events/s before the pipeline starts")
         _until(rig, phases, start + backlog_s)

@@ -122,7 +122,7 @@ def assemble(stack: ExitStack, scenario: Scenario, directory: Path, history: Rec
         inherit=bool(scenario.pipeline.command),
     )
     stack.callback(system.close)
-    load = Load(_engine(cluster, directory, scratch), logs / "load.log")
+    load = Load(_engine(scenario, cluster, directory, scratch), logs / "load.log")
     stack.callback(load.stop)
     pattern = (
         "" if scenario.black_box else scenario.pipeline.checkpoint.replace("{checkpoint}", str(scratch / "checkpoint"))
@@ -160,10 +160,15 @@ def _mount(stack: ExitStack, scenario: Scenario, scratch: Path) -> dict[str, Dis
     return {name: stack.enter_context(mounted(folder)) for name, folder in folders.items()}
 
 
-def _engine(cluster: Cluster, directory: Path, scratch: Path) -> list[str]:
+def _engine(scenario: Scenario, cluster: Cluster, directory: Path, scratch: Path) -> list[str]:
     where = ["--bootstrap", cluster.bootstrap, "--prefix", cluster.topic_prefix]
     files = ["--plan", str(scratch / "plan.json"), "--sent", str(directory / "sent.parquet")]
-    return [sys.executable, "-m", "harness.load", *where, *files]
+    if scenario.load.engine == "harness":
+        return [sys.executable, "-m", "harness.load", *where, *files]
+    load = scenario.load
+    workers = ["--workers", str(load.workers), "--master", load.master, *(["--web"] if load.web else [])]
+    folders = ["--folder", str(scratch / "load"), "--logs", str(directory / "logs")]
+    return [sys.executable, "-m", "harness.load.distributed", *where, *files, *workers, *folders]
 
 
 def _create_topics(scenario: Scenario, cluster: Cluster) -> None:

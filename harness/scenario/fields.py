@@ -59,6 +59,19 @@ class Load:
         },
     )
     seed: int = _number(7, low=0, high=2**63 - 1, doc="same seed, same bytes")
+    engine: str = field(
+        default="harness",
+        metadata={
+            "choices": ("harness", "locust"),
+            "doc": "one load engine on this machine, or several that Locust coordinates",
+        },
+    )
+    workers: int = _number(1, low=1, high=64, doc="locust: load engines; event n goes to engine n mod workers")
+    master: str = field(
+        default="",
+        metadata={"doc": "locust: HOST[:PORT] at which workers of other machines report; empty: workers start here"},
+    )
+    web: bool = field(default=False, metadata={"doc": "locust: serve its page on this machine while the run goes on"})
 
     @property
     def events(self) -> int:

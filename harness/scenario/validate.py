@@ -21,6 +21,8 @@ FIRST_START_MS, LAST_START_MS = EVENT_TIME_MS_MIN + 86_400_000, EVENT_TIME_MS_MA
 REPLICAS_MIN = 3
 # Fields of a fault that only some kinds have, and that would be passed over with the others.
 OF_SOME_KINDS = ("point", "flags", "command", "refused")
+MASTER = r"[^\s:]+(:[0-9]{1,5})?"
+LOOPBACK = ("127.0.0.1", "localhost")
 MISSPELT = 0.8
 """How alike a word in braces is to a placeholder that it must have meant; other programs have words in braces too."""
 AT_LEAST = ("throughput_eps", "success_share")
@@ -45,6 +47,7 @@ def contradictions(scenario: Scenario) -> Iterator[str]:
         yield f"name = {scenario.name!r}: its runs have a folder of that name: no slash, and no dot first"
     yield from _of_load(scenario.load)
     yield from _of_workload(scenario.workload)
+    yield from _of_workers(scenario)
     yield from _of_kafka(scenario.kafka.where)
     yield from _of_pipeline(scenario.pipeline)
     yield from _of_commands(scenario)
@@ -82,6 +85,24 @@ def _of_load(load: Load) -> Iterator[str]:
         yield "load.burst_s = 0: there is no burst; burst_factor, burst_at_s and silence_s would be passed over"
     if load.burst_s and load.burst_at_s + load.burst_s + load.silence_s > whole_s:
         yield f"load.burst_at_s = {load.burst_at_s:g}: the load lasts {whole_s:g} s, and the burst would go beyond it"
+
+
+def _of_workers(scenario: Scenario) -> Iterator[str]:
+    """Whether the load is for several workers, and those of other machines can reach this one and the brokers."""
+    load = scenario.load
+    if load.engine != "locust":
+        for name in ("workers", "master", "web"):
+            if getattr(load, name) != getattr(Load(), name):
+                yield f"load.{name} = {getattr(load, name)!r}: only with load.engine = 'locust'"
+    if not load.master:
+        return
+    if not re.fullmatch(MASTER, load.master) or not 0 < int(load.master.partition(":")[2] or 1) < 2**16:
+        yield f"load.master = {load.master!r}: HOST or HOST:PORT, an address of this machine"
+    elif ":" not in scenario.kafka.where and load.master.partition(":")[0] not in LOOPBACK:
+        yield (
+            f"load.master = {load.master!r}: workers of other machines cannot reach {scenario.kafka.where} brokers,"
+            " which listen on this machine alone: set kafka.where = HOST:PORT"
+        )
 
 
 def _of_workload(shape: Workload) -> Iterator[str]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import Checkpoint, Clock
+from msgspec import structs
 from rich.console import Console
 
 from harness import scenario
@@ -15,7 +16,7 @@ from harness.engines.spark import sinks
 from harness.errors import PipelineDied, StackError, Stalled
 from harness.model import Row
 from harness.rundir import history
-from harness.rundir.events import Interrupted, Phase, PipelineEnded, Standstill
+from harness.rundir.events import Interrupted, LoadWorkers, Phase, PipelineEnded, Standstill
 from harness.runner import conductor, waiting
 from harness.runner.console import Status
 from harness.runner.testbed import Rig
@@ -30,16 +31,23 @@ class Load:
         self.clock, self.started_s, self.ended = clock, 0.0, False
         self.asked: list[str] = []
         self.flush_ms = 10_000_000
+        self.workers, self.page, self.ready = [], "", True
 
     @property
     def sent(self) -> int:
-        return round((self.clock() - self.started_s) * EPS) if self.started_s else 0
+        return round(max(0.0, self.clock() - self.started_s) * EPS) if self.started_s else 0
 
     acknowledged = sent
 
-    def start(self) -> None:
+    def prepare(self) -> None:
+        pass
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def start(self, at_s: float) -> None:
         self.asked.append("start")
-        self.started_s = self.clock()
+        self.started_s = at_s
 
     def enough(self) -> None:
         self.asked.append("enough")
@@ -176,7 +184,7 @@ def test_a_backlog_comes_before_the_pipeline(rig, tmp_path):
     run(tmp_path / "run", "pipeline.start_after_s=3")
 
     assert ["start", "backlog", "warm_up"] == phases(tmp_path / "run")[:3]
-    assert rig.system.started_s > rig.load.started_s + 3
+    assert rig.system.started_s >= rig.load.started_s + 3
 
 
 def test_a_cool_down_follows_the_measured_part(rig, tmp_path):
@@ -262,3 +270,22 @@ def test_sinks_that_never_rest_are_a_standstill(rig, tmp_path, clock, monkeypatc
 
     whys = {event.why for event in history.read(tmp_path / "run").of(Standstill)}
     assert {"the pipeline goes on writing results"} == whys
+
+
+def test_a_load_that_is_never_ready_is_stalled(rig, tmp_path):
+    """As where the workers of other machines do not come."""
+    rig.load.ready = False
+    with pytest.raises(Stalled, match="the load engine to be ready: no progress"):
+        run(tmp_path / "run")
+
+    assert [] == rig.load.asked
+
+
+def test_the_workers_of_a_load_are_recorded(rig, tmp_path):
+    """Where each is, and how far its clock is off."""
+    worker = {"index": 0, "host": "there", "pid": 11, "skew_ms": 2.5, "round_trip_ms": 0.4}
+    rig.load.workers = [worker]
+    run(tmp_path / "run")
+
+    [joined] = history.read(tmp_path / "run").of(LoadWorkers)
+    assert [worker] == [structs.asdict(one) for one in joined.workers]

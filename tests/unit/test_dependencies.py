@@ -32,9 +32,34 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def importers(*names: str) -> set[str]:
+    """The files of the harness that import any of these."""
+    found = set()
+    for path in (ROOT / "harness").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {module.split(".")[0] for module in modules} & set(names):
+                found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_locust_is_imported_in_its_own_process_alone():
+    """Its import patches the process; no module imports the file that does."""
+    assert {"harness/load/locustfile.py"} == importers("locust", "gevent")
+    assert not [path for path in (ROOT / "harness").rglob("*.py") if "import locustfile" in path.read_text()]
+
+
+def test_the_plugin_of_locust_is_not_loaded():
+    """It would patch the process of the tests."""
+    assert "locust" not in sys.modules
+    assert "gevent" not in sys.modules
+
+
 def test_every_import_is_declared():
     """A dependency of a dependency may go with its next version."""
-    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["load"]]
     declared = {normal(re.split(r"[^\w.-]", line)[0]) for line in asked}
     of_name = packages_distributions()
     names = (imported("harness") | imported("pipeline")) - OF_ITS_USER

@@ -250,7 +250,7 @@ def test_brokers_that_never_answer_are_named(tmp_path, silent_port):
     where = ["--bootstrap", f"127.0.0.1:{silent_port}", "--acknowledged-s", "1"]
     files = ["--plan", str(tmp_path / "plan.json"), "--sent", str(tmp_path / "sent.parquet")]
     load = Load([sys.executable, "-m", "harness.load", *where, *files], tmp_path / "load.log")
-    load.start()
+    load.prepare()
     try:
         with pytest.raises(StackError, match=rf"20 of 20 records were not acknowledged by 127.0.0.1:{silent_port}"):
             eventually(load.finished, lambda: load.acknowledged, "the load engine to end", end_s(1))

@@ -62,7 +62,7 @@ def test_ids_are_in_kafkas_notation():
 def test_used_port_is_not_free():
     """What someone listens on is not handed out."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert not common._can_bind(server.getsockname()[1])
+        assert not common.can_bind(server.getsockname()[1])
 
 
 @pytest.mark.parametrize("where", ["docker", "kafka", "host:", ""])

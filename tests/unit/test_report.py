@@ -20,7 +20,7 @@ from harness.model import Anomaly, Result, Target, Verdict
 from harness.report import Chart, Page, Series, Table, render
 from harness.report import page as pages
 from harness.rundir import history
-from harness.rundir.events import Commit, FaultHealed, Progress, Sample
+from harness.rundir.events import Commit, FaultHealed, LoadWorker, LoadWorkers, Progress, Sample
 
 NASTY = "</script><b>&\"'"
 
@@ -331,6 +331,19 @@ def test_configuration_is_shown_as_written(right):
     assert ["1000.0"] == fields["load.eps"]
 
 
+def test_clocks_of_load_workers_are_shown(right):
+    """By whose clock the load was sent, and how far it was off."""
+    run, result = right
+    workers = tuple(
+        LoadWorker(index=index, host="there", pid=11, skew_ms=2.04 * index, round_trip_ms=0.6) for index in (0, 1)
+    )
+    versions = shown(
+        page_of(replace(run, events=(*run.events, LoadWorkers(workers=workers))), result), "Machine and versions"
+    )
+
+    assert ["there, clock +2.0 ms (± 0.3 ms)"] == versions["load worker 1"]
+
+
 def test_external_brokers_have_no_line(right):
     """It would lie at 0, and nobody knows it."""
     run, _ = right
@@ -357,3 +370,18 @@ def test_unknown_figures_are_dashes(right):
     for name in ("largest lag", "slope of the lag", "read"):
         assert re.search(rf"<td>{name}</td><td>–</td>", html)
     assert "RECONCILE" not in html
+
+
+def test_anomalies_with_one_cause_are_one_line():
+    """With their number and some of their rows; those without a known cause by kind and query."""
+    known = [
+        Anomaly("wrong_value", "revenue", (f"a{number}",), "3", "2", "why", cause="no event of user_3 is counted")
+        for number in range(5)
+    ]
+    other = Anomaly("lost_row", "revenue", ("b",), "3", "no row", "why")
+    table = pages._causes(Result(Verdict.FAIL, "why", (), {}, {}, (*known, other)))
+
+    assert [5, 1] == [row[0] for row in table.rows]
+    assert ("no event of user_3 is counted", "wrong value in revenue", "a0; a1; a2") == table.rows[0][1:]
+    assert "no cause found" == table.rows[1][1]
+    assert "no event of user_3 is counted" in render(page(verdict="fail", causes=table))

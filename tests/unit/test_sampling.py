@@ -68,7 +68,7 @@ ENGINE = (
 def test_ended_engine_keeps_its_cpu(tmp_path):
     """At least what it said last: the measured part may end a moment before it."""
     load = Load([sys.executable, "-c", ENGINE], tmp_path / "load.log")
-    load.start()
+    load.prepare()
     assert await_true(lambda: load.sent == 1, 20)
     used_s = load.cpu_s()
     load.flush()
