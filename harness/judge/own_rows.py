@@ -96,7 +96,7 @@ def hold(query: Query, answer: Answer, seen: Sequence[Seen], batches: Sequence[B
     others = [name for name in names if name not in identity]
     checks = [
         _Identity(query, others, key, expected.get(key, []), found.get(key, []), batches, copies_max)
-        for key in expected.keys() | found.keys()
+        for key in dict.fromkeys([*expected, *found])
     ]
     anomalies = tuple(anomaly for check in checks for anomaly in check.anomalies())
     due = sum(row.is_due for row in answer.rows)
