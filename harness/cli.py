@@ -24,15 +24,17 @@ from rich.text import Text
 
 from harness import scenario
 from harness.errors import HarnessError, RunError, ScenarioError, StackError
-from harness.experiments import capacity, drill, mutation, needs, selfcheck, shrink, single
+from harness.experiments import capacity, drill, mutation, needs, own, selfcheck, shrink, single
 from harness.host import cgroup, cleanup, jars, streams
 from harness.host import doctor as machine
+from harness.judge import own as own_judge
 from harness.judge import verdict
 from harness.judge.assessment import Assessment
 from harness.load import distributed
 from harness.model import Result, Verdict
 from harness.runner.console import Status
 from harness.scenario import Scenario
+from harness.scenario import own as own_scenario
 from harness.scenario import schema as scenario_schema
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -94,6 +96,8 @@ def run(
         if value is not None
     ]
     overrides += [scenario.Override("load.web=true", "--web")] if web else []
+    if (path := own_scenario.find(name)) is not None:
+        raise typer.Exit(_run_own(path, [*overrides, *_named(sets or [])], reports, as_json).exit_code)
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:
         done = single.run(chosen, reports, Status(people), sys.argv[1:], metrics_port)
@@ -197,6 +201,32 @@ def load_worker(
     raise typer.Exit(distributed.take_part(master))
 
 
+def _named(sets: Iterable[str]) -> list[scenario.Override]:
+    return [scenario.Override(text, f"--set {text}") for text in sets]
+
+
+def _run_own(path: Path, overrides: Sequence[scenario.Override], reports: Path, as_json: bool) -> Verdict:
+    """Run the scenario of a declared job."""
+    chosen = own_scenario.load(path, overrides)
+    try:
+        done = own.run(chosen, reports, Status(people), sys.argv[1:])
+    except HarnessError as error:
+        if as_json and not isinstance(error, ScenarioError):
+            _print_json(verdict.unknown(str(error)))
+        raise
+    return _told(done.result, own.story(done), as_json)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="of the folder of the suite")],
+    folder: Annotated[Path, typer.Option(help="where the folder is made")] = Path("scenarios"),
+) -> None:
+    """Make a suite for a job of your own: a declaration, its SQL, a job and a scenario that run."""
+    target = own.new(name, folder)
+    print(f"harness run {target / 'kill.toml'}")
+
+
 @app.command()
 def check(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run directories")], as_json: JsonOption = False
@@ -210,6 +240,9 @@ def check(
 def _checked(directory: Path, as_json: bool) -> int:
     """The exit code of one of several runs: if one cannot be read, the others are judged all the same."""
     try:
+        if own_judge.is_own(directory):
+            judged = own.judge(directory)
+            return _told(judged.result, own.story(judged), as_json).exit_code
         return _tell(single.judge(directory), as_json).exit_code
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
@@ -280,10 +313,12 @@ def selfcheck_(
 
 
 def _print_mutants(names: Sequence[str]) -> None:
-    table = Table("scenario", "mutants killed", "of")
+    table = Table("scenario", "mutants killed", "of those that some input kills")
     measured = list(mutation.measure(names))
     for found in measured:
-        table.add_row(found.scenario, str(len(found.killed)), str(len(found.anomalies)))
+        table.add_row(found.scenario, str(len(found.killed)), str(len(mutation.KILLABLE)))
+    if len(measured) > 1:
+        table.add_row("all of these", str(len(mutation.killed(measured))), str(len(mutation.KILLABLE)))
     Console().print(table)
     for line in mutation.alive(measured):
         print(line)
@@ -437,16 +472,22 @@ def fetch() -> None:
 
 
 def _tell(done: Assessment, as_json: bool) -> Verdict:
-    style = MARK[done.result.verdict]
-    first, *rest = single.story(done)
+    return _told(done.result, single.story(done), as_json)
+
+
+def _told(result: Result, story: Sequence[str], as_json: bool) -> Verdict:
+    """Print the verdict and its story."""
+    first, *rest = story
     people.print(
-        Text.assemble((done.result.verdict.value.upper(), style), "  ", first), soft_wrap=True, highlight=False
+        Text.assemble((result.verdict.value.upper(), MARK[result.verdict]), "  ", first),
+        soft_wrap=True,
+        highlight=False,
     )
     for line in rest:
         _say(line)
     if as_json:
-        _print_json(done.result)
-    return done.result.verdict
+        _print_json(result)
+    return result.verdict
 
 
 def _say(line: str) -> None:

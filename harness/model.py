@@ -66,8 +66,9 @@ Moment = tuple[str, bool]
 class Anomaly:
     """One way in which the output breaks the guarantee, with what was expected and what was seen.
 
-    `why` is the likely cause in a sentence; `events` and `near` are the evidence: the events that
-    contribute to the row (where, event time, batch), and the nearest rows that did come out.
+    `why` is what is known of the row, in sentences; `events` and `near` are the evidence: the events that decide (where,
+    event time, batch, content), and the nearest rows that did come out. `cause` is equal for anomalies with one cause,
+    empty where none is known.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Anomaly:
     batch: int | None = None
     events: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
+    cause: str = ""
 
 
 class Verdict(Enum):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.model import Result
+    from harness.scenario import Override
 
 OPTIONS = {"--harness-kafka": "kafka.where", "--harness-seed": "load.seed", "--harness-eps": "load.eps"}
 """Options of pytest, and the field of the scenario that each sets."""
@@ -174,8 +175,9 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
     from rich.console import Console
 
     from harness import scenario
-    from harness.experiments import single
+    from harness.experiments import own, single
     from harness.runner.console import Status
+    from harness.scenario import own as own_scenario
 
     options = {option: config.getoption(option) for option in OPTIONS}
     sets: list[str | scenario.Override] = [
@@ -184,15 +186,22 @@ def _run(config: pytest.Config, name: str, overrides: tuple[str, ...], reports: 
         if value is not None
     ]
     sets += overrides
+    if (path := own_scenario.find(name)) is not None:
+        named = [
+            scenario.Override(override, f"override {override}") if isinstance(override, str) else override
+            for override in sets
+        ]
+        judged = own.run(own_scenario.load(path, named), reports, Status(Console(stderr=True)), _again(name, sets))
+        return own.story(judged), judged.result
     chosen = scenario.load(name, sets)
     if options["--harness-kafka"] is None and not chosen.needs_embedded and chosen.kafka.where == "embedded":
         sets = [f"kafka.where={json.dumps(_kafka(config)[0])}", *sets]
         chosen = scenario.load(name, sets)
-    settings = [setting if isinstance(setting, str) else setting.text for setting in sets]
-    done = single.run(
-        chosen,
-        reports,
-        Status(Console(stderr=True)),
-        ["run", name, *chain.from_iterable(("--set", setting) for setting in settings)],
-    )
+    done = single.run(chosen, reports, Status(Console(stderr=True)), _again(name, sets))
     return single.story(done), done.result
+
+
+def _again(name: str, sets: Iterable[str | Override]) -> list[str]:
+    """The arguments of `harness` that do the same again."""
+    settings = [setting if isinstance(setting, str) else setting.text for setting in sets]
+    return ["run", name, *chain.from_iterable(("--set", setting) for setting in settings)]

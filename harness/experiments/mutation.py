@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from harness.judge.anomalies import Comparison, Seen, check, plain
 from harness.rundir import history
 from harness.scenario import Pipeline, Scenario
 
-EVENTS_MAX = 5_000
+EVENTS_MAX = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +50,29 @@ def measure(names: Sequence[str]) -> Iterator[Measured]:
         yield from pool.map(_measured, [_thinned(scenarios.load(name)) for name in chosen])
 
 
+def killed(measured: Sequence[Measured]) -> set[str]:
+    """Names of the mutants that any of the scenarios kills."""
+    return set().union(*(found.killed for found in measured))
+
+
 def alive(measured: Sequence[Measured]) -> list[str]:
-    """A line for each mutant that no measured scenario kills."""
-    killed = set().union(*(found.killed for found in measured))
+    """A line for each mutant that no measured scenario kills, and with the reason for each that no input can."""
+    dead = killed(measured)
+    living = [mutant for mutant in MUTANTS if mutant.name not in dead]
     return [
-        f"no event distinguishes {mutant.sentence}: 0 rows differ" for mutant in MUTANTS if mutant.name not in killed
+        *(f"no event distinguishes {mutant.sentence}: 0 rows differ" for mutant in living if not mutant.equivalent),
+        *(f"no input distinguishes {mutant.sentence}: {mutant.equivalent}" for mutant in living if mutant.equivalent),
     ]
 
 
+KILLABLE = frozenset(mutant.name for mutant in MUTANTS if mutant.equivalent is None)
+"""Names of the mutants that some input kills."""
+
+
 def _thinned(scenario: Scenario) -> Scenario:
-    eps = min(scenario.load.eps, max(1, int(EVENTS_MAX * scenario.load.eps / scenario.load.events)))
-    load = replace(scenario.load, eps=eps)
+    load = replace(scenario.load, stretch_s=0)
+    eps = min(load.eps, max(1, int(EVENTS_MAX * load.eps / load.events)))
+    load = replace(load, eps=eps)
     return replace(scenario, load=load, fault=(), proves=(), pipeline=Pipeline())
 
 
@@ -89,10 +100,18 @@ def kills(inputs: Given) -> dict[str, int]:
 
 
 def _found(query: str, right: Expected, rows: Sequence[tuple[tuple[object, ...], tuple[object, ...]]]) -> int:
-    if Counter(rows) == Counter(right.rows.items()):
-        return 0
-    observed: dict[tuple[object, ...], tuple[Seen, ...]] = {}
+    """Anomalies in the rows, of the keys at which they are not the right ones; equal rows are none."""
+    by_key: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
     for key, values in rows:
-        seen = tuple(sorted(value)[0] if isinstance(value, frozenset) else plain(value) for value in values)
-        observed[key] = (*observed.get(key, ()), Seen(seen, "", 0.0))
-    return len(check("exactly-once", Comparison(query, QUERIES[query].measures, right.rows, observed)))
+        by_key.setdefault(key, []).append(values)
+    differing = {key for key, found in by_key.items() if len(found) != 1 or right.rows.get(key) != found[0]}
+    differing |= right.rows.keys() - by_key.keys()
+    if not differing:
+        return 0
+    observed = {key: tuple(map(_seen, by_key[key])) for key in differing if key in by_key}
+    expected = {key: right.rows[key] for key in differing if key in right.rows}
+    return len(check("exactly-once", Comparison(query, QUERIES[query].measures, expected, observed)))
+
+
+def _seen(values: tuple[object, ...]) -> Seen:
+    return Seen(tuple(sorted(value)[0] if isinstance(value, frozenset) else plain(value) for value in values), "", 0.0)

@@ -43,6 +43,7 @@ def simulate(directory: Path, scenario: Scenario, expired_s: float | None = None
     (directory / "scenario.toml").write_text(scenarios.dump(scenario), encoding="utf-8")
     manifest = {
         "format": FORMAT,
+        "events_format": workload.FORMAT,
         "topic_prefix": "",
         "cores": 2,
         "memory_bytes": 0,

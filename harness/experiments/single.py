@@ -17,9 +17,10 @@ from pathlib import Path
 from harness.errors import HarnessError, NoRun, PipelineDied, RunError, ScenarioError
 from harness.experiments import needs
 from harness.job.clickstream.contract import QUERIES
-from harness.judge import death, verdict
+from harness.judge import causes, death, verdict
 from harness.judge import explain as explaining
 from harness.judge.assessment import Assessment
+from harness.judge.causes import Group
 from harness.model import Anomaly, Result, Target
 from harness.report import figure, render, write_whole
 from harness.report import page as pages
@@ -158,10 +159,12 @@ def story(done: Assessment, most: int = SHOWN) -> list[str]:
     chosen, result = done.run.scenario, done.result
     lines = [f"{chosen.name}  seed {chosen.load.seed}  {result.why}"]
     lines += [f"  {_line(target)}" for target in result.targets]
-    for anomaly in result.anomalies[:most]:
-        lines += [f"  {line}" for line in described(anomaly)]
-    if len(result.anomalies) > most:
-        lines.append(f"  … and {len(result.anomalies) - most:,} more: harness explain {done.run.directory}")
+    groups = causes.groups(result.anomalies)
+    for group in groups[:most]:
+        lines += [f"  {line}" for line in of_group(group)]
+    shown = min(most, len(groups))
+    if len(result.anomalies) > shown:
+        lines.append(f"  … and {len(result.anomalies) - shown:,} more: harness explain {done.run.directory}")
     lines += [f"  {done.page_crash}"] if done.page_crash else []
     again = shlex.join(["harness", *done.run.manifest["command"]])
     page = done.run.directory / "report.html"
@@ -179,6 +182,13 @@ def _line(target: Target) -> str:
     notes = "; ".join(note for note in (room, target.why) if note)
     line = f"{printed['verdict']:<8}{printed['name']:<12}{value:>14} {sign:>8} {figure(printed['limit']):<8}"
     return f"{line}{printed['unit']:<16}{notes}".rstrip()
+
+
+def of_group(group: Group) -> Iterator[str]:
+    """The cause of a group and its number, and the first of its anomalies with its evidence, a line each."""
+    if group.cause or len(group.anomalies) > 1:
+        yield f"{len(group.anomalies):,} × {group.cause or f'{group.anomalies[0].kind}, no cause found'}"
+    yield from described(group.anomalies[0])
 
 
 def described(anomaly: Anomaly) -> Iterator[str]:
@@ -206,10 +216,7 @@ def explain(directory: Path, row: str | None, most: int) -> Iterator[str]:
 def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
     assessed = verdict.assess(read)
     if row is None:
-        found = [line for anomaly in assessed.anomalies[:most] for line in described(anomaly)]
-        if died := list(death.explained(read)):
-            found = [*died, f"  verdict  {assessed.verdict.value}: {assessed.why}", *found]
-        yield from found or [f"no anomaly: {assessed.why}"]
+        yield from _by_cause(assessed, most)
         return
     gathered, answers, comparisons = assessed.evidence, assessed.answers, assessed.comparisons
     if gathered is None:
@@ -229,8 +236,37 @@ def _explained(read: Run, row: str | None, most: int) -> Iterator[str]:
         yield f"  expected {comparisons[query].expected.get(key, 'no row')}  by batch {answers[query].batch.get(key)}"
         for seen in comparisons[query].observed.get(key, ()):
             yield f"  saw      {seen.values}  {seen.where}  {datetime.fromtimestamp(seen.at_s, UTC):%H:%M:%S.%f}"
-        for event in explaining.contributing(gathered, {(query, key)})[query, key]:
-            yield f"  event    {event}"
+        anomalies = [anomaly for anomaly in assessed.anomalies if (anomaly.query, anomaly.key) == (query, key)]
+        unexplained = [anomaly for anomaly in anomalies if not anomaly.events]
+        explained = explaining.explain(gathered, unexplained, answers, comparisons)
+        for anomaly in [*(anomaly for anomaly in anomalies if anomaly.events), *explained]:
+            yield from (f"  {line}" for line in described(anomaly))
+        words, events = explaining.of_row(gathered, query, key, comparisons)
+        yield f"  made of  {words}"
+        yield from (f"  event    {event}" for event in events)
+
+
+def _by_cause(assessed: Assessment, most: int) -> Iterator[str]:
+    """Each cause with its number, then the first `most` anomalies, those of one cause one after the other."""
+    if died := list(death.explained(assessed.run)):
+        yield from (*died, f"  verdict  {assessed.verdict.value}: {assessed.why}")
+    elif not assessed.anomalies:
+        yield f"no anomaly: {assessed.why}"
+    groups = causes.groups(assessed.anomalies)
+    for group in groups:
+        yield f"{len(group.anomalies):>9,} × {group}"
+    for group in _shared(groups, most):
+        yield from (line for anomaly in group.anomalies for line in described(anomaly))
+
+
+def _shared(groups: Sequence[Group], most: int) -> Iterator[Group]:
+    """The groups with `most` anomalies in all, so that each group has its first before any has its second."""
+    sizes = [0] * len(groups)
+    while sum(sizes) < most and any(size < len(group.anomalies) for size, group in zip(sizes, groups, strict=True)):
+        for at, group in enumerate(groups):
+            sizes[at] += sum(sizes) < most and sizes[at] < len(group.anomalies)
+    for size, group in zip(sizes, groups, strict=True):
+        yield Group(group.cause, group.anomalies[:size])
 
 
 def new_folder(reports: Path, name: str, ending: str = "") -> Path:

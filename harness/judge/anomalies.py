@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from harness.job.clickstream.contract import SESSION_GAP_S
+from harness.job.clickstream.contract import QUERIES, SESSION_GAP_S
 from harness.judge.guard import STRICT, Guard
 from harness.model import Anomaly, Between, Moment
 
@@ -72,7 +72,7 @@ def decoded(rows: list[tuple[str, str, str, float, str | None]]) -> dict[Key, tu
 
 
 def lost(comparison: Comparison) -> list[Anomaly]:
-    """Rows that must be there and are not; told apart where all that were lost are those that wrong lateness loses."""
+    """Missing rows: `late_dropped` if exactly those are missing that a too early watermark drops, else `lost_row`."""
     vanishing = comparison.expected.keys() - comparison.if_late_dropped.keys() if comparison.if_late_dropped else set()
     dropped = vanishing if vanishing.isdisjoint(comparison.observed) else set()
     return [
@@ -112,13 +112,13 @@ def parted(comparison: Comparison) -> list[Anomaly]:
     periods = _periods(comparison)
     found = []
     for session, moments in comparison.moments.items():
-        overlapping = [(one[0], other[0]) for one, other in pairwise(sorted(periods[session])) if other[0] <= one[1]]
+        overlapping = [(left[0], right[0]) for left, right in pairwise(sorted(periods[session])) if right[0] <= left[1]]
         sure = sorted({at for at, must in moments if must and _is_within(periods[session], at)})
         apart = [
-            (one, other)
-            for one, other in pairwise(sure)
-            if datetime.fromisoformat(other) - datetime.fromisoformat(one) < GAP
-            and not _is_within(periods[session], one, other)
+            (left, right)
+            for left, right in pairwise(sure)
+            if datetime.fromisoformat(right) - datetime.fromisoformat(left) < GAP
+            and not _is_within(periods[session], left, right)
         ]
         for pairs, why in (
             (overlapping, "two sessions of one id overlap"),
@@ -126,9 +126,14 @@ def parted(comparison: Comparison) -> list[Anomaly]:
         ):
             found += [
                 Anomaly(
-                    "wrong_value", comparison.query, (session, one), "one row", "two rows", f"{why}: {one} and {other}"
+                    "wrong_value",
+                    comparison.query,
+                    (session, left),
+                    "one row",
+                    "two rows",
+                    f"{why}: {left} and {right}",
                 )
-                for one, other in pairs[:1]
+                for left, right in pairs[:1]
             ]
     return found
 
@@ -148,7 +153,7 @@ def _is_within(periods: Iterable[tuple[str, str]], *moments: str) -> bool:
 
 
 def invented(comparison: Comparison) -> list[Anomaly]:
-    """Rows for which no input gives a reason; one made of late events alone is told apart."""
+    """Rows that no input leads to: `late_counted` if late events alone make the row, else `invented_row`."""
     return [
         Anomaly(
             _kind(comparison, "late_counted" if _is(comparison.if_late_counted, key, rows[0]) else "invented_row"),
@@ -156,7 +161,7 @@ def invented(comparison: Comparison) -> list[Anomaly]:
             key,
             "no row",
             _show(comparison.measures, rows[0].values),
-            f"no acknowledged record leads to it; it stands at {rows[0].where}",
+            f"no acknowledged record leads to it; it is at {rows[0].where}",
         )
         for key, rows in comparison.observed.items()
         if key not in comparison.expected and key not in comparison.optional
@@ -179,7 +184,7 @@ def is_right(comparison: Comparison, key: Key, row: Seen) -> bool:
     right = comparison.expected.get(key, comparison.optional.get(key))
     return (
         right is not None
-        and _agrees(right, row.values)
+        and agrees(right, row.values)
         and row.wrong_key is None
         and comparison.contradiction(key, row.values) is None
     )
@@ -204,12 +209,12 @@ def premature(comparison: Comparison) -> list[Anomaly]:
 
 
 def duplicated(comparison: Comparison) -> list[Anomaly]:
-    """Rows that stand more than once."""
+    """Rows that are there more than once."""
     return [_twice(comparison, key, rows) for key, rows in comparison.observed.items() if len(rows) > 1]
 
 
 def duplicated_without_replay(comparison: Comparison) -> list[Anomaly]:
-    """Rows that stand more often than their batch can have been run, or that do and differ."""
+    """Rows that are there more often than their batch can have been run, or that do and differ."""
     return [
         _twice(comparison, key, rows)
         for key, rows in comparison.observed.items()
@@ -264,7 +269,11 @@ DEAD_LETTER = {"lost_row": "missing", "invented_row": "invented", "wrong_value":
 
 
 def _kind(comparison: Comparison, kind: str) -> str:
-    return f"dead_letter_{DEAD_LETTER[kind]}" if comparison.query == "dead_letter" else kind
+    return f"dead_letter_{DEAD_LETTER[kind]}" if _rejects(comparison.query) else kind
+
+
+def _rejects(query: str) -> bool:
+    return query in QUERIES and QUERIES[query].rejects
 
 
 def check(guarantee: str, comparison: Comparison, guard: Guard = STRICT) -> list[Anomaly]:
@@ -282,7 +291,7 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
     columns = [
         name
         for name, want, saw in zip(comparison.measures, expected, row.values, strict=True)
-        if not _agrees((want,), (saw,))
+        if not agrees((want,), (saw,))
     ]
     kind = "wrong_value"
     if columns and _is(comparison.if_late_counted, key, row):
@@ -299,11 +308,12 @@ def _wrong(comparison: Comparison, key: Key, expected: tuple[Any, ...], row: See
         key,
         _show(comparison.measures, expected),
         _show(comparison.measures, row.values),
-        f"wrong in {', '.join(columns)}; it stands at {row.where}",
+        f"wrong in {', '.join(columns)}; it is at {row.where}",
     )
 
 
-def _agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
+def agrees(expected: tuple[Any, ...], observed: tuple[Any, ...]) -> bool:
+    """Whether observed measures are those expected, after a way through JSON."""
     return len(expected) == len(observed) and all(
         _allows(want, saw) for want, saw in zip(expected, observed, strict=True)
     )
@@ -318,7 +328,7 @@ def _allows(want: Any, saw: Any) -> bool:
 
 
 def _is(rows: Mapping[Key, tuple[Any, ...]], key: Key, row: Seen) -> bool:
-    return key in rows and _agrees(rows[key], row.values)
+    return key in rows and agrees(rows[key], row.values)
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from harness.job.clickstream.contract import CLICKSTREAM, CONVERSION_HORIZON_S, TRANSACTIONS
+from harness.job.clickstream import events as workload
+from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, first
 from harness.job.clickstream.reference import Expected
 from harness.judge import metrics, timeline
 from harness.judge.anomalies import Comparison
@@ -15,6 +16,10 @@ from harness.judge.guard import STRICT, Guard
 from harness.judge.timeline import Evidence
 from harness.model import Between
 from harness.rundir.events import FaultHealed, Process
+
+SESSIONS = first(lambda query: query.has_sessions)
+VIEWS = first(lambda query: bool(query.distinct))
+CLICKS, PURCHASES = QUERIES[first(lambda query: query.joins)].reads
 
 
 def counts(
@@ -28,7 +33,7 @@ def counts(
     None is unknown: the count crashed, or what it counts crashed before.
     """
     queries = gathered.run.scenario.queries
-    sessions = answers.get("sessions", Expected())
+    sessions = answers.get(SESSIONS, Expected())
     of: dict[str, Callable[[], int]] = {
         "out_of_order": lambda: metrics.out_of_order(gathered.sent),
         "dropped_late_sessions": lambda: sessions.late_events,
@@ -37,17 +42,17 @@ def counts(
         "copies_sent": lambda: int(gathered.sent["copy"].sum()),
         "restarts": lambda: _restarts(gathered),
         "burst_events": lambda: _burst(gathered),
-        "hot_views": lambda: _hot(comparisons),
+        "hot_views": lambda: _hot(gathered, comparisons),
         "idle_clicks": lambda: _idle(gathered),
         "edge_purchases": lambda: _on_the_edge(gathered),
         "executors_replaced": lambda: timeline.executors_replaced(gathered.run),
     }
     unknown: set[str] = set()
-    if "sessions" in queries.keys() - answers.keys():
+    if SESSIONS in queries.keys() - answers.keys():
         unknown |= {"dropped_late_sessions", "sessions_merged", "sessions_over_restarts"}
     if gathered.run.scenario.black_box:
         unknown.add("sessions_over_restarts")
-    if "page_views" in queries.keys() - comparisons.keys():
+    if VIEWS in queries.keys() - comparisons.keys():
         unknown.add("hot_views")
     return counted(of, unknown, guard)
 
@@ -73,12 +78,15 @@ def _burst(gathered: Evidence) -> int:
     return int(a_second[a_second > max(load.eps, load.eps * load.burst_factor / 2)].sum())
 
 
-def _hot(comparisons: Mapping[str, Comparison]) -> int:
-    """Views of the most viewed product beyond twice the mean of all products; of views that may count, none does."""
-    views: Counter[str] = Counter()
-    if "page_views" in comparisons:
-        for key, values in comparisons["page_views"].expected.items():
-            views[key[2]] += values[0].low if isinstance(values[0], Between) else values[0]
+def _hot(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> int:
+    """Views of the most viewed product beyond twice the mean of all usual products; of views that may count, none does."""
+    shape = gathered.run.scenario.workload
+    views = Counter(dict.fromkeys(workload.products(shape)[0][: shape.products], 0))
+    if VIEWS in comparisons:
+        product = QUERIES[VIEWS].identity.index("product_id")
+        for key, values in comparisons[VIEWS].expected.items():
+            if key[product] in views:
+                views[key[product]] += values[0].low if isinstance(values[0], Between) else values[0]
     mean = sum(views.values()) / max(1, len(views))
     return max(0, round(max(views.values(), default=0) - 2 * mean))
 
@@ -86,9 +94,9 @@ def _hot(comparisons: Mapping[str, Comparison]) -> int:
 def _idle(gathered: Evidence) -> int:
     """Clicks due more than a second after the last transaction, the flush left out."""
     own = ~gathered.sent["flush"]
-    last = gathered.sent["due_us"][own & (gathered.sent["topic"] == TRANSACTIONS)].max(initial=0)
+    last = gathered.sent["due_us"][own & (gathered.sent["topic"] == PURCHASES)].max(initial=0)
     return (
-        int((own & (gathered.sent["topic"] == CLICKSTREAM) & (gathered.sent["due_us"] > last + 1_000_000)).sum())
+        int((own & (gathered.sent["topic"] == CLICKS) & (gathered.sent["due_us"] > last + 1_000_000)).sum())
         if last
         else 0
     )
@@ -99,18 +107,18 @@ def _on_the_edge(gathered: Evidence) -> int:
     sent = gathered.sent
     after = sent["event_time_ms"][1:] - sent["event_time_ms"][:-1] == CONVERSION_HORIZON_S * 1000
     both = (sent["offset"][1:] >= 0) & (sent["offset"][:-1] >= 0)
-    pair = (sent["topic"][:-1] == CLICKSTREAM) & (sent["topic"][1:] == TRANSACTIONS)
+    pair = (sent["topic"][:-1] == CLICKS) & (sent["topic"][1:] == PURCHASES)
     return int((after & both & pair).sum())
 
 
 def _over_restarts(gathered: Evidence, sessions: Expected) -> int:
     """Sessions that begin before and end after what the query had read when the pipeline was started again."""
-    if "sessions" not in gathered.batches:
+    if SESSIONS not in gathered.batches:
         return 0
-    index, times = gathered.batch_of["sessions"], gathered.sent["event_time_ms"]
+    index, times = gathered.batch_of[SESSIONS], gathered.sent["event_time_ms"]
     periods = [(timeline.epoch_ms(key[1]), timeline.epoch_ms(values[0])) for key, values in sessions.rows.items()]
     found = 0
-    for batch in timeline.starts(gathered, "sessions") - {0}:
+    for batch in timeline.starts(gathered, SESSIONS) - {0}:
         newest = times[(index >= 0) & (index < batch) & (gathered.sent["malformed"] == 0)].max(initial=0).item()
         found += sum(first <= newest < last for first, last in periods)
     return found
@@ -136,5 +144,8 @@ def unclaimed(gathered: Evidence) -> int:
             ends |= Counter(batch.ends)
     sent = gathered.sent
     acknowledged = sent["offset"] >= 0
-    known = Counter(zip(sent["topic"][acknowledged], sent["partition"][acknowledged].tolist(), strict=True))
-    return sum((ends - known).values())
+    known: dict[tuple[str, int], int] = {}
+    for topic in {topic for topic, _ in ends}:
+        partitions = sent["partition"][acknowledged & (sent["topic"] == topic)]
+        known |= {(topic, partition): count for partition, count in enumerate(np.bincount(partitions).tolist())}
+    return sum((ends - Counter(known)).values())

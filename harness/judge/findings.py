@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from harness.job.clickstream import bounds
 from harness.job.clickstream.contract import CONVERSION_HORIZON_S, QUERIES, SESSION_GAP_S
-from harness.job.clickstream.reference import Expected
-from harness.judge import anomalies, explain, metrics, timeline
+from harness.job.clickstream.reference import Expected, Rows
+from harness.judge import anomalies, causes, explain, lateness, metrics, timeline
 from harness.judge.anomalies import Comparison
 from harness.judge.guard import STRICT, Guard
 from harness.judge.timeline import Evidence
@@ -22,9 +21,9 @@ from harness.rundir.events import Deleted, Progress, Reset
 
 EXPLAINED_MAX = 10
 LOST_MAX = 1000
+BY_BROKERS = "brokers lost acknowledged records"
 TELLING = {"wrong_watermark": 0, "unreconciled_count": 2}
-"""What explains the others stands first, what follows from them last."""
-OF_LATENESS = ("lost_row", "invented_row", "wrong_value")
+"""Kinds that explain others come first, kinds that follow from others last."""
 
 
 def compare(gathered: Evidence, answers: Mapping[str, Expected], guard: Guard = STRICT) -> dict[str, Comparison]:
@@ -75,15 +74,17 @@ def find(
     comparisons: Mapping[str, Comparison],
     guard: Guard = STRICT,
 ) -> list[Anomaly]:
-    """Every anomaly of a run, what explains the others first, the first of them explained.
+    """Every anomaly of a run, causes first: the first of each group, the other explained ones, then the rest.
 
     A checker that crashes finds nothing, and takes nothing from what the others find.
     """
     of_rows = _of_rows(gathered, comparisons, guard)
     exact = not gathered.run.scenario.black_box
-    if exact and any(anomaly.kind in OF_LATENESS for anomaly in of_rows):
+    if exact and any(anomaly.kind in lateness.OF_LATENESS for anomaly in of_rows):
         of_rows = guard.of(
-            "the check for lateness", lambda: _of_rows(gathered, _with_lateness(gathered, comparisons), guard), of_rows
+            "the check for lateness",
+            lambda: _of_rows(gathered, lateness.with_lateness(gathered, comparisons, of_rows), guard),
+            of_rows,
         )
     of_records = [
         anomaly
@@ -94,8 +95,10 @@ def find(
         "the check for rows that never closed", lambda: _never_closed(gathered, of_records, comparisons), []
     )
     found = sorted(of_records + of_rows, key=lambda anomaly: TELLING.get(anomaly.kind, 1))
+    found = guard.of("the common causes", lambda: causes.common(found, answers, comparisons), found)
     chosen, rest = _first_of_each(found)
-    return guard.of("the explanation", lambda: explain.explain(gathered, chosen, answers, comparisons), chosen) + rest
+    explained = guard.of("the explanation", lambda: explain.explain(gathered, chosen, answers, comparisons), chosen)
+    return causes.ordered([*explained, *causes.extended(explained, rest)])
 
 
 def _first_of_each(found: Sequence[Anomaly]) -> tuple[list[Anomaly], list[Anomaly]]:
@@ -117,14 +120,6 @@ def _of_rows(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: G
     ]
 
 
-def _with_lateness(gathered: Evidence, comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    counted, dropped = timeline.expected(gathered, "never"), timeline.expected(gathered, "own")
-    return {
-        name: replace(one, if_late_counted=counted[name].rows, if_late_dropped=dropped[name].rows)
-        for name, one in comparisons.items()
-    }
-
-
 def _guarantee(gathered: Evidence, query: str) -> str:
     """What was promised, or else what the sink can give."""
     kafka = gathered.run.scenario.queries[query].sink == "kafka"
@@ -137,7 +132,7 @@ def _of_query(gathered: Evidence, query: str, answer: Expected | None, guard: Gu
         "lost records": lambda: list(_records_lost(gathered, query)),
         "records read twice": lambda: list(_read_twice(gathered, query)),
     }
-    if query != "dead_letter" and not gathered.run.scenario.black_box:
+    if QUERIES[query].stateful and not gathered.run.scenario.black_box:
         checks["watermarks"] = lambda: list(_watermarks(gathered, query))
         if answer is not None:
             checks["dropped rows"] = lambda: list(_drops(gathered, query, answer))
@@ -159,15 +154,17 @@ def _records_lost(gathered: Evidence, query: str) -> Iterator[Anomaly]:
     ]
     for key in overwritten[:LOST_MAX]:
         why = f"one of {len(overwritten)} acknowledged records that brokers lost: another has its offset now"
-        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
+        yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why, cause=BY_BROKERS)
     for rows, what in (
         (gone, f"deleted from the topic before {query} had read them"),
         (never & ~gone, f"that no batch of {query} covers"),
     ):
-        for row in np.flatnonzero(rows)[:LOST_MAX]:
+        missed = np.flatnonzero(rows)
+        why = f"one of {len(missed)} acknowledged records {what}"
+        for row in missed[:LOST_MAX]:
             key = (sent["topic"][row], sent["partition"][row].item(), sent["offset"][row].item())
-            why = f"one of {rows.sum()} acknowledged records {what}"
-            yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why)
+            cause = f"acknowledged records {what}"
+            yield Anomaly("record_lost", query, key, "read by a committed batch", "never read", why, cause=cause)
 
 
 def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
@@ -175,7 +172,8 @@ def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
         if event.query == query:
             why = f"the checkpoint went back from batch {event.seen} to {event.now}: what was read before is read again"
             expected, observed = f"on from batch {event.seen + 1}", f"back to batch {event.now}"
-            yield Anomaly("record_read_twice", query, (event.seen,), expected, observed, why, event.seen)
+            cause = f"the checkpoint of {query} went back"
+            yield Anomaly("record_read_twice", query, (event.seen,), expected, observed, why, event.seen, cause=cause)
     for before, after in zip(gathered.batches[query], gathered.batches[query][1:], strict=False):
         for (topic, partition), end in before.ends.items():
             if (again := after.ends.get((topic, partition), end)) < end:
@@ -183,7 +181,11 @@ def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
                     f"batch {after.number} ends before batch {before.number} did: {end - again} records are read again"
                 )
                 key = (topic, partition, again)
-                yield Anomaly("record_read_twice", query, key, f"on from {end}", f"back to {again}", why, after.number)
+                places, cause = (
+                    (f"on from {end}", f"back to {again}"),
+                    f"a batch of {query} began before the last one ended",
+                )
+                yield Anomaly("record_read_twice", query, key, *places, why, after.number, cause=cause)
 
 
 def _watermarks(gathered: Evidence, query: str) -> Iterator[Anomaly]:
@@ -196,24 +198,35 @@ def _watermarks(gathered: Evidence, query: str) -> Iterator[Anomaly]:
                 " read before it make it: its delay is not 5 minutes, or not all of its sources count"
             )
             key, times = (batch.number,), (explain.moment(want), explain.moment(batch.watermark_ms))
-            yield Anomaly("wrong_watermark", query, key, *times, why, batch.number)
+            yield Anomaly("wrong_watermark", query, key, *times, why, batch.number, cause=_of_watermark(query))
             return
+
+
+def _of_watermark(query: str) -> str:
+    return f"the watermark of {query} is not what its events make it"
 
 
 def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Mapping[str, Comparison]) -> list[Anomaly]:
     """Rows that a right watermark would have released, and the recorded one did not."""
-    behind = {one.query for one in found if one.kind == "wrong_watermark"}
+    behind = {anomaly.query for anomaly in found if anomaly.kind == "wrong_watermark"}
     if not behind:
         return []
-    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in gathered.batches}
-    lawful = timeline.expected(gathered, watermarks=at)
+    right = _right_rows(gathered, behind & comparisons.keys())
     why = "the watermark of the last batch should have passed its end, and did not"
     return [
-        Anomaly("row_never_closed", query, key, "a row", "still open", why)
-        for query in sorted(behind)
-        for key in lawful[query].rows
-        if query in comparisons and key not in comparisons[query].expected and key not in comparisons[query].observed
+        Anomaly("row_never_closed", query, key, "a row", "still open", why, cause=_of_watermark(query))
+        for query in sorted(right)
+        for key in right[query]
+        if key not in comparisons[query].expected and key not in comparisons[query].observed
     ]
+
+
+def _right_rows(gathered: Evidence, queries: Collection[str]) -> dict[str, Rows]:
+    """By query the rows that right watermarks would give, of those that they may change."""
+    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in queries}
+    ours, theirs = timeline.marks(gathered), timeline.marks(gathered, watermarks=at)
+    scope = {query: lateness.touched(gathered, query, ours[query], theirs[query]) for query in queries}
+    return lateness.recomputed(gathered, scope, watermarks=at)
 
 
 def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly]:
@@ -230,7 +243,11 @@ def _drops(gathered: Evidence, query: str, answer: Expected) -> Iterator[Anomaly
             continue
         if dropped != want:
             why = f"batch {batch} reports other rows dropped by the watermark than the late events it read make"
-            yield Anomaly("unreconciled_count", query, (batch,), f"{want} dropped", f"{dropped} dropped", why, batch)
+            counts, cause = (
+                (f"{want} dropped", f"{dropped} dropped"),
+                f"{query} drops other rows than its late events make",
+            )
+            yield Anomaly("unreconciled_count", query, (batch,), *counts, why, batch, cause=cause)
 
 
 def _state(gathered: Evidence, query: str) -> Iterator[Anomaly]:
@@ -246,4 +263,5 @@ def _state(gathered: Evidence, query: str) -> Iterator[Anomaly]:
         if rows > 3 * alive:
             why = f"operator {number} still holds {rows:,} rows, though only {alive:,} events are not behind the watermark"
             observed = f"{rows:,} rows"
-            yield Anomaly("state_not_released", query, (number,), f"at most {3 * alive:,}", observed, why, last[0])
+            most, cause = f"at most {3 * alive:,}", f"the state of {query} is not released"
+            yield Anomaly("state_not_released", query, (number,), most, observed, why, last[0], cause=cause)

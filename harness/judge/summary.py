@@ -29,12 +29,14 @@ LARGEST = {
 """Figures that are the largest value of a field of the samples."""
 
 
-COUNTS_EACH = ("page_views", "revenue")
+COUNTS_EACH = tuple(query.name for query in QUERIES.values() if query.counts_each)
 """The queries whose rows count every event of a topic once."""
 OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
 OF_CHECKPOINT = ("read", "dropped_late", "deduplicated", "unclaimed")
 """The counts that take a checkpoint to tell."""
+OF_REJECTED = ("dead_letter",)
+"""The counts that take a query for rejected records."""
 
 
 def counts(
@@ -53,7 +55,9 @@ def counts(
         "counted": lambda: _counted(comparisons) + sum(answer.open_events for answer in both),
         "dropped_late": lambda: sum(answer.late_events for answer in both),
         "deduplicated": lambda: sum(answer.repeated for answer in both),
-        "dead_letter": lambda: len(comparisons["dead_letter"].observed),
+        "dead_letter": lambda: sum(
+            len(found.observed) for query, found in comparisons.items() if QUERIES[query].rejects
+        ),
         "rows_expected": lambda: sum(len(comparison.expected) for comparison in comparisons.values()),
         "rows_seen": lambda: sum(
             len(rows) for comparison in comparisons.values() for rows in comparison.observed.values()
@@ -65,9 +69,14 @@ def counts(
         *(OF_ANSWERS if queries - answers.keys() else ()),
         *(OF_ROWS if queries - comparisons.keys() else ()),
         *(OF_CHECKPOINT if gathered.run.scenario.black_box else ()),
-        *(("dead_letter",) if "dead_letter" not in queries else ()),
+        *(() if rejects(gathered) else OF_REJECTED),
     }
     return coverage.counted(of, unknown, guard) | coverage.counts(gathered, answers, comparisons, guard)
+
+
+def rejects(gathered: Evidence) -> bool:
+    """Whether the pipeline has a query for rejected records."""
+    return any(query.rejects for query in gathered.run.scenario.queries.values())
 
 
 def _unread(gathered: Evidence) -> Array:
@@ -114,9 +123,9 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     """Percentiles of each latency, and beside them how many of its samples are negative."""
 
     def of(what: str, samples: Callable[[], Array]) -> tuple[dict[str, float] | None, int | None]:
-        return guard.of(f"the figure {what}", lambda: _told(samples()), (None, None))
+        return guard.of(f"the figure {what}", lambda: _percentiles(samples()), (None, None))
 
-    windowed = [query for query in gathered.run.scenario.queries if query != "dead_letter"]
+    windowed = [query for query in gathered.run.scenario.queries if QUERIES[query].stateful]
     durations = {
         query: of(f"durable_latency_ms of {query}", partial(durable, gathered, query)) for query in gathered.batches
     }
@@ -146,7 +155,7 @@ def _latencies(gathered: Evidence, comparisons: Mapping[str, Comparison], guard:
     }
 
 
-def _told(samples: Array) -> tuple[dict[str, float] | None, int]:
+def _percentiles(samples: Array) -> tuple[dict[str, float] | None, int]:
     return metrics.percentiles(samples), int((samples < 0).sum())
 
 
@@ -159,7 +168,7 @@ def durable(gathered: Evidence, query: str) -> Array:
 
 def emission(gathered: Evidence, comparison: Comparison) -> Array:
     """Emission delay of the query's rows in ms."""
-    first = {key: min(seen, key=lambda one: one.at_s) for key, seen in comparison.observed.items()}
+    first = {key: min(seen, key=lambda row: row.at_s) for key, seen in comparison.observed.items()}
     rows = [(key, seen.values, seen.at_s) for key, seen in first.items()]
     return metrics.emission_delay_ms(comparison.query, rows, gathered.sent, gathered.measured)
 

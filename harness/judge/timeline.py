@@ -107,8 +107,8 @@ def _read_s(gathered: Evidence, query: str) -> list[float]:
     """When each batch began to read: of one that was run again, its second reading, unless it was committed without."""
     batches, begun, unread = gathered.batches[query], started_s(gathered.run), skipped(gathered, query)
     return [
-        max([one.begun_s, *(at for at in begun if at < one.committed_s and one.number not in unread)])
-        for one in batches
+        max([batch.begun_s, *(at for at in begun if at < batch.committed_s and batch.number not in unread)])
+        for batch in batches
     ]
 
 
@@ -116,8 +116,8 @@ def _batches(run: Run, query: str, prefix: str) -> list[Batch]:
     commits = [event for event in run.of(Commit) if event.query == query]
     recorded = {event.batch: (event.begun_s, event.committed_s) for event in commits}
     return [
-        replace(one, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in one.ends.items()})
-        for one in spark.read(run.directory / "checkpoints" / query, recorded)
+        replace(batch, ends={(topic.removeprefix(prefix), part): end for (topic, part), end in batch.ends.items()})
+        for batch in spark.read(run.directory / "checkpoints" / query, recorded)
     ]
 
 
@@ -126,11 +126,11 @@ def records(evidence: Evidence, unacknowledged: bool = False) -> Iterator[tuple[
 
     With `unacknowledged` those too that were handed over and never acknowledged, at offset −1.
     """
-    return _written(evidence, np.flatnonzero((evidence.sent["offset"] >= 0) | unacknowledged))
+    return written(evidence, np.flatnonzero((evidence.sent["offset"] >= 0) | unacknowledged))
 
 
-def _written(evidence: Evidence, rows: Array) -> Iterator[tuple[int, Record]]:
-    """(row of `sent`, record) of these rows."""
+def written(evidence: Evidence, rows: Array) -> Iterator[tuple[int, Record]]:
+    """(row of `sent`, record) of these rows, the bytes made again from the seed."""
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
     own = rows[~sent["flush"][rows]]
     for first in range(0, len(own), CHUNK):
@@ -151,10 +151,10 @@ def _placed(sent: Mapping[str, Array], rows: Array, values: Sequence[bytes]) -> 
 
 
 def parsed(evidence: Evidence) -> Iterator[tuple[Record, Event, dict[str, int]]]:
-    """(record, event, query → batch that read it) of every acknowledged event."""
+    """(record, event, query → batch that read it) of every acknowledged event that any query read or was to read."""
     counts = {query: len(found) for query, found in evidence.batches.items()}
     indexes = {query: evidence.batch_of[query].tolist() for query in evidence.batches}
-    for row, record in records(evidence):
+    for row, record in written(evidence, _read(evidence)):
         batches = {query: at for query, index in indexes.items() if 0 <= (at := index[row]) < counts[query]}
         yield record, parse(record), batches
 
@@ -169,19 +169,27 @@ def expected(
         return _possible(evidence)
     if evidence.rules.deduplicate:
         return by_reference(evidence, lateness, watermarks)
-    marks = _marks(evidence, lateness, watermarks)
-    columns, letters = _columns(evidence)
-    answers = bulk.expected(columns, marks, evidence.rules.conversions)
-    if "dead_letter" in evidence.batches:
-        answers["dead_letter"] = replace(letters, counted=len(letters.rows), optional=_letters_of_deleted(evidence))
+    at = marks(evidence, lateness, watermarks)
+    columns, letters = _columns(evidence, _read(evidence))
+    answers = bulk.expected(columns, at, evidence.rules.conversions)
+    for query, answer in letters.items():
+        answers[query] = replace(answer, counted=len(answer.rows), optional=_letters_of_deleted(evidence, query))
     return answers
 
 
-def _letters_of_deleted(evidence: Evidence) -> Rows:
+def _read(evidence: Evidence) -> Array:
+    """Rows of `sent` of the acknowledged events that any query read or was to read."""
+    read = np.zeros(len(evidence.sent["n"]), dtype=bool)
+    for index in evidence.batch_of.values():
+        read |= index >= 0
+    return np.flatnonzero(read & (evidence.sent["offset"] >= 0))
+
+
+def _letters_of_deleted(evidence: Evidence, query: str) -> Rows:
     """Rejected records that a first attempt at a batch may have seen before they were deleted: its rows stand."""
     rows: Rows = {}
     for event in evidence.run.of(Deleted):
-        for _, record in _written(evidence, np.flatnonzero(deleted(evidence, "dead_letter", event))):
+        for _, record in written(evidence, np.flatnonzero(deleted(evidence, query, event))):
             if isinstance(found := parse(record), Rejected):
                 rows[record.topic, record.partition, record.offset] = (record.value.hex(), found.reasons)
     return rows
@@ -193,44 +201,52 @@ def by_reference(
     watermarks: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Expected]:
     """The same by the reference, an event at a time."""
-    reference = Reference(_marks(evidence, lateness, watermarks), evidence.rules)
+    reference = Reference(marks(evidence, lateness, watermarks), evidence.rules)
     for record, event, batches in parsed(evidence):
         reference.add(record, event, batches)
     return {query: answer for query, answer in reference.expected().items() if query in evidence.batches}
 
 
-def _marks(
+def marks(
     evidence: Evidence,
-    lateness: Literal["previous", "own", "never"],
-    watermarks: Mapping[str, Sequence[int]] | None,
+    lateness: Literal["previous", "own", "never"] = "previous",
+    watermarks: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Watermarks]:
-    at = watermarks or {query: [one.watermark_ms for one in found] for query, found in evidence.batches.items()}
+    """The watermarks of every query of the job: those recorded or those given, none for a query that did not run."""
+    at = watermarks or {query: [batch.watermark_ms for batch in found] for query, found in evidence.batches.items()}
     none: dict[str, Sequence[int]] = dict.fromkeys(QUERIES, ())
     return {query: Watermarks(tuple(found), lateness) for query, found in (none | dict(at)).items()}
 
 
-def _columns(evidence: Evidence) -> tuple[Columns, Expected]:
-    """Every valid acknowledged event as columns, made again from the seed, and the dead letters that the others make."""
+def columns(evidence: Evidence, rows: Array) -> Columns:
+    """The valid events of these rows of `sent`, made again from the seed; `row` of the columns is the row of `sent`."""
+    return _columns(replace(evidence, batches={}), rows)[0]
+
+
+def _columns(evidence: Evidence, rows: Array) -> tuple[Columns, dict[str, Expected]]:
+    """The valid events of these rows of `sent`, and the dead letters that the others make, by query that rejects."""
     sent, load, shape = evidence.sent, evidence.run.scenario.load, evidence.run.scenario.workload
-    plain = np.flatnonzero((sent["offset"] >= 0) & (sent["malformed"] == 0) & ~sent["flush"])
-    others = np.flatnonzero((sent["offset"] >= 0) & ((sent["malformed"] != 0) | sent["flush"]))
+    is_plain = (sent["malformed"][rows] == 0) & ~sent["flush"][rows]
+    plain, others = rows[is_plain], rows[~is_plain]
     build = Builder(workload.users(shape), *workload.products(shape), partial(workload.session, shape))
     for first in range(0, len(plain), CHUNK):
-        rows = plain[first : first + CHUNK]
-        drawn = workload.draw(shape, load.seed, load.eps, sent["n"][rows].astype(np.uint64))
-        build.add(
-            rows, drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.period, drawn.product, drawn.cents(shape)
-        )
-    letters = Expected()
-    read_by = evidence.batch_of.get("dead_letter")
-    for row, record in _written(evidence, others):
+        some = plain[first : first + CHUNK]
+        drawn = workload.draw(shape, load.seed, load.eps, sent["n"][some].astype(np.uint64))
+        usual, cents = ~drawn.is_form, drawn.cents(shape)
+        others = np.append(others, some[~usual])
+        drawn_columns = (drawn.topic == 0, drawn.event_time_ms, drawn.user, drawn.owner, drawn.period, drawn.product)
+        build.add(some[usual], *(column[usual] for column in (*drawn_columns, cents)))
+    letters = {query: Expected() for query in evidence.batches if QUERIES[query].rejects}
+    for row, record in written(evidence, others):
         event = parse(record)
         if not isinstance(event, Rejected):
             build.add_one(row, event)
-        elif read_by is not None and 0 <= read_by[row] < len(evidence.batches["dead_letter"]):
-            key = (record.topic, record.partition, record.offset)
-            letters.rows[key], letters.batch[key] = (record.value.hex(), event.reasons), int(read_by[row])
-    batches = {query: index for query, index in evidence.batch_of.items() if query != "dead_letter"}
+            continue
+        for query, answer in letters.items():
+            if 0 <= (batch := evidence.batch_of[query][row]) < len(evidence.batches[query]):
+                key = (record.topic, record.partition, record.offset)
+                answer.rows[key], answer.batch[key] = (record.value.hex(), event.reasons), int(batch)
+    batches = {query: index for query, index in evidence.batch_of.items() if not QUERIES[query].rejects}
     return build.columns(sent["partition"], batches), letters
 
 
@@ -289,7 +305,7 @@ def _away(run: Run) -> Iterator[Span]:
 def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
     """The watermark that each batch of a query must have run at, from what its predecessors read.
 
-    One more stands at the end: that of the batch that would follow the last.
+    The last is that of the batch that would follow the last.
     """
     sent, index = evidence.sent, evidence.batch_of[query]
     count = len(evidence.batches[query])
@@ -300,7 +316,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
         np.maximum.at(latest, index[rows], sent["event_time_ms"][rows])
         for number in np.flatnonzero(latest >= 0).tolist():
             newest[number][topic] = int(latest[number])
-    recorded = [one.watermark_ms for one in evidence.batches[query]]
+    recorded = [batch.watermark_ms for batch in evidence.batches[query]]
 
     def law(skips: set[int]) -> list[int]:
         read = [{} if number in skips else of_batch for number, of_batch in enumerate(newest)]
@@ -309,13 +325,13 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):
         # Whether one was skipped or run again, only what follows tells.
-        skips = max(({*skips, number}, skips), key=lambda one: _agree(law(one)[:-1], recorded))
+        skips = max(({*skips, number}, skips), key=lambda chosen: _agree(law(chosen)[:-1], recorded))
     return law(skips)
 
 
 def _agree(ours: Sequence[int], theirs: Sequence[int]) -> int:
     """How many are equal before the first that is not."""
-    return next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other), len(ours))
+    return next((at for at, (our, their) in enumerate(zip(ours, theirs, strict=True)) if our != their), len(ours))
 
 
 def skipped(evidence: Evidence, query: str) -> set[int]:
@@ -328,16 +344,16 @@ def skipped(evidence: Evidence, query: str) -> set[int]:
         return set()
     batches, begun = evidence.batches[query], started_s(evidence.run)
     return {
-        one.number
-        for one, after in pairwise(batches)
-        if after.watermark_ms == one.watermark_ms and any(one.begun_s < at < one.committed_s for at in begun)
+        batch.number
+        for batch, after in pairwise(batches)
+        if after.watermark_ms == batch.watermark_ms and any(batch.begun_s < at < batch.committed_s for at in begun)
     }
 
 
 def starts(evidence: Evidence, query: str) -> set[int]:
     """The batches that were the first to be committed by a process of the pipeline."""
     begun = started_s(evidence.run)
-    committed = np.array([one.committed_s for one in evidence.batches[query]])
+    committed = np.array([batch.committed_s for batch in evidence.batches[query]])
     return {int(np.searchsorted(committed, at)) for at in begun}
 
 
@@ -379,7 +395,8 @@ def runs_again(evidence: Evidence, query: str) -> dict[int, float]:
     and its commit; or an executor was lost, and any of its tasks may have been tried again."""
     begun = started_s(evidence.run)
     starts_within = {
-        one.number: float(sum(one.begun_s < at < one.committed_s for at in begun)) for one in evidence.batches[query]
+        batch.number: float(sum(batch.begun_s < at < batch.committed_s for at in begun))
+        for batch in evidence.batches[query]
     }
     return starts_within | dict.fromkeys(repeated(evidence, query), float("inf"))
 
@@ -391,4 +408,8 @@ def repeated(evidence: Evidence, query: str) -> set[int]:
     """
     lost = losses(evidence.run)
     found = evidence.batches[query]
-    return {one.number for one in found if any(one.begun_s < at.end_s and at.start_s < one.committed_s for at in lost)}
+    return {
+        batch.number
+        for batch in found
+        if any(batch.begun_s < at.end_s and at.start_s < batch.committed_s for at in lost)
+    }

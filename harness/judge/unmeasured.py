@@ -56,8 +56,10 @@ def _of_figures(gathered: Evidence, figures: Mapping[str, Any], crashed: set[str
         if isinstance(value, Mapping) and name in ("durable_latency_ms", "emission_delay_ms"):
             for query, found in value.items():
                 if found is None:
-                    part = f"the figure {name} of {query}"
-                    yield f"figures.{name}.{query}", CRASHED if part in crashed else _latency(gathered, name, query)
+                    parts = {f"the figure {name} of {query}"}
+                    if name == "emission_delay_ms":  # of rows that were not compared there is none
+                        parts |= {f"the comparison of {query}", "the oracle"}
+                    yield f"figures.{name}.{query}", CRASHED if parts & crashed else _latency(gathered, name, query)
         elif value is None:
             parts = {f"the figure {name}", f"the CPU of {OF_CORES.get(name)}"}
             yield f"figures.{name}", CRASHED if parts & crashed else _figure(gathered, name)
@@ -133,7 +135,7 @@ def _of_counts(gathered: Evidence, counts: Mapping[str, int | None], crashed: se
             why = CRASHED
         elif gathered.run.scenario.black_box and name in (*summary.OF_CHECKPOINT, "sessions_over_restarts"):
             why = BLACK_BOX
-        elif name == "dead_letter" and name not in gathered.run.scenario.queries:
+        elif name in summary.OF_REJECTED and not summary.rejects(gathered):
             why = "the pipeline has no query for rejected records"
         else:
             why = "what it counts crashed, see the verdict"

@@ -14,9 +14,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.reference import Expected
 from harness.judge import anomalies as checkers
-from harness.judge import coverage, findings, metrics, recovery, timeline, unmeasured
+from harness.judge import causes, coverage, findings, metrics, recovery, timeline, unmeasured
 from harness.judge import summary as measured
 from harness.judge.anomalies import Comparison
 from harness.judge.assessment import Assessment
@@ -142,9 +143,27 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
         "counts": dict(result.counts),
         "unknown": dict(result.unknown),
         "anomalies": by_kind,
+        **_causes(result.anomalies),
         "examples": [asdict(anomaly) for anomaly in result.anomalies[:most]],
         "faults": list(result.faults),
         "recovery_s": _longest([one.get("recovered_s") for one in result.faults]),
+    }
+
+
+def _causes(anomalies: Sequence[Anomaly]) -> dict[str, Any]:
+    """The key `causes` of a run with anomalies: each cause with its number, kinds and some examples, the first first."""
+    if not anomalies:  # the result of a right run is as it was before there were causes
+        return {}
+    return {
+        "causes": [
+            {
+                "cause": group.cause or None,
+                "number": len(group.anomalies),
+                "kinds": sorted({f"{anomaly.kind} in {anomaly.query}" for anomaly in group.anomalies}),
+                "examples": ["|".join(map(str, anomaly.key)) for anomaly in group.anomalies[: causes.EXAMPLES]],
+            }
+            for group in causes.groups(anomalies)
+        ]
     }
 
 
@@ -319,9 +338,9 @@ def _wrong(
     )
     verdict = Verdict.UNKNOWN if excused else Verdict.FAIL
     if anomalies:
-        first = anomalies[0]
-        key = "|".join(map(str, first.key))
-        yield verdict, f"{len(anomalies):,} anomalies, the first: {first.kind} in {first.query} at {key}"
+        first = causes.groups(anomalies)[0]
+        number = f"{len(first.anomalies):,} of {len(anomalies):,} anomalies"
+        yield verdict, f"{number if len(anomalies) > 1 else '1 anomaly'}, {first}"
     if "success" in _missed(targets):
         yield verdict, "missed: success"
 
@@ -446,7 +465,7 @@ def _still_to_run(gathered: Evidence) -> list[str]:
     """Queries whose last watermark no batch has run at: rows that it closes have not come out."""
     if gathered.run.scenario.black_box:
         return []
-    windowed = {query: found for query, found in gathered.batches.items() if found and query != "dead_letter"}
+    windowed = {query: found for query, found in gathered.batches.items() if found and QUERIES[query].stateful}
     return [
         query
         for query, found in windowed.items()
@@ -497,8 +516,8 @@ def _not_seen(
 ) -> Iterator[str]:
     """Queries without a row to compare, and judged targets without a figure."""
     empty = [query for query, comparison in comparisons.items() if not comparison.expected]
-    if empty == ["dead_letter"] and not gathered.sent["malformed"].any():
-        empty = []
+    if not gathered.sent["malformed"].any():
+        empty = [query for query in empty if not QUERIES[query].rejects or len(empty) > 1]
     if empty:
         yield f"nothing to compare in {', '.join(empty)}"
     unseen = ("throughput", "state_size") if gathered.run.scenario.black_box else ()

@@ -92,6 +92,8 @@ class Page:
     measured_s: float | None
     """Where the measured part ends, if the load goes on after it."""
     tables: tuple[Table, ...]
+    causes: Table | None = None
+    """The causes of the anomalies, each with its number and examples."""
 
 
 def write_whole(target: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness import scenario
-from harness.judge import metrics, recovery
+from harness.judge import causes, metrics, recovery
 from harness.judge.assessment import Assessment
 from harness.judge.metrics import Array
 from harness.judge.timeline import Evidence
@@ -71,6 +71,7 @@ def of_run(assessed: Assessment) -> Page:
         why=result.why,
         targets=tuple(shown(target) | {"of": _of(target, result.figures)} for target in result.targets),
         anomalies=_anomalies(result),
+        causes=_causes(result),
         charts=_charts(evidence, result.figures) if evidence else (),
         shaded=_shaded(evidence) if evidence else (),
         measured_s=_ends_before_the_load(run.scenario.load),
@@ -225,6 +226,23 @@ def _per_cent(value: float) -> str:
     """A share of rows, cut off after four digits: one that is wrong in a million is not none."""
     cut = Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_FLOOR)
     return f"{(cut * 100).normalize():,f}"
+
+
+def _causes(result: Result) -> Table | None:
+    """The causes of the anomalies with their numbers; those without a known cause by kind and query."""
+    if not result.anomalies:
+        return None
+    rows = tuple(
+        (
+            len(group.anomalies),
+            group.cause or "no cause found",
+            ", ".join(sorted({f"{anomaly.kind.replace('_', ' ')} in {anomaly.query}" for anomaly in group.anomalies})),
+            "; ".join("|".join(map(str, anomaly.key)) for anomaly in group.anomalies[: causes.EXAMPLES]),
+        )
+        for group in causes.groups(result.anomalies)[:ANOMALIES_MAX]
+    )
+    note = "Anomalies with one cause, and some of their rows; the events that decide are below."
+    return Table("Causes", note, ("anomalies", "cause", "kinds", "rows"), rows)
 
 
 def _anomalies(result: Result) -> Table | None:

@@ -7,7 +7,8 @@
     checkpoints/    <query>/offsets/N and <query>/commits/N as the pipeline wrote them
     logs/           of every process
 
-Format 2; format 1 is read too. Right of this directory everything is a pure function of these files.
+Format 2; format 1 is read too. The manifest has the format of the events too, since their bytes are made again from the
+seed. Right of this directory everything is a pure function of these files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -27,6 +28,7 @@ import pyarrow.parquet as pq
 
 from harness import scenario as scenarios
 from harness.errors import NoRun, RunError, ScenarioError
+from harness.job.clickstream.events import FORMAT as EVENTS_FORMAT
 from harness.model import Row
 from harness.rundir import events, files, format1
 from harness.rundir.events import Event, Written
@@ -130,7 +132,7 @@ def read(directory: Path) -> Run:
     if not is_run(directory):
         raise NoRun(f"{directory}: {'not a run directory' if os.path.isdir(directory) else 'no such directory'}")
     manifest = _manifest(directory)
-    scenario = _scenario(directory / "scenario.toml")
+    scenario = _with_events_of(_scenario(directory / "scenario.toml"), manifest.get("events_format", 1), directory)
     return Run(directory, scenario, manifest, _events(directory / "history.jsonl", scenario, manifest["format"]))
 
 
@@ -182,6 +184,15 @@ def _scenario(path: Path) -> Scenario:
         return scenarios.parse(table, str(path))
     except ScenarioError as error:
         raise RunError(str(error)) from error
+
+
+def _with_events_of(scenario: Scenario, written: object, directory: Path) -> Scenario:
+    """The scenario with the events that it had when it was run: those of format 1 had none that are awkward."""
+    if written not in (1, EVENTS_FORMAT):
+        raise RunError(
+            f"{directory}: events of format {written!r}, this harness makes {EVENTS_FORMAT}; use the version that wrote it"
+        )
+    return scenario if written != 1 else replace(scenario, workload=replace(scenario.workload, awkward=0))
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -15,16 +15,19 @@ from typing import Any
 import psutil
 
 from harness.host import processes
+from harness.job.clickstream import events
 from harness.rundir.history import FORMAT
 from harness.scenario import Scenario
+from harness.scenario.own import OwnScenario
 
 PACKAGES = ("pyspark", "confluent-kafka", "numpy", "pyarrow", "pandas", "streaming-harness")
 
 
-def write(directory: Path, scenario: Scenario, args: list[str], prefix: str) -> None:
+def write(directory: Path, scenario: Scenario | OwnScenario, args: list[str], prefix: str) -> None:
     """Write it, whole or not at all; the topic prefix is known once there are brokers."""
     manifest: dict[str, Any] = {
         "format": FORMAT,
+        "events_format": events.FORMAT,
         "started_s": round(time.time(), 3),
         "command": args,
         "seed": scenario.load.seed,

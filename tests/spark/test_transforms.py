@@ -60,8 +60,8 @@ def observed(query: str, frame: DataFrame) -> dict:
 
 @pytest.fixture(scope="module")
 def day() -> tuple[list[bytes], list[bytes]]:
-    """Three hours of the workload, malformed records among it."""
-    events = workload.batch(Workload(users=20, malformed=0.02, time_scale=10), 7, 1, 0, 1000)
+    """Three hours of the workload, awkward and malformed records among it."""
+    events = workload.batch(Workload(users=20, malformed=0.02, time_scale=1), 7, 1, 0, 10_000)
     pairs = list(zip(events.topic.tolist(), events.values, strict=True))
     return [v for t, v in pairs if TOPICS[t] == CLICKSTREAM], [v for t, v in pairs if TOPICS[t] == TRANSACTIONS]
 

@@ -183,6 +183,7 @@ def test_a_crashing_oracle_invents_no_anomaly(runs, monkeypatch):
     assert (Verdict.UNKNOWN, ()) == (result.verdict, result.anomalies)
     assert "the oracle crashed" in result.why
     assert None is result.counts["rows_expected"]
+    assert unmeasured.CRASHED == result.unknown["figures.emission_delay_ms.sessions"]
 
 
 def test_reader_crash_spares_other_queries(runs, monkeypatch):

@@ -36,7 +36,7 @@ def inputs():
 @pytest.mark.parametrize("mutant", LAX, ids=lambda mutant: mutant.name)
 def test_laxer_rules_differ_from_contract(inputs, mutant):
     """A record that breaks one rule of one field is missing in the dead letters of the mutant."""
-    right = records._letters(inputs, records._never, records._never)
+    right = [letter for _, letter in records.letters(inputs)]
     assert Counter(right) != Counter(mutant.rows(inputs)["dead_letter"])
 
 

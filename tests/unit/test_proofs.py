@@ -20,15 +20,15 @@ from harness.rundir.events import Process
 
 @pytest.fixture(scope="module")
 def gathered(tmp_path_factory):
-    """A simulated run of each scenario asked for, and of `late`, which is about something else."""
-    known: dict[str, Evidence] = {}
+    """A simulated run of each scenario asked for, and of `late`, which is about something else; awkward by default."""
+    known: dict[tuple[str, float], Evidence] = {}
 
-    def run(name: str) -> Evidence:
-        if name not in known:
+    def run(name: str, awkward: float = 0.1) -> Evidence:
+        if (name, awkward) not in known:
             directory = tmp_path_factory.mktemp(name) / "run"
-            simulate(directory, scenario.load(name, ["load.eps=600"]))
-            known[name] = timeline.gather(history.read(directory))
-        return known[name]
+            simulate(directory, scenario.load(name, ["load.eps=600", f"workload.awkward={awkward}"]))
+            known[name, awkward] = timeline.gather(history.read(directory))
+        return known[name, awkward]
 
     return run
 
@@ -44,11 +44,17 @@ def counted(one: Evidence) -> dict[str, int]:
     [("skew", "hot_views"), ("idle_source", "idle_clicks"), ("edges", "edge_purchases"), ("late", "out_of_order")],
 )
 def test_scenario_subject_is_counted(gathered, name, count):
-    """There, and not in a scenario that is about something else."""
+    """There, and not in a scenario that is about something else, without its awkward events: they are about everything."""
     other = "late" if name != "late" else "skew"
 
     assert counted(gathered(name))[count] > 0
-    assert 0 == counted(gathered(other))[count]
+    assert 0 == counted(gathered(other, awkward=0))[count]
+
+
+@pytest.mark.parametrize("count", ["hot_views", "idle_clicks", "edge_purchases"])
+def test_awkward_events_prove_no_subject(gathered, count):
+    """What a scenario is about must come from the scenario."""
+    assert 0 == counted(gathered("late"))[count]
 
 
 def test_black_box_counts_certain_events(gathered):

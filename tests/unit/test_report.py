@@ -370,3 +370,18 @@ def test_unknown_figures_are_dashes(right):
     for name in ("largest lag", "slope of the lag", "read"):
         assert re.search(rf"<td>{name}</td><td>–</td>", html)
     assert "RECONCILE" not in html
+
+
+def test_anomalies_with_one_cause_are_one_line():
+    """With their number and some of their rows; those without a known cause by kind and query."""
+    known = [
+        Anomaly("wrong_value", "revenue", (f"a{number}",), "3", "2", "why", cause="no event of user_3 is counted")
+        for number in range(5)
+    ]
+    other = Anomaly("lost_row", "revenue", ("b",), "3", "no row", "why")
+    table = pages._causes(Result(Verdict.FAIL, "why", (), {}, {}, (*known, other)))
+
+    assert [5, 1] == [row[0] for row in table.rows]
+    assert ("no event of user_3 is counted", "wrong value in revenue", "a0; a1; a2") == table.rows[0][1:]
+    assert "no cause found" == table.rows[1][1]
+    assert "no event of user_3 is counted" in render(page(verdict="fail", causes=table))

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.job.clickstream import awkward
 from harness.job.clickstream import events as workload
 from harness.job.clickstream.events import MALFORMED, TOPICS, Workload
 from harness.job.clickstream.records import Rejected, iso, parse
+from harness.job.clickstream.spoiled import SPOILED
 from harness.model import Record
 
 
-def test_seed_7_bytes_never_change():
-    """Every figure ever published rests on them; a change of this sum is a new workload."""
-    events = workload.batch(Workload(time_scale=60, malformed=0.01), 7, 5000, 0, 1000)
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [
+        (0.0, 1000, "7699a545edcb3aeb9e2a6c793cc93161c6be564f6ee0edb46ed47bb9ffa9dd9c"),
+        (0.1, 40_000, "f5aba3c525ae1ccf3f1f8428b381e4d31276be85657898aaa06eac48f3467709"),
+    ],
+)
+def test_seed_7_bytes_never_change(share, count, expected):
+    """Every figure ever published rests on them; a change of a sum is a new format of the events. The first is format 1's."""
+    shape = Workload(time_scale=60, malformed=0.01, awkward=share)
+    events = workload.batch(shape, 7, 5000, 0, count)
 
-    assert (
-        "7699a545edcb3aeb9e2a6c793cc93161c6be564f6ee0edb46ed47bb9ffa9dd9c"
-        == hashlib.sha256(b"\n".join(events.values)).hexdigest()
-    )
+    assert expected == hashlib.sha256(b"\n".join(events.values)).hexdigest()
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10**9), st.integers(1, 50), st.integers(1, 50))
@@ -48,13 +56,38 @@ def test_valid_events_meet_the_contract(seed, user_skew, product_skew):
         assert ms == parsed.at_ms
 
 
-def test_malformed_events_are_rejected():
+@pytest.mark.parametrize(("share", "kinds"), [(0.0, len(MALFORMED) - 1), (0.1, len(SPOILED))])
+def test_malformed_events_are_rejected(share, kinds):
     """Each kind occurs, and none slips through as valid."""
-    events = workload.batch(Workload(malformed=1), 7, 5000, 0, 2000)
+    events = workload.batch(Workload(malformed=1, awkward=share), 7, 5000, 0, 2000)
 
-    assert set(range(1, len(MALFORMED))) == set(events.malformed.tolist())
+    assert set(range(1, kinds + 1)) == set(events.malformed.tolist())
     for topic, value in zip(events.topic.tolist(), events.values, strict=True):
         assert isinstance(parse(Record(TOPICS[topic], 0, 0, value)), Rejected), value
+
+
+def test_few_malformed_events_have_every_kind():
+    """A hundredth of 20,000 events is enough: kinds come in turn, at even distances."""
+    events = workload.batch(Workload(malformed=0.01), 7, 5000, 0, 20_000)
+
+    assert set(range(len(SPOILED) + 1)) == set(events.malformed.tolist())
+
+
+def test_awkward_events_show_every_role():
+    """Each scene and each form occurs among 40,000 events, as valid as the contract has it, and a tenth is awkward at most."""
+    shape = Workload(time_scale=60)
+    drawn = workload.draw(shape, 7, 5000, np.arange(40_000, dtype=np.uint64))
+
+    seen = set(drawn.role.tolist())
+    assert [] == [role for at, role in enumerate(awkward.ROLES) if at not in seen and not role.copy]
+    assert 0.08 < (drawn.role > 0).mean() <= awkward.SHARE_MAX
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_awkward_events_keep_to_one_topic(share):
+    """Where the mix is all clicks, or all purchases, none is of the other topic."""
+    events = workload.batch(Workload(clickstream_share=share, malformed=0.1), 7, 1000, 0, 20_000)
+    assert {int(share == 0)} == set(events.topic.tolist())
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.8, 0.79, 0.81), (0.0, 0, 0), (1.0, 1, 1)])
@@ -67,9 +100,8 @@ def test_the_mix_is_as_asked(share, low, high):
 
 def test_a_skewed_product_is_hot():
     """Zipf with exponent 2 over five products gives the first 68 %."""
-    keys = [
-        value.split(b"prod_")[1][:3] for value in workload.batch(Workload(product_skew=2), 7, 5000, 0, 20_000).values
-    ]
+    shape = Workload(product_skew=2, awkward=0)
+    keys = [value.split(b"prod_")[1][:3] for value in workload.batch(shape, 7, 5000, 0, 20_000).values]
 
     assert 0.67 < keys.count(b"001") / len(keys) < 0.70
 

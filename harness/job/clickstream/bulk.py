@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -37,8 +37,9 @@ LENGTH_MS = {"page_views": MINUTE_MS, "revenue": FIVE_MS, "conversions": FIVE_MS
 class Columns:
     """Valid events, a row each: `click` or purchase, times in epoch ms, amounts in cents, the rest codes.
 
-    A code is a position in `names` (of session, product and category; users need none). `batch` gives
-    for each query the batch that read the event; what is no number of a batch was never read.
+    A code is a position in `names` (of session, product, category and user). `batch` gives
+    for each query the batch that read the event; what is no number of a batch was never read. `row` is where the event
+    is in what was sent, empty where nobody asks.
     """
 
     click: Array
@@ -51,6 +52,7 @@ class Columns:
     cents: Array
     batch: Mapping[str, Array]
     names: Mapping[str, Sequence[str]]
+    row: Array = field(default_factory=lambda: np.array([], dtype=np.int64))
 
     def table(self, query: str, watermarks: Watermarks, click: bool) -> pa.Table:
         """What the query read of clicks or of purchases, with the watermarks that each event met.
@@ -90,19 +92,28 @@ class Builder:
         categories: Sequence[str],
         session: Callable[[int, int], str],
     ) -> None:
-        """`categories` is that of each product; `session` names the session of a user's number and a period."""
+        """`categories` is that of each product; `session` names the session of its owner's number and a period."""
         self._users, self._products, self._categories = Codes(users), Codes(products), Codes(categories)
         self._of_product = np.array([self._categories[name] for name in categories], dtype=np.int32)
+        self._named = np.array([self._products[name] for name in products], dtype=np.int32)
         self._session = session
         self._parts: list[tuple[Array, ...]] = []
         self._ones: list[tuple[int, Click | Purchase]] = []
 
     def add(
-        self, rows: Array, click: Array, at_ms: Array, user: Array, period: Array, product: Array, cents: Array
+        self,
+        rows: Array,
+        click: Array,
+        at_ms: Array,
+        user: Array,
+        owner: Array,
+        period: Array,
+        product: Array,
+        cents: Array,
     ) -> None:
-        """Events with their rows in what was sent; users and products count from 0."""
-        held = (user.astype(np.int64) << 32) + (period + EARLIEST)
-        small = (column.astype(np.int32) for column in (rows, user, product))
+        """Events with their rows in what was sent; users, owners of sessions and products count from 0."""
+        held = (owner.astype(np.int64) << 32) + (period + EARLIEST)
+        small = (column.astype(np.int32) for column in (rows, user, self._named[product]))
         self._parts.append((*small, self._of_product[product], click, at_ms, cents, held))
 
     def add_one(self, row: int, event: Click | Purchase) -> None:
@@ -119,10 +130,25 @@ class Builder:
         rows, user, product, category, click, at_ms, cents, session = (
             np.concatenate(column) if len(column[1]) else column[0] for column in joined
         )
-        names = {"session": list(sessions), "product": list(self._products), "category": list(self._categories)}
+        names = {
+            "session": list(sessions),
+            "product": list(self._products),
+            "category": list(self._categories),
+            "user": list(self._users),
+        }
         read = {query: index[rows] for query, index in batch.items()}
         return Columns(
-            click.astype(bool), partition[rows], at_ms, user, session, product, category, cents, batch=read, names=names
+            click.astype(bool),
+            partition[rows],
+            at_ms,
+            user,
+            session,
+            product,
+            category,
+            cents,
+            batch=read,
+            names=names,
+            row=rows,
         )
 
     def _columns_of_ones(self, sessions: Codes) -> list[Array]:

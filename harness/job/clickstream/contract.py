@@ -65,6 +65,11 @@ class Query:
         return self.stateful and len(self.reads) > 1
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether the rows are sessions, which a gap ends, and no windows."""
+        return self.stateful and not self.window_s
+
+    @property
     def stateful(self) -> bool:
         """Whether the query has windows or sessions, and so a watermark and state."""
         return not self.rejects

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from harness.job.clickstream.records import Click, Purchase, Rejected, fields, parse
 from harness.job.lateness import Watermarks
 from harness.model import Record
 
+Made = TypeVar("Made")
 Rows = Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]
 """Identity and measures of each row; a row that stands twice is there twice."""
 
@@ -34,6 +35,17 @@ class Given:
 
     items: tuple[Item, ...]
     watermarks: Mapping[str, Watermarks]
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for a key: mutants differ in one decision and share the rest.
+
+        Whatever depends on the watermarks has them in its key.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
 
 def given(records: Iterable[tuple[Record, Mapping[str, int]]], watermarks: Mapping[str, Watermarks]) -> Given:

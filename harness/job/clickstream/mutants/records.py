@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from harness.job.clickstream.mutants import values
 from harness.job.clickstream.mutants.model import Given, Item, Mutant, Rows
-from harness.job.clickstream.records import CLICK_STRINGS, OPTIONAL, TRANSACTION_STRINGS, Rejected
-from harness.job.clickstream.reference import Reference
+from harness.job.clickstream.records import CLICK_STRINGS, OPTIONAL, TRANSACTION_STRINGS, Click, Purchase, Rejected
 
 Test = Callable[[Item], bool]
 FIELDS = {
@@ -30,39 +30,62 @@ def _letter(item: Item) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return (record.topic, record.partition, record.offset), (record.value.hex(), reasons)
 
 
-def _letters(given: Given, leave_out: Test, put_in: Test) -> Rows:
-    """The dead letters, without some rejected records and with some valid ones."""
-    return [
-        _letter(item)
-        for item in given.items
-        if "dead_letter" in item.batches and (not leave_out(item) if isinstance(item.event, Rejected) else put_in(item))
-    ]
+def letters(given: Given) -> list[tuple[Item, tuple[tuple[Any, ...], tuple[Any, ...]]]]:
+    """The records that are rejected, each with its dead letter."""
+    return given.once(
+        "letters",
+        lambda: [
+            (item, _letter(item))
+            for item in given.items
+            if "dead_letter" in item.batches and isinstance(item.event, Rejected)
+        ],
+    )
 
 
-def _never(item: Item) -> bool:
-    return False
+def _valid(given: Given, test: Test) -> list[Item]:
+    """The valid records of a kind."""
+    return given.once(
+        ("valid", test), lambda: [item for item in given.items if not isinstance(item.event, Rejected) and test(item)]
+    )
 
 
 def _accepts(test: Test, given: Given) -> Mapping[str, Rows]:
     """The dead letters of a pipeline that takes, or drops, rejected records of a kind."""
-    return {"dead_letter": _letters(given, test, _never)}
+    return {"dead_letter": [letter for item, letter in letters(given) if not test(item)]}
 
 
 def _refuses(test: Test, given: Given) -> Mapping[str, Rows]:
     """The dead letters of a pipeline that refuses valid records of a kind."""
-    return {"dead_letter": _letters(given, _never, test)}
+    more = [_letter(item) for item in _valid(given, test) if "dead_letter" in item.batches]
+    return {"dead_letter": [*(letter for _, letter in letters(given)), *more]}
 
 
 def _drops(test: Test, given: Given) -> Mapping[str, Rows]:
-    """All rows of a pipeline that neither counts valid records of a kind nor sends them to the dead letter."""
-    kept = tuple(item for item in given.items if isinstance(item.event, Rejected) or not test(item))
-    if len(kept) == len(given.items):
-        return {}
-    reference = Reference(given.watermarks)
-    for item in kept:
-        reference.add(item.record, item.event, item.batches)
-    rows = {query: list(answer.rows.items()) for query, answer in reference.expected().items()}
-    return {query: found for query, found in rows.items() if query in given.watermarks}
+    """Rows of a pipeline that neither counts valid records of a kind nor sends them to the dead letter.
+
+    Of the queries that count all of a topic: what they do not show is late.
+    """
+    gone = {id(item) for item in _valid(given, test)}
+    return {
+        query: _rows_without(query, kind, gone, given) for query, kind in COUNTING.items() if query in given.watermarks
+    }
+
+
+COUNTING: dict[str, type] = {"page_views": Click, "revenue": Purchase}
+
+
+def _rows_without(query: str, kind: type, gone: set[int], given: Given) -> Rows:
+    _, knobs = values.QUERY[query]
+    groups = values.groups(query, knobs, given, kind).values()
+    rows = given.once(
+        ("rows", query, given.watermarks[query]),
+        lambda: [(items, values.rows_of(query, knobs, given, [items])) for items in groups],
+    )
+    found: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
+    for items, right in rows:
+        kept = [item for item in items if id(item) not in gone]
+        found += right if len(kept) == len(items) else values.rows_of(query, knobs, given, [kept] if kept else [])
+    return found
 
 
 def _alone(topic: str, reason: str, value: Test, item: Item) -> bool:
