@@ -15,8 +15,8 @@ from typing import Any
 
 # The folder that a process of Locust writes to, in its environment.
 FOLDER = "HARNESS_LOAD_FOLDER"
-# What makes events and their due times: on two machines it must be the same.
-SOURCES = ("job/clickstream/events.py", "load/engine.py")
+# What makes events and their due times, below `harness`: on two machines it must be the same.
+SOURCES = ("job/*.py", "job/clickstream/*.py", "load/engine.py")
 
 # How long nothing may be heard of a worker, or of its load engine while it sends. Each reports twice a second.
 SILENT_S = 15.0
@@ -29,7 +29,8 @@ SENDING = ("running", "settled")
 def sources() -> str:
     """A digest of `SOURCES`, as they are here."""
     harness = Path(__file__).parents[1]
-    return hashlib.sha256(b"".join((harness / name).read_bytes() for name in SOURCES)).hexdigest()
+    paths = [path for pattern in SOURCES for path in sorted(harness.glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 @dataclass(slots=True)

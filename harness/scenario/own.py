@@ -26,7 +26,10 @@ from harness.scenario.toml import Override, _build, _override, _table_lines, nea
 FAULTS = ("stop", "kill", "pause", "crash")
 """Kinds of faults that a declared job is tested under."""
 TARGETS = (parts.PIPELINE, *parts.ONE_BROKER)
-UNUSED = ("burst_factor", "burst_at_s", "burst_s", "silence_s", "cool_down_s", "acks")
+UNUSED = (
+    *("burst_factor", "burst_at_s", "burst_s", "silence_s", "cool_down_s", "acks"),
+    *("engine", "workers", "master", "web"),
+)
 """Fields of `[load]` that a declared job has no use for."""
 
 

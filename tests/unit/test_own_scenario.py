@@ -65,6 +65,7 @@ def test_only_a_file_with_a_job_is_one(suite):
         pytest.param("load.epz=5", "unknown field load.epz", id="field"),
         pytest.param("load.eps=0", "load.eps = 0: must lie between", id="bound"),
         pytest.param("load.burst_s=3", "load.burst_s: a declared job's load has none", id="not for it"),
+        pytest.param("load.engine=locust", "load.engine: a declared job's load has none", id="no workers"),
         pytest.param("workload.late=2", r"workload.late: Expected `float` <= 1", id="workload"),
         pytest.param("workload.lat=2", "workload: .*unknown field `lat`", id="workload field"),
         pytest.param('workload.edge="soon"', "workload.edge: 'soon' is no duration", id="edge"),
