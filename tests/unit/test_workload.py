@@ -21,7 +21,7 @@ from harness.model import Record
     ("share", "count", "expected"),
     [
         (0.0, 1000, "7699a545edcb3aeb9e2a6c793cc93161c6be564f6ee0edb46ed47bb9ffa9dd9c"),
-        (0.1, 40_000, "f5aba3c525ae1ccf3f1f8428b381e4d31276be85657898aaa06eac48f3467709"),
+        (0.1, 40_000, "ee2d33a5b1b5d6ef6be5177ff2bc01733747267691a46263f564e2e1aad2a4dd"),
     ],
 )
 def test_seed_7_bytes_never_change(share, count, expected):
