@@ -501,8 +501,23 @@ def _print_json(result: Result) -> None:
 
 def main() -> NoReturn:
     """The entry point: one line for an error, and the exit code of measuring.md."""
-    _upon_signals(_interrupt)
+    try:
+        _upon_signals(_interrupt)
+        code = _called()
+        # What comes now comes too late to change the exit code, as it would while Python itself ends.
+        _upon_signals(signal.SIG_IGN)
+    except KeyboardInterrupt:  # between two lines of this function or of the next
+        _upon_signals(signal.SIG_IGN)
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
+        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
+    sys.exit(code or 0)
+
+
+def _called() -> int | None:
+    """The exit code of the command; None is 0."""
     streams.guard()
+    code: int | None
     try:
         code = app(standalone_mode=False)
         streams.flush()
@@ -514,11 +529,7 @@ def main() -> NoReturn:
         code = _ends(f"harness: {error}", error.exit_code)
     except Exception as error:
         code = _usage(error)
-    # What comes now comes too late to change the exit code, as it would while Python itself ends.
-    _upon_signals(signal.SIG_IGN)
-    if code == INTERRUPTED:  # an interrupted run is one of which nothing is known
-        code = _ends("harness: interrupted: no verdict", Verdict.UNKNOWN.exit_code)
-    sys.exit(code or 0)
+    return code
 
 
 def _ends(line: str, code: int) -> int:

@@ -8,6 +8,7 @@ the job is wrong, and the run is unknown.
 from __future__ import annotations
 
 import json
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,8 +88,11 @@ class Comparison:
 
 
 def is_own(directory: Path) -> bool:
-    """Whether a directory is the run of a declared job."""
-    return own.find(str(directory / "scenario.toml")) is not None
+    """Whether a directory is the run of a declared job; False where its scenario cannot be read."""
+    try:
+        return own.is_own(tomllib.loads(files.text(directory / "scenario.toml")))
+    except (RunError, tomllib.TOMLDecodeError):
+        return False
 
 
 def read(directory: Path) -> OwnRun:
@@ -102,8 +106,8 @@ def read(directory: Path) -> OwnRun:
         happened = tuple(events.read(history, files.lines(history)))
         columns = {name: column.to_numpy() for name, column in _columns(sent)}
         spark = directory / "spark.json"
-        versions = json.loads(spark.read_text(encoding="utf-8"))["versions"] if spark.is_file() else []
-        about = json.loads(manifest.read_text(encoding="utf-8"))
+        versions = json.loads(files.text(spark))["versions"] if spark.is_file() else []
+        about = json.loads(files.text(manifest))
         return OwnRun(directory, scenario, about, happened, columns, tuple(versions))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise RunError(f"{directory}: incomplete or damaged: {error}; run it again") from error

@@ -15,6 +15,7 @@ import pytest
 from harness.job.clickstream import events as workload
 from harness.job.clickstream.events import MALFORMED, Workload
 from harness.job.clickstream.records import Purchase, Rejected, parse
+from harness.job.clickstream.spoiled import SPOILED
 from harness.model import Record
 
 ENGINE = Path(__file__).parents[1] / "e2e" / "other_engine.py"
@@ -97,23 +98,26 @@ def read(engine, topic: str, value: bytes) -> object:
         return str(error)
 
 
-def all_malformed() -> Iterator[tuple[str, str, bytes]]:
-    """(topic, kind, value) of records of every malformed kind, and of valid ones."""
+def all_malformed(awkward: float) -> Iterator[tuple[str, int, bytes]]:
+    """(topic, number of the kind, value) of records of every malformed kind, and of valid ones."""
     for topic, share in (("clickstream", 1.0), ("transactions", 0.0)):
-        shape = Workload(clickstream_share=share, malformed=0.8)
-        made = workload.batch(shape, 7, 100, 0, 400)
+        shape = Workload(clickstream_share=share, malformed=0.8, awkward=awkward)
+        made = workload.batch(shape, 7, 100, 0, 400 if not awkward else 4_000)
         for kind, value in zip(made.malformed.tolist(), made.values, strict=True):
-            yield topic, (*MALFORMED, "out of range")[kind], value
+            yield topic, kind, value
 
 
-def test_every_malformed_kind_agrees(engine):
-    """Of both topics."""
-    kinds = set()
-    for topic, kind, value in all_malformed():
-        kinds.add((topic, kind))
+@pytest.mark.parametrize(
+    ("awkward", "numbers"), [(0.0, range(len(MALFORMED))), (Workload().awkward, range(1, len(SPOILED) + 1))]
+)
+def test_every_malformed_kind_agrees(engine, awkward, numbers):
+    """Of both topics, without awkward events and with them."""
+    kinds: set[int] = set()
+    for topic, kind, value in all_malformed(awkward):
+        kinds.add(kind)
         assert_agrees(engine, topic, value)
 
-    assert {(topic, kind) for topic in BASES for kind in MALFORMED} <= kinds
+    assert set(numbers) <= kinds
 
 
 @pytest.mark.parametrize("topic", BASES)
