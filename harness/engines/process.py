@@ -71,8 +71,8 @@ class _Progress(msgspec.Struct):
     stateOperators: list[_Operator] = []
 
 
-class _Said(msgspec.Struct):
-    """A line of JSON that a pipeline says; any other line goes to its log. Of a progress alone the rest is looked at."""
+class _Printed(msgspec.Struct):
+    """A line of JSON that a pipeline prints; any other line goes to its log. The rest is read of a progress alone."""
 
     event: str
     query: Any = None
@@ -295,12 +295,12 @@ class System:
                 with contextlib.suppress(OSError), process.service.log.open("ab") as log:
                     log.write(line)
             except OSError as error:
-                self._unwritten = f"what the pipeline says cannot be written down: {error.strerror}"
+                self._unwritten = f"what the pipeline prints cannot be recorded: {error.strerror}"
         stream.close()
 
     def _take(self, process: _Process, line: bytes) -> None:
-        said = msgspec.json.decode(line, type=_Said)
-        match said.event:
+        printed = msgspec.json.decode(line, type=_Printed)
+        match printed.event:
             case "standing by":
                 process.waits.set()
             case "taking over":  # from here on it may read and write: this is its start
@@ -310,8 +310,8 @@ class System:
                 self._history.write(Process(event="ready"))
                 process.started.set()
             case "progress":
-                query, progress = msgspec.convert(said.query, str), msgspec.convert(said.progress, _Progress)
-                self._history.write(Progress(query=query, batch=progress.batchId, progress=said.progress))
+                query, progress = msgspec.convert(printed.query, str), msgspec.convert(printed.progress, _Progress)
+                self._history.write(Progress(query=query, batch=progress.batchId, progress=printed.progress))
                 self.batch_ms = progress.durationMs.get("triggerExecution")
                 if used := [part.memoryUsedBytes for part in progress.stateOperators]:
                     known = [size for size in used if size is not msgspec.UNSET]

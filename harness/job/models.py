@@ -1,4 +1,4 @@
-"""A query as a Python model, for what SQL does not say: state by key, in the order of batches, with timers.
+"""A query as a Python model, for what SQL cannot express: state by key, in the order of batches, with timers.
 
 A model is what a stateful processor promises, written once more. It is replayed key by key over the records that are on
 time; `now` is the watermark of the batch, in UTC without a zone. In a batch, records come first, then the timers that

@@ -128,7 +128,7 @@ def unproved(fault: FaultHealed) -> str:
     """Which part of a fault's proof is missing, in words; empty where it took effect and healed."""
     proof = fault.proof
     if not proof.get("up_before", True):
-        return "what it strikes did not work before"
+        return "its target did not work before"
     if not fault.effect_observed:
         unhurt = ", ".join(name for name, up in proof.get("up_after", {}).items() if up)
         return f"no effect was seen{unhurt and ' on '}{unhurt}"
@@ -137,7 +137,7 @@ def unproved(fault: FaultHealed) -> str:
 
 def unclaimed(gathered: Evidence) -> int:
     """Offsets that were read and that no acknowledgement covers: a producer's retry, a send that was given up, or what
-    transactions leave: their markers and their aborted records. Run directories do not tell which."""
+    transactions leave: their markers and their aborted records. Run directories do not distinguish them."""
     ends: Counter[tuple[str, int]] = Counter()
     for found in gathered.batches.values():
         for batch in found[-1:]:

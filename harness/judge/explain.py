@@ -237,7 +237,7 @@ def _evidence(
 
 
 def _fates(case: Case, fit: Hypothesis | None, shown: Sequence[int]) -> dict[int, str]:
-    """What became of each event that is shown, as far as the hypothesis says."""
+    """What became of each event that is shown, as far as the hypothesis has it."""
     if fit is None or not case.observed:
         return {}
     fate = "counted twice" if fit.family.endswith("twice") else "not counted"

@@ -58,7 +58,7 @@ def _earliest(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[An
 def _again(gathered: Evidence, query: str, answer: Expected) -> dict[tuple[Any, ...], float]:
     """How often each row may have been written again: as often as the batch that emits it was run again.
 
-    Without a checkpoint, or a batch, to tell by: as often as the pipeline was started again.
+    Without a checkpoint, or a batch, to know it by: as often as the pipeline was started again.
     """
     by_batch = timeline.runs_again(gathered, query)
     untold = timeline.restarts(gathered.run)

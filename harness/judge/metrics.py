@@ -106,7 +106,7 @@ def partitions(sent: Mapping[str, Array]) -> list[int]:
 def durable_latency_ms(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], measured: Span) -> Array:
     """Commit of the micro-batch that read the event − due time, in order of due time."""
     chosen = _measured(sent, measured) & (batch >= 0) & (batch < len(batches))
-    committed = np.array([one.committed_s for one in batches])
+    committed = np.array([batch.committed_s for batch in batches])
     if not len(committed):
         return np.array([])
     return np.asarray(committed[batch[chosen]] * 1e3 - sent["due_us"][chosen] / 1e3)
@@ -162,12 +162,12 @@ def kept_up(due_s: Array, batch: Array, batches: Sequence[Batch], measured: Span
 
     None with fewer than three moments to look at both, or where nothing came due between the first and the last of them.
     """
-    times = np.array([one.committed_s for one in batches], dtype=np.float64)
+    times = np.array([batch.committed_s for batch in batches], dtype=np.float64)
     at_s = _moments(times, measured)
     due = np.searchsorted(np.sort(due_s), at_s, side="left")
     if len(at_s) < 3 or due[0] == due[-1]:
         return None
-    committed, offered = (_least_squares(at_s, one) for one in (_read_by(batch, batches, at_s), due))
+    committed, offered = (_least_squares(at_s, series) for series in (_read_by(batch, batches, at_s), due))
     return max(0.0, committed / offered)  # the slope of nothing may come out just below 0
 
 
@@ -176,7 +176,7 @@ def _moments(times: Array, measured: Span) -> Array:
     as long before its end.
 
     So a stall shows at either end too. By that moment a usual batch would have been committed: its records are not held
-    against a query that has just begun the next one. One commit or two tell no slope; none at all tells that of nothing.
+    against a query that has just begun the next one. One commit or two give no slope; none at all is a slope of 0.
     """
     inside = times[measured.holds(times)]
     usual = np.diff(inside if len(inside) else times[times < measured.start_s][-2:]).max(initial=0.0)
@@ -191,7 +191,7 @@ def _moments(times: Array, measured: Span) -> Array:
 
 def _read_by(batch: Array, batches: Sequence[Batch], at_s: Array) -> Array:
     """Records that the query has committed by each of the times."""
-    times = np.array([one.committed_s for one in batches])
+    times = np.array([batch.committed_s for batch in batches])
     of_batch = np.bincount(batch[(batch >= 0) & (batch < len(batches))], minlength=len(batches))
     read: Array = np.concatenate([[0], np.cumsum(of_batch)])[np.searchsorted(times, at_s, side="right")]
     return read
@@ -205,7 +205,7 @@ def lag_records(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch
 
 def behind(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch], at_s: float) -> int:
     """Records of one topic that were acknowledged and not yet committed by the query, of the topic with most of them."""
-    committed = np.array([*(one.committed_s for one in batches), np.inf])
+    committed = np.array([*(batch.committed_s for batch in batches), np.inf])
     open_ = (batch >= 0) & (sent["acked_us"] > 0) & (sent["acked_us"] / 1e6 <= at_s)
     open_ &= committed[np.minimum(batch, len(batches))] > at_s
     return max(Counter(sent["topic"][open_].tolist()).values(), default=0)
@@ -216,24 +216,24 @@ def lag_at_commits(
 ) -> tuple[Array, Array]:
     """(times, lag) right after each commit of the measured part, without the sawtooth between commits, and at its ends as
     `kept_up` is."""
-    at_s = _moments(np.array([one.committed_s for one in batches], dtype=np.float64), measured)
+    at_s = _moments(np.array([batch.committed_s for batch in batches], dtype=np.float64), measured)
     return at_s, lag_records(sent, batch, batches, at_s)
 
 
 def outage(batches: Sequence[Batch], at_s: float, healed_s: float, since_s: float = 0.0) -> Span | None:
-    """The longest time without a commit of a query that lies, at least partly, between a fault's stroke and its healing.
+    """The longest time without a commit of a query that lies, at least partly, between a fault's injection and its healing.
 
     What lies before `since_s`, when the fault before had healed, is that one's: it counts neither for which is the
-    longest, nor for how long it is. None where nothing was committed before the stroke, or nothing after it.
+    longest, nor for how long it is. None where nothing was committed before the injection, or nothing after it.
     """
-    times = [one.committed_s for one in batches]
-    since_s = min(since_s, at_s)  # as written down, the healing is rounded, and the stroke may follow at once
+    times = [batch.committed_s for batch in batches]
+    since_s = min(since_s, at_s)  # as written down, the healing is rounded, and the next injection may follow at once
     spans = [
         Span(max(before, since_s), after) for before, after in pairwise(times) if after > at_s and before < healed_s
     ]
     if not spans or spans[0].start_s > at_s:
         return None
-    return max(spans, key=lambda one: one.end_s - one.start_s)
+    return max(spans, key=lambda span: span.end_s - span.start_s)
 
 
 def load_end_s(sent: Mapping[str, Array]) -> float:
@@ -252,10 +252,10 @@ def recovered_s(
 ) -> float | None:
     """The epoch second at which a query's lag was back within the p99 that it had while it was calm; None is never.
 
-    Looked for after the outage, after the highest lag between the stroke and the first commit after the healing, and
+    Looked for after the outage, after the highest lag between the injection and the first commit after the healing, and
     while the load is on: without one, any lag goes away.
     """
-    times = np.array([one.committed_s for one in batches])
+    times = np.array([batch.committed_s for batch in batches])
     healed = times[np.searchsorted(times, min(healed_s, times[-2]), side="right")]
     before, under, after = (
         np.arange(begin, end, LAG_EVERY_S)
@@ -274,7 +274,7 @@ def recovered_s(
 def replayed(queries: Iterable[Sequence[Batch]], starts_s: Sequence[float]) -> int:
     """Batches whose offsets were written before a start of the pipeline, and which were committed after it."""
     return sum(
-        any(one.begun_s < start < one.committed_s for start in starts_s) for batches in queries for one in batches
+        any(batch.begun_s < start < batch.committed_s for start in starts_s) for batches in queries for batch in batches
     )
 
 
@@ -334,7 +334,7 @@ def dropped_by_batch(progress: Sequence[Progress], query: str) -> dict[int, int]
 def last_state_rows(progress: Sequence[Progress], query: str) -> tuple[int, list[int]] | None:
     """(batch, rows in state by operator) of the query's last progress; None without any."""
     last = next((event for event in reversed(progress) if event.query == query), None)
-    return None if last is None else (last.batch, [one.get("numRowsTotal", 0) for one in last.operators])
+    return None if last is None else (last.batch, [operator.get("numRowsTotal", 0) for operator in last.operators])
 
 
 def out_of_order(sent: Mapping[str, Array]) -> int:
@@ -351,7 +351,7 @@ def out_of_order(sent: Mapping[str, Array]) -> int:
 
 def late(sent: Mapping[str, Array], batch: Array, batches: Sequence[Batch]) -> int:
     """Records that a query may drop: at or behind the watermark of the batch before the one that read them."""
-    before = np.array([0] + [one.watermark_ms for one in batches])
+    before = np.array([0] + [batch.watermark_ms for batch in batches])
     chosen = (batch >= 0) & (batch < len(batches)) & (sent["malformed"] == 0)
     return int((sent["event_time_ms"][chosen] <= before[batch[chosen]]).sum())
 

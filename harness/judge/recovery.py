@@ -29,12 +29,12 @@ def costs(gathered: Evidence, comparisons: Mapping[str, Comparison], guard: Guar
 
     None is a cost that was not seen, or one that crashed.
     """
-    struck = gathered.run.of(FaultHealed)
-    begins_s = [begun_s(event) for event in struck]
+    injections = gathered.run.of(FaultHealed)
+    begins_s = [begun_s(event) for event in injections]
     healed_s = 0.0
     since_s = max((found[0].committed_s for found in gathered.batches.values() if found), default=0.0)
     calm: Span | None = None
-    for fault, begin_s, next_s in zip(struck, begins_s, [*begins_s, float("inf")][1:], strict=True):
+    for fault, begin_s, next_s in zip(injections, begins_s, [*begins_s, float("inf")][1:], strict=True):
         before = Span(max(since_s, begin_s - CALM_S), begin_s)
         if before.end_s - before.start_s >= (CALM_MIN_S if calm else metrics.LAG_EVERY_S):
             calm = before
@@ -83,7 +83,7 @@ def written(event: FaultHealed) -> dict[str, Any]:
 
 
 def _behind(gathered: Evidence, at_s: float) -> dict[str, int]:
-    """For each query, of the topic of which most was unread when a fault struck: records acknowledged and not committed.
+    """For each query, of the topic of which most was unread when a fault was injected: records acknowledged and not committed.
 
     Empty for a black box.
     """
@@ -127,15 +127,17 @@ def _recovery(
     never = calm is not None and None in back
     outputs = [
         row_s
-        for query, one in comparisons.items()
-        for row_s in _new_right_rows(one)
+        for query, comparison in comparisons.items()
+        for row_s in _new_right_rows(comparison)
         if row_s > max(at_s, outages[query].start_s)
     ]
     return {
-        "first_commit_s": round(max(one.end_s for one in outages.values()) - at_s, 3),
-        "longest_gap_s": round(max(one.end_s - one.start_s for one in outages.values()), 3),
+        "first_commit_s": round(max(outage.end_s for outage in outages.values()) - at_s, 3),
+        "longest_gap_s": round(max(outage.end_s - outage.start_s for outage in outages.values()), 3),
         "first_output_s": round(min(outputs) - at_s, 3) if outputs else None,
-        "recovered_s": None if None in back else round(max(one for one in back if one is not None) - at_s, 3),
+        "recovered_s": None
+        if None in back
+        else round(max(seconds for seconds in back if seconds is not None) - at_s, 3),
         "unrecovered_s": round(metrics.load_end_s(gathered.sent) - at_s, 3) if never else None,
     }
 
@@ -170,7 +172,7 @@ def _duplicates(
         return None
     return sum(
         after_s < row.at_s <= until_s
-        for one in comparisons.values()
-        for rows in one.observed.values()
+        for comparison in comparisons.values()
+        for rows in comparison.observed.values()
         for row in sorted(rows, key=lambda row: row.at_s)[1:]
     )

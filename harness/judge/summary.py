@@ -20,7 +20,7 @@ from harness.rundir.events import Progress, Sample
 from harness.rundir.history import Run
 
 ALMOST_NOTHING = 0.01
-"""Share of the load below which a query's throughput says nothing, as of an idle source."""
+"""Share of the load below which a query's throughput has no meaning, as of an idle source."""
 LARGEST = {
     "pipeline_rss_bytes": "pipeline_rss",
     "harness_rss_bytes": "harness_rss",
@@ -34,7 +34,7 @@ COUNTS_EACH = tuple(query.name for query in QUERIES.values() if query.counts_eac
 OF_ANSWERS = ("counted", "dropped_late", "deduplicated")
 OF_ROWS = ("counted", "dead_letter", "rows_expected", "rows_seen")
 OF_CHECKPOINT = ("read", "dropped_late", "deduplicated", "unclaimed")
-"""The counts that take a checkpoint to tell."""
+"""The counts that take a checkpoint."""
 OF_REJECTED = ("dead_letter",)
 """The counts that take a query for rejected records."""
 

@@ -324,7 +324,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
 
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):
-        # Whether one was skipped or run again, only what follows tells.
+        # Whether a batch was skipped or run again is known from what follows.
         skips = max(({*skips, number}, skips), key=lambda chosen: _agree(law(chosen)[:-1], recorded))
     return law(skips)
 

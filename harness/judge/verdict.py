@@ -32,14 +32,14 @@ GENERATOR_DELAY_LIMIT_MS = 1000
 DUE_SENT_SHARE = 0.99
 NO_LIMITS = Limits()
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
-ENDED_FROM_OUTSIDE = {*(-one for one in SIGNALS), *(128 + one for one in SIGNALS)}
+ENDED_FROM_OUTSIDE = {*(-number for number in SIGNALS), *(128 + number for number in SIGNALS)}
 """Exit codes of a process that was ended by another; a shell or Java adds 128 to the signal's number."""
 BAD_USAGE = 2
 """Exit code of a process that does not know its flags."""
 OF_NO_BATCH = ("invented_row", "late_counted", "dead_letter_invented")
 """What rows look like that no committed batch has emitted."""
 NO_SPACE = os.strerror(errno.ENOSPC)
-"""What a process says of a full disk, whichever language it is written in."""
+"""The system's message for a full disk, which programs of every language print."""
 
 
 def judge(run: Run) -> Result:
@@ -110,12 +110,12 @@ def _given(run: Run) -> str:
 
 
 def _hurt(run: Run) -> set[int]:
-    """The brokers that faults had struck, or all of them where a fault chose its broker by its role."""
+    """The brokers that faults had hit, or all of them where a fault chose its broker by its role."""
     return {broker for fault in _struck(run) for broker in fault.brokers_hurt(run.scenario.kafka.nodes)}
 
 
 def unknown(why: str) -> Result:
-    """The result of a run about which nothing can be said."""
+    """The result of a run about which nothing is known."""
     return Result(Verdict.UNKNOWN, why, (), {}, {}, ())
 
 
@@ -147,7 +147,7 @@ def as_json(result: Result, most: int = 1000) -> dict[str, Any]:
         **Guard().of("the causes", lambda: _causes(result.anomalies), dict[str, Any]()),
         "examples": [asdict(anomaly) for anomaly in result.anomalies[:most]],
         "faults": list(result.faults),
-        "recovery_s": _longest([one.get("recovered_s") for one in result.faults]),
+        "recovery_s": _longest([fault.get("recovered_s") for fault in result.faults]),
     }
 
 
@@ -169,7 +169,7 @@ def _causes(anomalies: Sequence[Anomaly]) -> dict[str, Any]:
 
 
 def _longest(recoveries: Sequence[float | None]) -> float | None:
-    known = [one for one in recoveries if one is not None]
+    known = [seconds for seconds in recoveries if seconds is not None]
     return max(known) if known and len(known) == len(recoveries) else None
 
 
@@ -433,9 +433,9 @@ def _doubts(
     *,
     limited: bool,
 ) -> Iterator[tuple[Verdict, str]]:
-    """Why nothing can be said of the run, whatever its rows and targets look like; `limited` by the load generator."""
+    """Why nothing is known of the run, whatever its rows and targets look like; `limited` by the load generator."""
     if limited:
-        yield Verdict.UNKNOWN, "generator-limited: the load was not offered as the scenario says"
+        yield Verdict.UNKNOWN, "generator-limited: the load was not offered as the scenario asks"
     checks = {
         "the course of the run": lambda: list(_not_as_planned(gathered, counts)),
         "the reconciliation": lambda: list(_not_reconciled(gathered, counts)),
@@ -511,10 +511,10 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Ite
 
 def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Faults that did not do what they are there for, and recoveries that were to be held to a limit."""
-    struck = gathered.run.of(FaultHealed)
-    if len(struck) < len(gathered.run.scenario.fault):
-        yield f"{len(gathered.run.scenario.fault) - len(struck)} faults of the scenario never struck"
-    for event in struck:
+    injected = gathered.run.of(FaultHealed)
+    if len(injected) < len(gathered.run.scenario.fault):
+        yield f"{len(gathered.run.scenario.fault) - len(injected)} faults of the scenario were never injected"
+    for event in injected:
         if missing := coverage.unproved(event):
             yield f"the fault {event.fault.name} at {event.fault.at:,} is not proved: {missing}"
     for what, value, limit in _limited(gathered, faults):

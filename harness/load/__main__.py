@@ -131,11 +131,11 @@ def _word(commands: Queue[str], stopped: list[int]) -> str:
 
 
 def _report(engine: Engine, delays: bool) -> None:
-    told = 0
+    reported = 0
     while True:
         time.sleep(STATUS_EVERY_S)
         if delays:
-            told, counted = engine.delays_ms(told)
+            reported, counted = engine.delays_ms(reported)
             _say(engine, "status", delays_ms=counted)
         else:
             _say(engine, "status")

@@ -186,14 +186,14 @@ class Coordinator:
             self._look()
 
     def _begin(self, word: str) -> None:
-        self._command("say", word=word)
+        self._command("line", word=word)
         self._workers.run()
 
     def _gather(self) -> None:
         """Worker 0 sends the flush events, after all that the others have sent; each delivers its journal."""
         newest_ms = self._workers.newest_ms()
         for worker in self._workers.all:
-            self._command("say", worker.client, word=f"flush {newest_ms}" if worker.index == 0 else "end")
+            self._command("line", worker.client, word=f"flush {newest_ms}" if worker.index == 0 else "end")
         self._until("delivered")
 
     def _until(self, *states: str) -> None:
@@ -239,7 +239,7 @@ class Coordinator:
             self._begin(line)
         elif line == "enough":
             self._cut_short = True
-            self._command("say", word="enough")
+            self._command("line", word="enough")
         else:
             self._flush = True
 

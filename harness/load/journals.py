@@ -1,7 +1,7 @@
 """The journals of several load engines as one sent.parquet, and the proof that nothing is missing in it.
 
 Engine i of N sends the events whose number modulo N is i. A merged journal is accepted only if each part holds the
-first events of its share, without a gap, and all parts together hold what the plan says.
+first events of its share, without a gap, and all parts together hold the plan's events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def merge(parts: Sequence[Path], events: int, target: Path, *, whole: bool) -> i
 
     `events` is the number of events of the plan, flush events not counted; `whole` means that all of them must have
     been sent, else the load was cut short and each share may end early. Rows are in the order of `in_order`. The target
-    is written whole or not at all. Raises StackError that names the worker whose journal is not what its share says.
+    is written whole or not at all. Raises StackError that names the worker whose journal is not its share.
     """
     tables = [_read(index, part) for index, part in enumerate(parts)]
     for index, table in enumerate(tables):

@@ -42,10 +42,12 @@ class Master:
         self._digests: dict[str, Any] = {}
         runner.register_message("heard", self._heard)
         runner.register_message("journal", self._journal)
-        environment.events.test_start.add_listener(lambda **_: say(event="test_start"))
-        environment.events.test_stop.add_listener(lambda **_: say(event="test_stop"))
+        environment.events.test_start.add_listener(lambda **_: report(event="test_start"))
+        environment.events.test_stop.add_listener(lambda **_: report(event="test_stop"))
         # Before Locust gives the newcomer a user, and takes it from another worker for that.
-        environment.events.worker_connect.add_listener(lambda client_id, **_: say(event="connected", client=client_id))
+        environment.events.worker_connect.add_listener(
+            lambda client_id, **_: report(event="connected", client=client_id)
+        )
         gevent.spawn(self._obey)
 
     def _obey(self) -> None:
@@ -63,7 +65,7 @@ class Master:
     def _heard(self, environment: Any, msg: Any) -> None:
         """A clock's answer is timed here, before anything else."""
         back_s = time.time()
-        say(client=msg.node_id, back_s=back_s, **msg.data)
+        report(client=msg.node_id, back_s=back_s, **msg.data)
 
     def _journal(self, environment: Any, msg: Any) -> None:
         """A piece of a journal; the last one has the digest of them all."""
@@ -74,7 +76,7 @@ class Master:
             part.write(msg.data["piece"])
         if msg.data["digest"]:
             intact = msg.data["digest"] == digest.hexdigest()
-            say(event="delivered", client=client, bytes=path.stat().st_size, intact=intact)
+            report(event="delivered", client=client, bytes=path.stat().st_size, intact=intact)
 
 
 class Engine:
@@ -88,7 +90,7 @@ class Engine:
         gevent.spawn(self._greet)
 
     def _greet(self) -> None:
-        """Until it has its share it says who it is, then that it is there."""
+        """Reports its identity until it has its share, and its presence after that."""
         while True:
             if self._given:
                 self._tell(event="alive")
@@ -102,7 +104,7 @@ class Engine:
             self._tell(event="clock", sent_s=command["sent_s"], theirs_s=time.time())
         elif command["do"] == "take":
             self._given = command
-        elif command["do"] == "say" and self._process is not None and self._process.stdin is not None:
+        elif command["do"] == "line" and self._process is not None and self._process.stdin is not None:
             try:
                 self._process.stdin.write(command["word"].encode() + b"\n")
                 self._process.stdin.flush()
@@ -169,7 +171,7 @@ class Share(User):
         self.environment.harness_engine.run()
 
 
-def say(**line: Any) -> None:
+def report(**line: Any) -> None:
     """A line for the coordinator."""
     print(json.dumps(line), flush=True)
 

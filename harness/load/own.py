@@ -34,7 +34,7 @@ class Sender:
     """Sends the records of a job; `sent` and `acknowledged` count them, the flush records included."""
 
     def __init__(self, job: Job, records: Records, bootstrap: str, eps: float, events: int, log: Path) -> None:
-        """`log` is where the Kafka client writes what it has to say."""
+        """`log` is where the Kafka client writes its messages."""
         self._job, self._records, self._eps, self._events = job, records, eps, events
         settings = {"bootstrap.servers": bootstrap, **producer_settings(eps, "all", ACKNOWLEDGED_S)}
         client = logging.Logger("librdkafka")

@@ -164,11 +164,13 @@ def main() -> None:
             for count in COUNTS:
                 figures = measure(cluster.bootstrap, count, args.eps, scratch / f"{number}-{count}")
                 taken[count].append(figures)
-                told = {"round": number, "workers": count, **asdict(figures)}
-                print(json.dumps(told), file=sys.stderr, flush=True)
+                printed = {"round": number, "workers": count, **asdict(figures)}
+                print(json.dumps(printed), file=sys.stderr, flush=True)
     console = Console()
     console.print(table(taken, args.eps))
-    for line in advice({count: statistics.median(one.rate for one in rounds) for count, rounds in taken.items()}):
+    for line in advice(
+        {count: statistics.median(figures.rate for figures in rounds) for count, rounds in taken.items()}
+    ):
         console.print(line, soft_wrap=True, highlight=False)
 
 

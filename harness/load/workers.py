@@ -96,9 +96,11 @@ class Workers:
 
     def total(self) -> dict[str, Any]:
         """The status of the load: counts and CPU seconds summed, the worst delay, the newest event time."""
-        told = [worker.status for worker in self.all]
-        sums = {name: sum(one.get(name, 0) for one in told) for name in ("sent", "acked", "failed", "cpu_s")}
-        most = {name: max((one.get(name, 0) for one in told), default=0) for name in ("delay_ms_p99", "flush_ms")}
+        statuses = [worker.status for worker in self.all]
+        sums = {name: sum(status.get(name, 0) for status in statuses) for name in ("sent", "acked", "failed", "cpu_s")}
+        most = {
+            name: max((status.get(name, 0) for status in statuses), default=0) for name in ("delay_ms_p99", "flush_ms")
+        }
         return sums | most
 
     def newest_ms(self) -> int:
@@ -110,7 +112,7 @@ class Workers:
         self._asked_to_start = True
 
     def run(self) -> None:
-        """Every engine is told its start time: from now on each reports its status."""
+        """Every engine has its start time: from now on each reports its status."""
         for worker in self.all:
             worker.state, worker.engine_silent_s = "running", 0.0
 

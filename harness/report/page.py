@@ -192,7 +192,7 @@ def _operator(target: Target) -> str:
 
 
 def _apart(value: float | str, limit: float | str) -> float | str:
-    """A value as it is, or, where it would read like a limit that it is not, with as many digits as tell them apart."""
+    """A value as it is, or, where it would read like a limit that it is not, with as many digits as make them differ."""
     if isinstance(value, str) or isinstance(limit, str) or value == limit or _read(figure(value)) != limit:
         return value
     texts = (f"{value:,.{digits}f}" for digits in range(1, 18))

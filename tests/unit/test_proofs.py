@@ -124,7 +124,7 @@ UNHURT = {"up_before": True, "up_after": {"broker 1": False, "broker 2": True}}
         pytest.param({}, "", id="nothing"),
         pytest.param(
             {"effect_observed": False, "proof": {"up_before": False, "up_after": {"broker 1": False}}},
-            "what it strikes did not work before",
+            "its target did not work before",
             id="it was down already",
         ),
         pytest.param(

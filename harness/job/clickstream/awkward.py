@@ -1,4 +1,4 @@
-"""Awkward events: valid records that tell a right pipeline from one that is wrong in one way, and records spoiled in one field.
+"""Awkward events: valid records that a pipeline with a single defect handles wrongly, and records spoiled in one field.
 
 A tenth of the events is awkward: `SLOTS` of each block of `BLOCK` consecutive events, side by side. The blocks of a cycle
 hold *scenes*, events that belong together (a purchase in the click's own millisecond, a late event that joins two

@@ -76,7 +76,7 @@ class Workload:
     malformed: float = _share("records made invalid on purpose, of every kind")
     awkward: float = field(
         default=SHARE_MAX,
-        metadata={"min": 0, "max": SHARE_MAX, "doc": "events that tell right from wrong: odd forms, edges, ties"},
+        metadata={"min": 0, "max": SHARE_MAX, "doc": "events that show defects: odd forms, edges, ties"},
     )
     time_scale: float = field(
         default=1.0, metadata={"min": 0.001, "max": 10_000, "doc": "seconds of event time a second"}
@@ -145,7 +145,7 @@ class Drawn:
 
     `n` is the number of the event whose bytes it has, `topic` an index into TOPICS, `user` and `product`
     count from 0; `owner` is the user in a session's id and `period` the half hour, 0 where it has none. `role` is an
-    index into awkward.ROLES, 0 of a plain event. The rows of `is_form` are written otherwise than these columns tell.
+    index into awkward.ROLES, 0 of a plain event. The rows of `is_form` are written otherwise than these columns have it.
     """
 
     n: Array
@@ -163,7 +163,7 @@ class Drawn:
 
     @property
     def is_form(self) -> Array:
-        """Which events only their bytes tell: valid records in an odd form."""
+        """The events that take their bytes to know: valid records in an odd form."""
         chosen: Array = awkward.IS_FORM[self.role] & (self.malformed == 0)
         return chosen
 
@@ -387,7 +387,7 @@ def _clock(workload: Workload, n: Array, eps: float) -> Array:
 
 
 def _event_times(workload: Workload, draws: _Draws, n: Array, eps: float) -> Array:
-    """Event times in epoch ms: on the scenario's scale, then late, disordered or in the future as it says."""
+    """Event times in epoch ms: on the scenario's scale, then late, disordered or in the future as it asks."""
     times = _clock(workload, n, eps)
     if workload.session_gaps:
         return times
@@ -592,7 +592,7 @@ def _other_clock(value: bytes, ms: int, bits: int) -> bytes:
 
 
 def _spoil(value: bytes, kind: str, topic: int, bits: int) -> bytes:
-    """The record made invalid in the way that `kind` says; a kind of transactions' fields becomes its like for clicks."""
+    """The record made invalid in the way of `kind`; a kind of transactions' fields becomes its like for clicks."""
     match kind:
         case "truncated":
             return value[: 1 + bits % (len(value) - 1)]

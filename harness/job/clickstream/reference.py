@@ -337,8 +337,8 @@ class Sessions(Windows):
             if batch != last:
                 held = self._release(session, held, last, batch)
                 last = batch
-            joined = [one for one in held if one[0] - GAP_MS <= at_ms <= one[1] + GAP_MS]
-            rest = [one for one in held if one not in joined]
+            joined = [period for period in held if period[0] - GAP_MS <= at_ms <= period[1] + GAP_MS]
+            rest = [period for period in held if period not in joined]
             self.answer.merged += bool(joined)
             held = [*rest, _merged([*joined, (at_ms, at_ms, 1)])]
         self._release(session, held, last, None)
@@ -362,7 +362,11 @@ class Sessions(Windows):
 
 
 def _merged(periods: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    return min(one[0] for one in periods), max(one[1] for one in periods), sum(one[2] for one in periods)
+    return (
+        min(period[0] for period in periods),
+        max(period[1] for period in periods),
+        sum(period[2] for period in periods),
+    )
 
 
 def _converted(click_ms: int, purchases: list[int]) -> bool:
