@@ -48,7 +48,7 @@ from harness.scenario import own
 from harness.scenario.own import OwnScenario
 
 CONFIRMED = ("4.2",)
-"""Versions of Spark on which tests/spark/test_relations.py holds what the macros leave out equal to Spark's operators."""
+"""Versions of Spark on which tests/spark/test_relations_on_spark.py holds what the macros leave out equal to Spark's operators."""
 
 
 @dataclass(frozen=True, slots=True)
