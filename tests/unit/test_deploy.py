@@ -127,6 +127,19 @@ def test_compose_file_is_valid():
     assert (0, "") == (run.returncode, run.stderr)
 
 
+def test_alertmanager_has_its_receiver():
+    """The route leads to a receiver that there is, and Prometheus names the service."""
+    alertmanager = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alertmanager.yml").read_text())
+    prometheus = yaml.safe_load((ROOT / "deploy" / "prometheus" / "compose.yml").read_text())
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    configs = [*prometheus["alerting"]["alertmanagers"], *prometheus["scrape_configs"]]
+
+    assert alertmanager["route"]["receiver"] in {receiver["name"] for receiver in alertmanager["receivers"]}
+    for config in configs:
+        for target in config["static_configs"][0]["targets"]:
+            assert target.partition(":")[0] in services
+
+
 def test_compose_publishes_on_loopback_only():
     """No container may gain privileges, each has a bound of memory, and no secret stands in the file."""
     text = (ROOT / "docker-compose.yml").read_text()
