@@ -37,7 +37,9 @@ def test_right_run_passes_and_checks_equally(harness, tmp_path):
     assert "pass" == result["verdict"], result["why"]
     assert 0 == sum(result["anomalies"].values())
     counts = result["counts"]
-    assert counts["acknowledged"] == counts["read"] == counts["counted"] + counts["dead_letter"]
+    # A few of the awkward events are late: how many, depends on the batches.
+    assert counts["acknowledged"] == counts["read"]
+    assert counts["read"] == counts["counted"] + counts["dropped_late"] + counts["dead_letter"]
     assert 102_002 == counts["acknowledged"]
     assert counts["rows_expected"] == counts["rows_seen"] > 0
 
