@@ -59,7 +59,8 @@ def load(tmp_path):
 def workers(load: Load) -> list[psutil.Process]:
     """The processes of Locust's workers."""
     assert load.pid is not None
-    return [one for one in psutil.Process(load.pid).children(recursive=True) if "--worker" in one.cmdline()]
+    children = psutil.Process(load.pid).children(recursive=True)
+    return [child for child in children if "--worker" in command_line(child)]
 
 
 def consumed(bootstrap: str, count: int) -> list[tuple[str, bytes, bytes, int]]:
@@ -209,6 +210,14 @@ for_s = 1
 """
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Of a process that may have ended meanwhile, and then has none."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["pipeline killed", "worker killed"])
 def test_a_run_with_two_workers(tmp_path, killed):
     """The pipeline is killed, and every row is right; where a worker is killed the run is unknown, with the reason."""
@@ -220,10 +229,9 @@ def test_a_run_with_two_workers(tmp_path, killed):
     try:
         if killed:
             assert any(line.startswith("warm up") for line in run.stderr)
-            [*_, one] = [
-                child for child in psutil.Process(run.pid).children(recursive=True) if "--worker" in child.cmdline()
-            ]
-            one.kill()
+            children = psutil.Process(run.pid).children(recursive=True)
+            [*_, worker] = [child for child in children if "--worker" in command_line(child)]
+            worker.kill()
         said, complaints = run.communicate(timeout=420)
     finally:
         run.kill()
