@@ -32,6 +32,7 @@ from harness.job.draws import FLUSH, Array, Records
 from harness.job.lateness import Watermarks
 from harness.job.relations import Answer, Dropped
 from harness.judge.own_rows import Seen, hold, typed
+from harness.judge.verdict import broken_off
 from harness.model import Anomaly, Result, Verdict
 from harness.rundir import events, files
 from harness.rundir.events import (
@@ -39,11 +40,12 @@ from harness.rundir.events import (
     Event,
     FaultHealed,
     FaultInjected,
-    PipelineEnded,
+    Interrupted,
     Process,
     Progress,
     Standstill,
 )
+from harness.rundir.history import OfType
 from harness.scenario import own
 from harness.scenario.own import OwnScenario
 
@@ -64,6 +66,10 @@ class OwnRun:
     events: tuple[Event, ...]
     sent: Mapping[str, Array]
     versions: Sequence[str] = ()
+
+    def of(self, kind: type[OfType]) -> list[OfType]:
+        """The events of one type, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     @property
     def restarts(self) -> int:
@@ -122,9 +128,8 @@ def judge(run: OwnRun) -> Result:
     """The verdict on a run, with every anomaly."""
     job = run.scenario.declaration
     unacknowledged = int((run.sent["offset"] < 0).sum())
-    died = [event for event in run.events if isinstance(event, PipelineEnded)]
-    if died:
-        return Result(Verdict.FAIL, f"the job ended by itself with code {died[0].code}: {died[0].cause or died[0].last}", (), {}, {}, ())  # fmt: skip
+    if run.of(Interrupted):
+        return broken_off(run)
     compared = [_compared(run, query) for query in job.queries]
     anomalies = tuple(anomaly for comparison in compared for anomaly in comparison.anomalies)
     doubts = [doubt for comparison in compared for doubt in comparison.doubts]

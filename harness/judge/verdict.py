@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from harness.job.clickstream.contract import QUERIES
 from harness.job.clickstream.reference import Expected
@@ -25,7 +26,7 @@ from harness.judge.guard import Guard
 from harness.judge.timeline import Evidence
 from harness.model import Anomaly, Result, Target, Verdict
 from harness.rundir.events import FaultHealed, FaultInjected, Interrupted, PipelineEnded, Standstill
-from harness.rundir.history import Run
+from harness.rundir.history import OfType, Run
 from harness.scenario import Fault, Limits
 
 GENERATOR_DELAY_LIMIT_MS = 1000
@@ -50,7 +51,7 @@ def judge(run: Run) -> Result:
 def assess(run: Run) -> Assessment:
     """Judge a finished run, and keep the evidence. Raises RunError where the directory is incomplete."""
     if run.of(Interrupted):
-        return Assessment(run, _broken_off(run))
+        return Assessment(run, broken_off(run))
     gathered = timeline.gather(run)
     if unseen := _without_checkpoint(gathered):
         why = f"no batch of {', '.join(unseen)} is in its checkpoint, and there are rows: see pipeline.checkpoint"
@@ -80,7 +81,19 @@ def _without_checkpoint(gathered: Evidence) -> list[str]:
     return [query for query, found in gathered.batches.items() if not found and gathered.run.rows(query)]
 
 
-def _broken_off(run: Run) -> Result:
+class BrokenOff(Protocol):
+    """A run, of a declared job too, that has an event Interrupted."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def scenario(self) -> Any: ...
+
+    def of(self, kind: type[OfType]) -> list[OfType]: ...
+
+
+def broken_off(run: BrokenOff) -> Result:
     """The result of a run that did not come to its end: fail where the pipeline died of itself, else unknown."""
     [stop] = run.of(Interrupted)
     if not (deaths := run.of(PipelineEnded)):
@@ -99,19 +112,19 @@ def _broken_off(run: Run) -> Result:
     return replace(unknown(why), verdict=Verdict.FAIL)
 
 
-def _struck(run: Run) -> list[Fault]:
+def _injected(run: BrokenOff) -> list[Fault]:
     """The faults whose turn had come."""
     return [event.fault for event in run.of(FaultInjected)]
 
 
-def _given(run: Run) -> str:
+def _given(run: BrokenOff) -> str:
     """The commands and flags with which faults had started the pipeline again."""
-    return " ".join(word for fault in _struck(run) for word in (*fault.command, *fault.flags))
+    return " ".join(word for fault in _injected(run) for word in (*fault.command, *fault.flags))
 
 
-def _hurt(run: Run) -> set[int]:
+def _hurt(run: BrokenOff) -> set[int]:
     """The brokers that faults had hit, or all of them where a fault chose its broker by its role."""
-    return {broker for fault in _struck(run) for broker in fault.brokers_hurt(run.scenario.kafka.nodes)}
+    return {broker for fault in _injected(run) for broker in fault.brokers_hurt(run.scenario.kafka.nodes)}
 
 
 def unknown(why: str) -> Result:
@@ -439,7 +452,7 @@ def _doubts(
     checks = {
         "the course of the run": lambda: list(_not_as_planned(gathered, counts)),
         "the reconciliation": lambda: list(_not_reconciled(gathered, counts)),
-        "the check of the faults": lambda: list(_not_struck(gathered, faults)),
+        "the check of the faults": lambda: list(_unproved(gathered, faults)),
         "the check of what was measured": lambda: list(_not_seen(gathered, targets, figures, comparisons)),
     }
     for what, check in checks.items():
@@ -509,7 +522,7 @@ def _not_reconciled(gathered: Evidence, counts: Mapping[str, int | None]) -> Ite
         )
 
 
-def _not_struck(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _unproved(gathered: Evidence, faults: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Faults that did not do what they are there for, and recoveries that were to be held to a limit."""
     injected = gathered.run.of(FaultHealed)
     if len(injected) < len(gathered.run.scenario.fault):

@@ -163,6 +163,36 @@ def judged(folder: Path) -> Any:
     return own.judge(own.read(folder))
 
 
+def ended(folder: Path, *lines: dict[str, Any]) -> Path:
+    """The run directory, with further lines at the end of its history."""
+    with (folder / "history.jsonl").open("a") as history:
+        history.writelines(json.dumps({"t": 2000.0} | line) + "\n" for line in lines)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("death", "verdict", "why"),
+    [
+        pytest.param({}, Verdict.UNKNOWN, "interrupted in phase run: by the user", id="interrupted"),
+        pytest.param({"code": 1, "last": "no such column"}, Verdict.FAIL, "code 1: no such column", id="its own fault"),
+        pytest.param({"code": -9, "last": ""}, Verdict.UNKNOWN, "the harness sent none", id="killed from outside"),
+        pytest.param({"code": 1, "last": "No space left on device"}, Verdict.UNKNOWN, "no fault", id="a full disk"),
+    ],
+)
+def test_an_early_end_is_judged_by_its_cause(tmp_path, death, verdict, why):
+    """As for any job: rows that are missing then accuse nobody, also where a directory is checked again."""
+    died = [{"kind": "pipeline_died", "brokers_down": []} | death] if death else []
+    folder = ended(
+        made(tmp_path / "run", lambda rows: rows[:3]),
+        *died,
+        {"kind": "interrupted", "phase": "run", "why": "by the user"},
+    )
+    result = judged(folder)
+
+    assert (verdict, True) == (result.verdict, why in result.why), result.why
+    assert () == result.anomalies
+
+
 def edit(at: int, **columns: Any) -> Callable[[Rows], Rows]:
     """One row is otherwise."""
     return lambda rows: [(row | columns if number == at else row, at_s) for number, (row, at_s) in enumerate(rows)]
