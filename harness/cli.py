@@ -97,6 +97,10 @@ def run(
     ]
     overrides += [scenario.Override("load.web=true", "--web")] if web else []
     if (path := own_scenario.find(name)) is not None:
+        if metrics_port is not None:
+            raise ScenarioError(
+                f"--metrics-port {metrics_port}: a run of a declared job has no metrics yet; leave it out"
+            )
         raise typer.Exit(_run_own(path, [*overrides, *_named(sets or [])], reports, as_json).exit_code)
     chosen = scenario.load(name, [*overrides, *(sets or [])])
     try:

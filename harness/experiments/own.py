@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -41,12 +42,14 @@ def run(scenario: OwnScenario, reports: Path, status: Status, command: Sequence[
         runner.run(scenario, directory, status, list(command) or ["run", str(directory / "scenario.toml")])
     except PipelineDied:
         pass  # the judge decides what that means
-    except (KeyboardInterrupt, HarnessError) as error:
-        _write_unknown(directory, str(error) or "interrupted by the user")
+    except (KeyboardInterrupt, HarnessError, OSError) as error:
+        why = error
+        if isinstance(error, OSError):
+            why = RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off")
+        with contextlib.suppress(RunError):  # the error under way matters more
+            _write_unknown(directory, str(why) or "interrupted by the user")
         status.note(f"UNKNOWN  what happened so far is in {directory}")
-        raise
-    except OSError as error:
-        raise RunError(f"{error.filename or directory}: {error.strerror or error}: the run broke off") from error
+        raise why from error
     return judge(directory)
 
 
@@ -56,16 +59,28 @@ def judge(directory: Path) -> Trial:
         done = own.read(directory)
         result = own.judge(done)
     except HarnessError as error:
-        _write_unknown(directory, str(error))
+        with contextlib.suppress(RunError):
+            _write_unknown(directory, str(error))
         raise
-    write_whole(directory / "result.json", json.dumps(verdict.as_json(result), indent=1, default=str))
-    write_whole(directory / "report.html", render(_page(done, result)))
+    _write(directory, result, _page(done, result))
     return Trial(done, result)
 
 
 def _write_unknown(directory: Path, why: str) -> None:
-    write_whole(directory / "result.json", json.dumps(verdict.as_json(verdict.unknown(why)), indent=1))
-    write_whole(directory / "report.html", render(of_unjudged(directory, why)))
+    _write(directory, verdict.unknown(why), of_unjudged(directory, why))
+
+
+def _write(directory: Path, result: Result, page: Page) -> None:
+    """Write result.json and report.html. Raises RunError that names the file."""
+    files = {
+        "result.json": json.dumps(verdict.as_json(result), indent=1, default=str),
+        "report.html": render(page),
+    }
+    for name, text in files.items():
+        try:
+            write_whole(directory / name, text)
+        except OSError as error:
+            raise RunError(f"{directory / name}: cannot be written: {error.strerror}") from error
 
 
 def story(done: Trial) -> list[str]:

@@ -337,3 +337,11 @@ def test_selfcheck_takes_scenarios_with_mutants_only(harness):
 
     assert 2 == done.code
     assert "--mutants" in done.err
+
+
+def test_metrics_of_a_declared_job_are_refused(harness):
+    """A flag that would be ignored is an error, before anything is started."""
+    done = harness("run", Path(__file__).parents[2] / "scenarios" / "orders" / "kill.toml", "--metrics-port", "9465")
+
+    assert 2 == done.code
+    assert "--metrics-port 9465: a run of a declared job has no metrics yet" in done.err

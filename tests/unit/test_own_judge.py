@@ -309,3 +309,15 @@ def test_a_judged_run_has_result_and_page(tmp_path):
     assert "fail" == json.loads((tmp_path / "run" / "result.json").read_text())["verdict"]
     assert "1 wrong_value of totals" in (tmp_path / "run" / "report.html").read_text()
     assert any("orders: expected" in line for line in trials.story(done))
+
+
+def test_an_unwritable_result_is_one_line(tmp_path):
+    """A folder where the result goes: the error names it; one that is under way already is not hidden by it."""
+    directory = made(tmp_path / "run")
+    (directory / "result.json" / "in it").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"result\.json: cannot be written: Is a directory"):
+        trials.judge(directory)
+
+    (directory / "sent.parquet").unlink()
+    with pytest.raises(RunError, match=r"sent\.parquet"):
+        trials.judge(directory)
