@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from harness import scenario as scenarios
-from harness.engines.spark.watermarks import lawful
+from harness.engines.spark.watermarks import watermarks_after
 from harness.job.clickstream import events as workload
 from harness.job.clickstream.contract import INPUT, QUERIES, WATERMARK_DELAY_S
 from harness.job.clickstream.events import TOPICS
@@ -140,7 +140,7 @@ def _checkpoint(
         gone = _in_partition(sent) & (sent["acked_us"] / 1e6 < START_S + expired_s) & (reads_at_s > expired_s)
     newest = _newest(sent, np.where(gone, count, index), count, reads)
     ends = _ends(sent, index, count, reads)
-    marks = lawful(newest, reads, {0}, WATERMARK_DELAY_S * 1000)
+    marks = watermarks_after(newest, reads, {0}, WATERMARK_DELAY_S * 1000)
     events = []
     # After the last batch that read something there is one without data, which emits what the watermark lets go.
     for number in range(count + 1):

@@ -194,7 +194,7 @@ def _read_twice(gathered: Evidence, query: str) -> Iterator[Anomaly]:
 
 def _watermarks(gathered: Evidence, query: str) -> Iterator[Anomaly]:
     """The first batch whose watermark is not what the data that was read before it makes it."""
-    for batch, want in zip(gathered.batches[query], timeline.lawful_watermarks(gathered, query)[:-1], strict=True):
+    for batch, want in zip(gathered.batches[query], timeline.expected_watermarks(gathered, query)[:-1], strict=True):
         if batch.watermark_ms != want:
             by = (batch.watermark_ms - want) / 1000
             why = (
@@ -227,7 +227,7 @@ def _never_closed(gathered: Evidence, found: Sequence[Anomaly], comparisons: Map
 
 def _right_rows(gathered: Evidence, queries: Collection[str]) -> dict[str, Rows]:
     """By query the rows that right watermarks would give, of those that they may change."""
-    at = {query: timeline.lawful_watermarks(gathered, query)[:-1] for query in queries}
+    at = {query: timeline.expected_watermarks(gathered, query)[:-1] for query in queries}
     ours, theirs = timeline.marks(gathered), timeline.marks(gathered, watermarks=at)
     scope = {query: lateness.touched(gathered, query, ours[query], theirs[query]) for query in queries}
     return lateness.recomputed(gathered, scope, watermarks=at)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from harness.engines.spark import offset_log
 from harness.engines.spark.offset_log import Batch
-from harness.engines.spark.watermarks import lawful
+from harness.engines.spark.watermarks import watermarks_after
 from harness.errors import RunError, ScenarioError
 from harness.job import declared, models, relations
 from harness.job.declared import Query
@@ -349,7 +349,7 @@ def _watermarks(run: OwnRun, query: Query, batches: Sequence[Batch], newest: Seq
     begun = [event.t for event in run.events if isinstance(event, Process) and event.event == "start"]
     starts = {next((batch.number for batch in batches if batch.committed_s >= at_s), len(batches)) for at_s in begun}
     behind = [{topic: at_ms - delays[topic] for topic, at_ms in of_batch.items()} for of_batch in newest]
-    wanted = lawful(behind, list(delays), starts, 0)
+    wanted = watermarks_after(behind, list(delays), starts, 0)
     for batch, at_ms in zip(batches, wanted, strict=False):
         if batch.watermark_ms != at_ms:
             return [

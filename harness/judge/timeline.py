@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.engines.spark import offset_log as spark
 from harness.engines.spark.offset_log import Batch
-from harness.engines.spark.watermarks import lawful
+from harness.engines.spark.watermarks import watermarks_after
 from harness.job.clickstream import bounds, bulk
 from harness.job.clickstream import events as workload
 from harness.job.clickstream.bulk import Builder, Columns
@@ -302,7 +302,7 @@ def _away(run: Run) -> Iterator[Span]:
         yield Span(event.at_s, float("inf") if event.healed_s is None else event.healed_s)
 
 
-def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
+def expected_watermarks(evidence: Evidence, query: str) -> list[int]:
     """The watermark that each batch of a query must have run at, from what its predecessors read.
 
     The last is that of the batch that would follow the last.
@@ -320,7 +320,7 @@ def lawful_watermarks(evidence: Evidence, query: str) -> list[int]:
 
     def law(skips: set[int]) -> list[int]:
         read = [{} if number in skips else of_batch for number, of_batch in enumerate(newest)]
-        return lawful(read, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)
+        return watermarks_after(read, QUERIES[query].reads, starts(evidence, query), WATERMARK_DELAY_S * 1000)
 
     skips: set[int] = set()
     for number in sorted(skipped(evidence, query)):

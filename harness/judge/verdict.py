@@ -496,7 +496,7 @@ def _still_to_run(gathered: Evidence) -> list[str]:
     return [
         query
         for query, found in windowed.items()
-        if timeline.lawful_watermarks(gathered, query)[-1] > found[-1].watermark_ms
+        if timeline.expected_watermarks(gathered, query)[-1] > found[-1].watermark_ms
     ]
 
 

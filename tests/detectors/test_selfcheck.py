@@ -45,7 +45,7 @@ def test_impossible_anomalies_are_not_planted(tmp_path, sets, nowhere):
     assert {} == {kind: one for kind, one in tally.items() if one.missed or one.accused}
 
 
-def test_what_is_lawful_is_not_planted(tmp_path):
+def test_what_is_allowed_is_not_planted(tmp_path):
     """A row of a batch that was run again may stand twice; a value that one late event more makes has a name of its own."""
     simulate(tmp_path / "run", scenario.load("late", ["load.eps=60", "workload.too_late=0.2"]))
     case = selfcheck._take_apart(tmp_path / "run")

@@ -21,7 +21,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from harness.engines.spark.watermarks import lawful
+from harness.engines.spark.watermarks import watermarks_after
 from harness.job.clickstream.records import iso, parse
 from harness.job.clickstream.reference import Expected, Reference, Rules
 from harness.job.lateness import Watermarks
@@ -221,7 +221,7 @@ def test_spark_does_what_the_oracle_says(spark, tmp_path, case, seed, restart_at
     assert answer.rows == seen.rows
     assert answer.batch == seen.batch
     assert answer.dropped == {batch: rows for batch, rows in seen.dropped.items() if rows}
-    law = lawful(newest(history, query, seen), QUERIES[query].reads, seen.starts, 5 * MINUTE)
+    law = watermarks_after(newest(history, query, seen), QUERIES[query].reads, seen.starts, 5 * MINUTE)
     assert law[: len(seen.watermarks)] == seen.watermarks
 
 

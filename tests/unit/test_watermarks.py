@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.engines.spark.watermarks import lawful
+from harness.engines.spark.watermarks import watermarks_after
 
 CLICKS, BOTH = ("clicks",), ("clicks", "purchases")
 
@@ -32,4 +32,4 @@ CLICKS, BOTH = ("clicks",), ("clicks", "purchases")
 )
 def test_watermarks_of_successive_batches(newest, sources, starts, watermarks):
     """The smallest of the newest event times, less a delay of 300 ms."""
-    assert watermarks == lawful(newest, sources, starts, 300)
+    assert watermarks == watermarks_after(newest, sources, starts, 300)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 
-def lawful(
+def watermarks_after(
     newest: Sequence[Mapping[str, int]], sources: Sequence[str], starts: Collection[int], delay_ms: int
 ) -> list[int]:
     """The watermark of each batch, in epoch ms, and of the one that would follow the last.
